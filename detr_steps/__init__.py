@@ -1,3 +1,7 @@
 """detr_steps: the DETR family, one idea at a time."""
 
+from .images import ImageBatch
+from .systems.detr import DETR, Detections, DETRConfig, Output
+
 __version__ = "0.1.0"
+__all__ = ["DETR", "DETRConfig", "Detections", "ImageBatch", "Output"]
