@@ -1,0 +1,1 @@
+"""What course.py is made of; no part of the library."""

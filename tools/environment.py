@@ -1,0 +1,359 @@
+"""Makes and mends the environment in .venv: which Python, pip, and plain errors.
+
+Standard library only, and parses in Python 3.8: see course.py, which calls it.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+OLDEST, NEWEST = (3, 11), (3, 13)
+FRESH_GB = 3  # a fresh .venv, and room for pip to unpack in
+CUDA_GB = 9  # the same where PyTorch comes with its CUDA libraries
+CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
+
+
+class Trouble(Exception):
+    """What went wrong, and what to do about it, in words for the person."""
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+# --- which Python ---------------------------------------------------------------
+
+
+def supported(version) -> bool:
+    """True for a (major, minor) that the course runs on."""
+    return OLDEST <= tuple(version)[:2] <= NEWEST
+
+
+def version_of(command: list) -> tuple | None:
+    """(major, minor) of an interpreter; None where it does not run."""
+    code = "import sys; print('%d %d' % sys.version_info[:2])"
+    try:
+        found = subprocess.run(
+            [*map(str, command), "-c", code], stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, timeout=30, check=True,
+        )  # fmt: skip
+        return tuple(int(part) for part in found.stdout.split())
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def pick_python() -> list:
+    """The interpreter for .venv: this one, or another supported one on the PATH."""
+    mine = sys.version_info[:2]
+    if supported(mine):
+        return [sys.executable]
+    for minor in range(NEWEST[1], OLDEST[1] - 1, -1):
+        names = [["python3.%d" % minor]]
+        if os.name == "nt":
+            names.append(["py", "-3.%d" % minor])
+        for command in names:
+            if shutil.which(command[0]) and supported(version_of(command) or (0,)):
+                say("This is Python %d.%d; " % mine + "using " + " ".join(command))
+                return command
+    raise Trouble(
+        "This is Python %d.%d, too %s: " % (*mine, "old" if mine < OLDEST else "new")
+        + "the course needs Python %d.%d to %d.%d, and none" % (*OLDEST, *NEWEST)
+        + " was found beside it.\nInstall Python %d.%d" % NEWEST
+        + " (python.org/downloads, or your system's packages),"
+        + "\nthen run: python%d.%d course.py %s" % (*NEWEST, " ".join(sys.argv[1:]))
+    )
+
+
+# --- the environment ------------------------------------------------------------
+
+
+def python() -> Path:
+    """The environment's own interpreter."""
+    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def stamp_path() -> Path:
+    return VENV / "course-installed.txt"
+
+
+def unfinished_path() -> Path:
+    return VENV / "course-unfinished.txt"
+
+
+def wanted() -> str:
+    """A hash of all that decides what is in .venv, the folder's own place too."""
+    digest = hashlib.sha256(str(ROOT).encode())
+    for name in ("pins.txt", "pyproject.toml"):
+        digest.update(b"\0" + (ROOT / name).read_bytes())
+    return digest.hexdigest()
+
+
+def is_ready() -> bool:
+    """True where .venv is whole and made from today's pins. Takes about 0.1 s."""
+    try:
+        if stamp_path().read_text() != wanted() or unfinished_path().exists():
+            return False
+    except OSError:
+        return False
+    names = "torch", "jupyterlab", "nbval", "pytest", "transformers", "detr_steps"
+    code = "from importlib.util import find_spec as f; assert all(map(f, %r))" % (
+        names,
+    )
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    try:
+        # From .venv, so that the package is found as installed, not as a folder here.
+        return subprocess.call([str(python()), "-c", code], cwd=VENV, **quiet) == 0
+    except OSError:
+        return False
+
+
+def ready() -> None:
+    """Makes, renews or mends .venv; returns at once where nothing is to do."""
+    if is_ready():
+        return
+    make_venv()
+    unfinished_path().write_text("pip is at work, or was interrupted")
+    install()
+    keep_lab_quiet()
+    stamp_path().write_text(wanted())
+    unfinished_path().unlink()
+    say("The environment in .venv is ready.")
+
+
+def make_venv() -> None:
+    """A .venv whose Python starts and is supported; one made here is rebuilt."""
+    ours = stamp_path().exists() or unfinished_path().exists()
+    if VENV.exists() and not ours and not (VENV / "pyvenv.cfg").exists():
+        raise Trouble("%s is not a virtual environment. Delete or rename it." % VENV)
+    version = version_of([python()]) if VENV.exists() else None
+    if version and supported(version) and has_pip():
+        return
+    if VENV.exists() and not ours:
+        why = "runs Python %d.%d" % version if version else "is broken"
+        raise Trouble(
+            "The environment in %s %s and was not made by course.py.\n" % (VENV, why)
+            + "Delete that folder and run the same command again."
+        )
+    command = pick_python()
+    need_space(FRESH_GB)
+    say("Making the environment in .venv" + (" anew" if ours else ""))
+    try:
+        shutil.rmtree(VENV, ignore_errors=False) if VENV.exists() else None
+        VENV.mkdir()
+        unfinished_path().write_text("venv is at work, or was interrupted")
+    except OSError as error:
+        raise Trouble(
+            "Cannot write %s (%s).\nClose what uses it, " % (VENV, error)
+            + "delete that folder, and run the same command again."
+        ) from error
+    done = subprocess.run(
+        [*command, "-m", "venv", str(VENV)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    if done.returncode:
+        raise Trouble(diagnose(done.stdout.decode(errors="replace")))
+
+
+def has_pip() -> bool:
+    command = [str(python()), "-m", "pip", "--version"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.call(command, **quiet) == 0
+
+
+def need_space(gigabytes: float) -> None:
+    """Raises where the disk has too little room, before anything is written."""
+    free = shutil.disk_usage(str(ROOT)).free / 1e9
+    if free < gigabytes:
+        raise Trouble(
+            "Too little room on the disk of %s: %.1f GB are free, " % (ROOT, free)
+            + "%g GB are needed.\nMake room and run the same command again." % gigabytes
+        )
+
+
+def install() -> None:
+    """Everything in pins.txt, then the package itself, in place."""
+    mend()
+    pip(pinned("pip"))
+    cpu_torch()
+    pip("-r", str(ROOT / "pins.txt"), title="Installing the pinned packages")
+    # Without isolation the build needs no second download: hatchling is pinned.
+    pip("--no-deps", "--no-build-isolation", "-e", str(ROOT))
+
+
+def pinned(name: str) -> str:
+    """The line of one package in pins.txt, for example 'torch==2.13.0'."""
+    text = (ROOT / "pins.txt").read_text(encoding="utf-8")
+    return re.search(r"(?m)^%s==\S+" % re.escape(name), text).group(0)
+
+
+def cpu_torch() -> None:
+    """On Linux without an NVIDIA GPU: PyTorch without gigabytes of CUDA libraries.
+
+    Asks pip first what it would take; only where that brings CUDA along is the
+    CPU build fetched from PyTorch's own index. Not reachable: the big one serves.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    ask = [str(python()), "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps"]
+    answer = subprocess.run(
+        [*ask, "--report", "-", pinned("torch")], env=pip_environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    if answer.returncode:
+        raise Trouble(diagnose(answer.stderr.decode(errors="replace")))
+    found = json.loads(answer.stdout.decode())["install"]
+    if not any(needs_cuda(item["metadata"]) for item in found):
+        return
+    if has_nvidia():
+        return need_space(CUDA_GB)
+    say("No NVIDIA GPU: taking PyTorch's CPU build")
+    try:
+        index = ["--index-url", CPU_WHEELS, "--retries", "1", "--timeout", "15"]
+        pip("--no-deps", *index, pinned("torch"))
+    except Trouble:
+        say("It cannot be reached; the usual build works too, and is larger.")
+        need_space(CUDA_GB)
+
+
+def needs_cuda(metadata: dict) -> bool:
+    return any(
+        re.match(r"(nvidia|cuda)-", need) for need in metadata.get("requires_dist", [])
+    )
+
+
+def has_nvidia() -> bool:
+    places = "/proc/driver/nvidia/version", "/usr/lib/wsl/lib/nvidia-smi"
+    return bool(shutil.which("nvidia-smi")) or any(map(os.path.exists, places))
+
+
+def mend() -> None:
+    """Takes out packages that an interrupted install left half there.
+
+    pip takes a package with a METADATA file for whole. Here one counts as whole
+    when every file of its RECORD is there; the others are removed, for pip to
+    install again.
+    """
+    packages = next(VENV.glob("lib/python*/site-packages"), None)
+    packages = packages or VENV / "Lib" / "site-packages"
+    for leftover in packages.glob("~*"):  # what pip moves aside while it works
+        shutil.rmtree(leftover, ignore_errors=True)
+    for info in packages.glob("*.dist-info"):
+        record = info / "RECORD"
+        lines = record.read_text(encoding="utf-8") if record.exists() else "missing,,"
+        names = (line.rsplit(",", 2)[0].strip('"') for line in lines.splitlines())
+        if not all((packages / name).exists() for name in names if name[-4:] != ".pyc"):
+            say("Half installed, taken out: " + info.name[: -len(".dist-info")])
+            shutil.rmtree(info)
+
+
+def keep_lab_quiet() -> None:
+    """No news pop-up on JupyterLab's first start; written inside .venv only."""
+    folder = VENV / "share" / "jupyter" / "lab" / "settings"
+    folder.mkdir(parents=True, exist_ok=True)
+    quiet = {"fetchNews": "false", "checkForUpdates": False}
+    settings = {"@jupyterlab/apputils-extension:notification": quiet}
+    (folder / "overrides.json").write_text(json.dumps(settings, indent=1))
+
+
+# --- pip, and what its failures mean --------------------------------------------
+
+TROUBLES = (
+    (
+        r"ensurepip is not|No module named '?(venv|ensurepip)",
+        "This Python comes without venv. On Debian and Ubuntu: "
+        "sudo apt install python3-venv\nThen run the same command again.",
+    ),
+    (
+        r"No space left|Errno 28|not enough space|WinError 112",
+        "The disk (or the folder for temporary files) is full. "
+        "Make room and run the same command again: it goes on where it stopped.",
+    ),
+    (
+        r"CERTIFICATE_VERIFY_FAILED|SSLCertVerificationError",
+        "The package index shows a certificate that this Python does not know.\n"
+        "Behind a company proxy, set PIP_CERT to the company's certificate file.",
+    ),
+    (
+        r"NewConnectionError|Failed to establish|NameResolutionError|getaddrinfo"
+        r"|Temporary failure|Network is unreachable|Connection (refused|reset|aborted)"
+        r"|[Tt]imed out|ProxyError|Max retries|IncompleteRead|RemoteDisconnected",
+        "The Python package index cannot be reached. Check the network; behind a "
+        "proxy set HTTPS_PROXY.\nThen run the same command again: what was "
+        "downloaded is kept.",
+    ),
+    (
+        r"No matching distribution|not a supported wheel",
+        "A package has no build for this computer. The course needs a 64-bit "
+        "Python on Linux, macOS (Apple silicon) or Windows.",
+    ),
+    (
+        r"Permission denied|Errno 13|WinError (5|32)\b|Access is denied",
+        "A file in .venv is in use or may not be written. Close JupyterLab and "
+        "running notebooks, then run the same command again.",
+    ),
+)
+
+
+def diagnose(output: str) -> str:
+    """pip's or venv's output -> what happened, what to do, and the last lines."""
+    tail = "\n".join("  | " + line for line in output.strip().splitlines()[-8:])
+    for pattern, advice in TROUBLES:
+        if re.search(pattern, output):
+            return advice + "\n" + tail
+    return (
+        "The installation failed. Its last lines are below; if they do not help, "
+        "delete %s and try again.\n%s" % (VENV, tail)
+    )
+
+
+def pip_environment() -> dict:
+    """The caller's environment, less what leads pip out of .venv."""
+    outside = ("PYTHONHOME", "PYTHONPATH", "PIP_USER", "PIP_TARGET", "PIP_PREFIX")
+    kept = {name: value for name, value in os.environ.items() if name not in outside}
+    kept.update(PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_INPUT="1")
+    return kept
+
+
+def pip(*arguments: str, title: str = "") -> None:
+    """One `pip install` into .venv, with a line of progress; raises Trouble."""
+    if title:
+        say(title)
+    log = collections.deque(maxlen=400)
+    process = subprocess.Popen(
+        [str(python()), "-m", "pip", "install", "--progress-bar", "off", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=pip_environment(),
+        encoding="utf-8", errors="replace",
+    )  # fmt: skip
+    try:
+        for line in process.stdout:
+            log.append(line)
+            show_progress(line)
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+    finally:
+        show_progress("")
+    if process.wait():
+        raise Trouble(diagnose("".join(log)))
+
+
+def show_progress(line: str) -> None:
+    """pip's line, shortened, over the last one; nothing where no one watches."""
+    if not sys.stdout.isatty():
+        if line.startswith("Installing collected packages"):
+            say("  unpacking")
+    elif not line:
+        print("\r\033[K", end="", flush=True)
+    elif re.match(r"(Collecting|\s*Downloading|Installing|Building)", line):
+        width = shutil.get_terminal_size().columns - 4
+        print("\r\033[K  " + line.strip()[:width], end="", flush=True)
