@@ -1,0 +1,330 @@
+"""A COCO-format annotation file, read once into arrays and made safe to train on."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .pictures import BadPicture, picture_size
+from .problems import STOP, Problem
+
+EMPTY_SIDE = 0.01  # pixels: a box with a shorter side is empty
+EDGE_ROUNDING = 1.0  # pixels over the edge that pass for rounding, clipped in silence
+
+
+@dataclass
+class Annotations:
+    """Images and objects of one annotation file; `n` objects, sorted by image.
+
+    `files` per image; `image_ids` [I]; `sizes` [I, 2] (H, W) in pixels; the objects of
+    image i are rows `first[i]` to `first[i + 1]` of `boxes` [n, 4] (x0 y0 x1 y1,
+    pixels, clipped), `areas` [n] (pixels), `categories` [n] (category ids), `crowd`
+    [n] and `segmentations`. `names` maps category id to name, sorted by id.
+    """
+
+    files: list[Path]
+    image_ids: np.ndarray
+    sizes: np.ndarray
+    names: dict[int, str]
+    first: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    categories: np.ndarray
+    crowd: np.ndarray
+    segmentations: list[Any] | None
+    problems: list[Problem] = field(default_factory=list)
+
+    def objects(self, image: int) -> slice:
+        """The rows of one image's objects."""
+        return slice(int(self.first[image]), int(self.first[image + 1]))
+
+
+def read_annotations(
+    path: Path | str, images: Path | str, *, masks: bool = False
+) -> Annotations:
+    """Read and clean a COCO-format JSON file whose pictures lie in `images`.
+
+    Everything left out or changed is listed in `problems` with file and annotation id.
+    Pictures are not opened, except those whose size the file does not give.
+
+    Raises: FileNotFoundError; ValueError when the file is no COCO-format JSON.
+    """
+    raw = load_json(path)
+    problems: list[Problem] = []
+    names = _read_categories(raw["categories"], problems)
+    entries = _read_images(raw["images"], Path(images), problems)
+    rows = _Rows(entries, names, masks, problems)
+    for annotation in raw["annotations"]:
+        rows.add(annotation)
+    problems += suspicious_boxes(rows.raw_boxes, rows.raw_sizes)
+    _note_unused(names, rows, problems)
+    return rows.finish()
+
+
+def load_json(path: Path | str) -> dict[str, Any]:
+    """Load a COCO-format JSON file.
+
+    Raises: FileNotFoundError; ValueError that names what is wrong with the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such annotation file")
+    try:
+        raw = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not readable as JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path} holds a {type(raw).__name__}, no COCO-format object")
+    raw.setdefault("annotations", [])  # test sets come without
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(raw.get(key), list):
+            raise ValueError(
+                f"{path} has no list {key!r}: a COCO-format file needs 'images', "
+                "'annotations' and 'categories'"
+            )
+    return raw
+
+
+def _read_categories(entries: list[Any], problems: list[Problem]) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for entry in entries:
+        number = _integer(entry.get("id")) if isinstance(entry, dict) else None
+        if number is None or number < 0:
+            problems.append(Problem("bad category entry", "", None, str(entry)[:80]))
+        elif number in names:
+            detail = f"category {number}: {names[number]!r} and {entry.get('name')!r}"
+            problems.append(Problem("duplicate category id", "", None, detail))
+        else:
+            name = str(entry.get("name") or f"category {number}")
+            if name in names.values():
+                problems.append(Problem("duplicate category name", "", None, name))
+            names[number] = name
+    return dict(sorted(names.items()))
+
+
+@dataclass
+class _Image:
+    key: str  # the image id as text: files mix 7 and "7"
+    number: int
+    file: Path
+    size: tuple[int, int]
+    rows: list[tuple] = field(default_factory=list)
+
+
+def _read_images(
+    entries: list[Any], folder: Path, problems: list[Problem]
+) -> dict[str, _Image]:
+    images: dict[str, _Image] = {}
+    for position, entry in enumerate(entries):
+        name = entry.get("file_name") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not name or entry.get("id") is None:
+            detail = f"entry {position} has no id or no file_name"
+            problems.append(Problem("bad image entry", str(name or ""), None, detail))
+            continue
+        key = str(entry["id"])
+        if key in images:
+            problems.append(Problem("duplicate image id", name, None, f"id {key}"))
+            continue
+        file = folder / name.replace("\\", "/")
+        size = _stored_size(entry, file, name, problems)
+        if size is not None:
+            number = _integer(entry["id"])
+            images[key] = _Image(
+                key, position if number is None else number, file, size
+            )
+    return images
+
+
+def _stored_size(
+    entry: dict[str, Any], file: Path, name: str, problems: list[Problem]
+) -> tuple[int, int] | None:
+    height, width = _integer(entry.get("height")), _integer(entry.get("width"))
+    if height and width and height > 0 and width > 0:
+        return height, width
+    try:
+        size = picture_size(file)
+    except BadPicture as bad:
+        problems.append(Problem(bad.kind, name, None, bad.detail))
+        return None
+    detail = f"{size[1]}x{size[0]} pixels"
+    problems.append(Problem("no stored size", name, None, detail))
+    return size
+
+
+class _Rows:
+    """Collects the annotations that can be used, image by image."""
+
+    def __init__(
+        self,
+        images: dict[str, _Image],
+        names: dict[int, str],
+        masks: bool,
+        problems: list[Problem],
+    ) -> None:
+        self.images, self.names, self.masks = images, names, masks
+        self.problems = problems
+        self.seen: dict[Any, tuple] = {}  # annotation id -> what it was
+        self.raw_boxes: list[tuple[float, ...]] = []
+        self.raw_sizes: list[tuple[int, int]] = []
+
+    def add(self, annotation: Any) -> None:
+        """Take one annotation, or note why not."""
+        if not isinstance(annotation, dict):
+            return self._note("bad box", "", None, str(annotation)[:80])
+        number = annotation.get("id")
+        number = number if isinstance(number, int | str) else None
+        image = self.images.get(str(annotation.get("image_id")))
+        if image is None:
+            detail = f"image {annotation.get('image_id')} is not listed or not usable"
+            return self._note("unknown image", "", number, detail)
+        category = _integer(annotation.get("category_id"))
+        if category not in self.names:
+            detail = f"category {annotation.get('category_id')}"
+            return self._note("unknown category", image.file.name, number, detail)
+        box = self._box(annotation.get("bbox"), image, number)
+        if box is not None and not self._repeated(image, number, category, box):
+            self._keep(annotation, image, number, category, box)
+
+    def _note(self, kind: str, file: str, number: int | str | None, detail: str):
+        self.problems.append(Problem(kind, file, number, detail))
+
+    def _box(self, bbox: Any, image: _Image, number: Any) -> tuple | None:
+        """Check `[x, y, w, h]` and return it as clipped corners."""
+        name = image.file.name
+        try:
+            x, y, w, h = (float(value) for value in bbox)
+        except (TypeError, ValueError):
+            return self._note("bad box", name, number, f"bbox {str(bbox)[:60]}")
+        if not all(map(math.isfinite, (x, y, w, h))):
+            return self._note("not-a-number box", name, number, f"bbox {bbox}")
+        self.raw_boxes.append((x, y, w, h))
+        self.raw_sizes.append(image.size)
+        return self._clip((x, y, w, h), image, number)
+
+    def _clip(self, box: tuple, image: _Image, number: Any) -> tuple | None:
+        (x, y, w, h), (height, width) = box, image.size
+        detail = f"x {x:g} y {y:g} w {w:g} h {h:g} in {width}x{height}"
+        if w < EMPTY_SIDE or h < EMPTY_SIDE:
+            return self._note("empty box", image.file.name, number, detail)
+        clipped = max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)
+        if min(clipped[2] - clipped[0], clipped[3] - clipped[1]) < EMPTY_SIDE:
+            return self._note("box outside", image.file.name, number, detail)
+        over = max(-x, -y, x + w - width, y + h - height)
+        if over > EDGE_ROUNDING:
+            self._note("box over the edge", image.file.name, number, detail)
+        return clipped
+
+    def _repeated(self, image: _Image, number: Any, category: int, box: tuple) -> bool:
+        if number is None:
+            return False
+        what = (image.key, category, box)
+        before = self.seen.setdefault(number, what)
+        if before is what:
+            return False
+        kind = "repeated annotation" if before == what else "duplicate annotation id"
+        self._note(kind, image.file.name, number, "")
+        return before == what
+
+    def _keep(
+        self, annotation: dict, image: _Image, number: Any, category: int, box: tuple
+    ) -> None:
+        crowd = bool(_integer(annotation.get("iscrowd")))
+        if crowd:
+            self._note("crowd", image.file.name, number, self.names[category])
+        segmentation = annotation.get("segmentation")
+        if segmentation and not is_segmentation(segmentation, image.size):
+            self._note("bad mask", image.file.name, number, "")
+            segmentation = None
+        area = _number(annotation.get("area"))
+        if area is None or area <= 0:
+            area = (box[2] - box[0]) * (box[3] - box[1])
+        image.rows.append(
+            (box, area, category, crowd, segmentation if self.masks else None)
+        )
+
+    def finish(self) -> Annotations:
+        """Turn what was collected into arrays."""
+        images = list(self.images.values())
+        rows = [row for image in images for row in image.rows]
+        columns = zip(*rows, strict=True) if rows else [()] * 5
+        boxes, areas, categories, crowd, shapes = columns
+        return Annotations(
+            files=[image.file for image in images],
+            image_ids=np.array([image.number for image in images], dtype=np.int64),
+            sizes=np.array([i.size for i in images], dtype=np.int64).reshape(-1, 2),
+            names=self.names,
+            first=np.cumsum([0] + [len(image.rows) for image in images]),
+            boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
+            areas=np.array(areas, dtype=np.float64),
+            categories=np.array(categories, dtype=np.int64),
+            crowd=np.array(crowd, dtype=bool),
+            segmentations=list(shapes) if self.masks else None,
+            problems=self.problems,
+        )
+
+
+def _note_unused(names: dict[int, str], rows: _Rows, problems: list[Problem]) -> None:
+    used = {row[2] for image in rows.images.values() for row in image.rows}
+    for number, name in names.items():
+        if number not in used:
+            problems.append(Problem("unused category", "", None, f"{number} {name!r}"))
+    for image in rows.images.values():
+        if not image.rows:
+            problems.append(Problem("no boxes", image.file.name))
+
+
+def suspicious_boxes(boxes: list[tuple], sizes: list[tuple]) -> list[Problem]:
+    """Find boxes in a wrong format: corners where sizes belong, or fractions.
+
+    A single odd box proves nothing; these tests need a pattern that holds for (nearly)
+    every box of the file, and at least eight boxes.
+    """
+    if len(boxes) < 8:
+        return []
+    box, size = np.array(boxes), np.array(sizes)[:, ::-1]  # size: [n, 2] (W, H)
+    corner, extent = box[:, :2], box[:, 2:]
+    over = (corner + extent > size + EDGE_ROUNDING).any(1)
+    as_corners = ((extent > corner) & (extent <= size + EDGE_ROUNDING)).all(1)
+    if as_corners.mean() > 0.98 and over.mean() > 0.1:
+        detail = "COCO boxes are [x, y, width, height] in pixels: convert them"
+        return [Problem("boxes look like x0 y0 x1 y1", "", None, detail)]
+    if (np.abs(box) <= 1).all():
+        detail = "all values are at most 1, COCO boxes are in pixels: multiply them"
+        return [Problem("boxes look relative", "", None, detail)]
+    return []
+
+
+def is_segmentation(segmentation: Any, size: tuple[int, int]) -> bool:
+    """Tell whether a mask is a list of polygons or an RLE of the picture's size."""
+    if isinstance(segmentation, dict):
+        counts = segmentation.get("counts")
+        same = list(segmentation.get("size") or []) == list(size)
+        return same and isinstance(counts, str | list) and len(counts) > 0
+    return isinstance(segmentation, list) and all(
+        isinstance(polygon, list)
+        and len(polygon) >= 6
+        and len(polygon) % 2 == 0
+        and all(isinstance(value, int | float) for value in polygon)
+        for polygon in segmentation
+    )
+
+
+def stopping(problems: list[Problem]) -> list[Problem]:
+    """The problems that make training on the data senseless."""
+    return [problem for problem in problems if problem.cost == STOP]
+
+
+def _integer(value: Any) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and number == int(number) else None
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
