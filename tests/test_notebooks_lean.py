@@ -1,0 +1,119 @@
+"""Every chapter is small, in order, and holds nothing of the machine that ran it."""
+
+import base64
+import json
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+
+from tools.notebooks import chapters, is_run, setup_cell, text_of
+
+MACHINE = re.compile(r"/(work|farm|root|home|Users)/[\w.-]+|[A-Z]:\\+Users\\+")
+FORBIDDEN_KEYS = {"widgets", "colab"}
+
+
+def prose_words(book: dict) -> int:
+    """Words in Markdown cells, less folded solutions, code and links' addresses."""
+    cells = [c for c in book["cells"] if c["cell_type"] == "markdown"]
+    text = "\n".join(text_of(cell["source"]) for cell in cells)
+    text = re.sub(r"(?s)<details.*?</details>|```.*?```|<!--.*?-->", " ", text)
+    text = re.sub(r"\]\([^)]*\)|<[^>]+>|\$[^$]*\$", " ", text)
+    return len(re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", text))
+
+
+def pictures(book: dict) -> list[int]:
+    """Bytes of each PNG or JPEG among the outputs."""
+    data = [
+        output.get("data", {}).get(kind)
+        for cell in book["cells"]
+        for output in cell.get("outputs", [])
+        for kind in ("image/png", "image/jpeg")
+    ]
+    return [len(base64.b64decode(text_of(each))) for each in data if each]
+
+
+def faults(text: str, chapter: int) -> list[str]:
+    """All that is wrong with a notebook's file, in words."""
+    book = json.loads(text)
+    code = [cell for cell in book["cells"] if is_run(cell)]
+    outputs = [output for cell in code for output in cell["outputs"]]
+    first = text_of(code[0]["source"]) if code else ""
+    checks = {
+        f"{len(text) // 1000} KB, over 600": len(text.encode()) > 600_000,
+        f"{len(code)} code cells, over 35": len(code) > 35,
+        "a picture over 120 KB": any(size > 120_000 for size in pictures(book)),
+        "execution counts are not 1..N": [c["execution_count"] for c in code]
+        != list(range(1, len(code) + 1)),
+        "outputs are stripped, so nothing is compared": not outputs,
+        "an error among the outputs": any(
+            output["output_type"] == "error" for output in outputs
+        ),
+        "widget or Colab metadata": bool(FORBIDDEN_KEYS & set(book["metadata"])),
+        "a widget view, which is blank without its kernel": "widget-view" in text,
+        f"a path of one machine: {MACHINE.search(text)}": bool(MACHINE.search(text)),
+        "set-up cell differs from tools/setup_cell.py": first != setup_cell(chapter),
+        "an address among the outputs": bool(
+            re.search(r"0x[0-9a-f]{8,}", json.dumps(outputs))
+        ),
+        "a code cell ends in ';', which strict nbval trips over": any(
+            text_of(cell["source"]).rstrip().endswith(";") for cell in code
+        ),
+        "the badge is not marked: <!-- colab -->…<!-- /colab -->": "<!-- colab"
+        not in text,
+    }
+    return [fault for fault, is_there in checks.items() if is_there]
+
+
+@pytest.mark.parametrize("path", chapters(), ids=lambda path: path.stem)
+def test_chapter_is_lean(path: Path):
+    text = path.read_text("utf-8")
+    assert faults(text, int(path.stem[:2])) == []
+    words = prose_words(json.loads(text))
+    if words > 1800:
+        warnings.warn(f"{path.name}: {words} words of prose, over 1800", stacklevel=1)
+
+
+def lean_notebook() -> dict:
+    """The smallest notebook without a fault."""
+    cell = {"cell_type": "code", "id": "a", "metadata": {}, "execution_count": 1}
+    stream = {"output_type": "stream", "name": "stdout", "text": ["ready\n"]}
+    cell |= {"source": setup_cell(2), "outputs": [stream]}
+    title = {"cell_type": "markdown", "id": "b", "metadata": {}}
+    title["source"] = "# Two words\n<!-- colab --><!-- /colab -->"
+    return {"cells": [title, cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def test_a_lean_notebook_passes():
+    assert faults(json.dumps(lean_notebook()), 2) == []
+    assert prose_words(lean_notebook()) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"execution_count": 2}, "counts"),
+        ({"outputs": []}, "stripped"),
+        ({"outputs": [{"output_type": "error"}]}, "error"),
+        ({"source": "import detr_steps"}, "set-up cell"),
+        ({"source": "plot();"}, "';'"),
+        ({"metadata": {"note": "/home/ada/course"}}, "path of one machine"),
+        ({"metadata": {"note": "x" * 600_001}}, "KB"),
+    ],
+)
+def test_each_fault_is_found(change, fault):
+    book = lean_notebook()
+    book["cells"][1].update(change)
+    assert any(fault in found for found in faults(json.dumps(book), 2))
+
+
+def test_large_pictures_and_widgets_are_found():
+    book = lean_notebook()
+    png = base64.b64encode(bytes(120_001)).decode()
+    book["cells"][1]["outputs"] = [
+        {"output_type": "display_data", "data": {"image/png": png}}
+    ]
+    book["metadata"]["widgets"] = {}
+    found = " ".join(faults(json.dumps(book), 2))
+    assert "picture" in found and "widget" in found
