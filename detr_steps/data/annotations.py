@@ -2,30 +2,33 @@
 
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .masks import is_segmentation
 from .pictures import BadPicture, picture_size
-from .problems import STOP, Problem
+from .problems import EDGE_ROUNDING, Problem, suspicious_boxes
 
 EMPTY_SIDE = 0.01  # pixels: a box with a shorter side is empty
-EDGE_ROUNDING = 1.0  # pixels over the edge that pass for rounding, clipped in silence
 
 
 @dataclass
 class Annotations:
     """Images and objects of one annotation file; `n` objects, sorted by image.
 
-    `files` per image; `image_ids` [I]; `sizes` [I, 2] (H, W) in pixels; the objects of
-    image i are rows `first[i]` to `first[i + 1]` of `boxes` [n, 4] (x0 y0 x1 y1,
-    pixels, clipped), `areas` [n] (pixels), `categories` [n] (category ids), `crowd`
-    [n] and `segmentations`. `names` maps category id to name, sorted by id.
+    `files` per image, relative to `folder`; `image_ids` [I]; `sizes` [I, 2] (H, W) in
+    pixels; the objects of image i are rows `first[i]` to `first[i + 1]` of `boxes`
+    [n, 4] (x0 y0 x1 y1, pixels, clipped), `areas` [n] (pixels), `categories` [n]
+    (category ids), `crowd` [n] and `segmentations`. `names` maps category id to name,
+    sorted by id.
     """
 
-    files: list[Path]
+    folder: Path
+    files: list[str]
     image_ids: np.ndarray
     sizes: np.ndarray
     names: dict[int, str]
@@ -36,6 +39,10 @@ class Annotations:
     crowd: np.ndarray
     segmentations: list[Any] | None
     problems: list[Problem] = field(default_factory=list)
+
+    def path(self, image: int) -> Path:
+        """Where the picture lies."""
+        return self.folder / self.files[image]
 
     def objects(self, image: int) -> slice:
         """The rows of one image's objects."""
@@ -56,7 +63,7 @@ def read_annotations(
     problems: list[Problem] = []
     names = _read_categories(raw["categories"], problems)
     entries = _read_images(raw["images"], Path(images), problems)
-    rows = _Rows(entries, names, masks, problems)
+    rows = _Rows(Path(images), entries, names, masks, problems)
     for annotation in raw["annotations"]:
         rows.add(annotation)
     problems += suspicious_boxes(rows.raw_boxes, rows.raw_sizes)
@@ -109,7 +116,7 @@ def _read_categories(entries: list[Any], problems: list[Problem]) -> dict[int, s
 class _Image:
     key: str  # the image id as text: files mix 7 and "7"
     number: int
-    file: Path
+    name: str  # of the file, relative to the folder of pictures
     size: tuple[int, int]
     rows: list[tuple] = field(default_factory=list)
 
@@ -128,24 +135,24 @@ def _read_images(
         if key in images:
             problems.append(Problem("duplicate image id", name, None, f"id {key}"))
             continue
-        file = folder / name.replace("\\", "/")
-        size = _stored_size(entry, file, name, problems)
+        name = name.replace("\\", "/")
+        size = _stored_size(entry, folder, name, problems)
         if size is not None:
             number = _integer(entry["id"])
             images[key] = _Image(
-                key, position if number is None else number, file, size
+                key, position if number is None else number, name, size
             )
     return images
 
 
 def _stored_size(
-    entry: dict[str, Any], file: Path, name: str, problems: list[Problem]
+    entry: dict[str, Any], folder: Path, name: str, problems: list[Problem]
 ) -> tuple[int, int] | None:
     height, width = _integer(entry.get("height")), _integer(entry.get("width"))
     if height and width and height > 0 and width > 0:
         return height, width
     try:
-        size = picture_size(file)
+        size = picture_size(folder / name)
     except BadPicture as bad:
         problems.append(Problem(bad.kind, name, None, bad.detail))
         return None
@@ -159,12 +166,14 @@ class _Rows:
 
     def __init__(
         self,
+        folder: Path,
         images: dict[str, _Image],
         names: dict[int, str],
         masks: bool,
         problems: list[Problem],
     ) -> None:
-        self.images, self.names, self.masks = images, names, masks
+        self.folder, self.images = folder, images
+        self.names, self.masks = names, masks
         self.problems = problems
         self.seen: dict[Any, tuple] = {}  # annotation id -> what it was
         self.raw_boxes: list[tuple[float, ...]] = []
@@ -183,7 +192,7 @@ class _Rows:
         category = _integer(annotation.get("category_id"))
         if category not in self.names:
             detail = f"category {annotation.get('category_id')}"
-            return self._note("unknown category", image.file.name, number, detail)
+            return self._note("unknown category", image.name, number, detail)
         box = self._box(annotation.get("bbox"), image, number)
         if box is not None and not self._repeated(image, number, category, box):
             self._keep(annotation, image, number, category, box)
@@ -193,10 +202,10 @@ class _Rows:
 
     def _box(self, bbox: Any, image: _Image, number: Any) -> tuple | None:
         """Check `[x, y, w, h]` and return it as clipped corners."""
-        name = image.file.name
+        name = image.name
         try:
             x, y, w, h = (float(value) for value in bbox)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return self._note("bad box", name, number, f"bbox {str(bbox)[:60]}")
         if not all(map(math.isfinite, (x, y, w, h))):
             return self._note("not-a-number box", name, number, f"bbox {bbox}")
@@ -208,13 +217,13 @@ class _Rows:
         (x, y, w, h), (height, width) = box, image.size
         detail = f"x {x:g} y {y:g} w {w:g} h {h:g} in {width}x{height}"
         if w < EMPTY_SIDE or h < EMPTY_SIDE:
-            return self._note("empty box", image.file.name, number, detail)
+            return self._note("empty box", image.name, number, detail)
         clipped = max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)
         if min(clipped[2] - clipped[0], clipped[3] - clipped[1]) < EMPTY_SIDE:
-            return self._note("box outside", image.file.name, number, detail)
+            return self._note("box outside", image.name, number, detail)
         over = max(-x, -y, x + w - width, y + h - height)
         if over > EDGE_ROUNDING:
-            self._note("box over the edge", image.file.name, number, detail)
+            self._note("box over the edge", image.name, number, detail)
         return clipped
 
     def _repeated(self, image: _Image, number: Any, category: int, box: tuple) -> bool:
@@ -225,7 +234,7 @@ class _Rows:
         if before is what:
             return False
         kind = "repeated annotation" if before == what else "duplicate annotation id"
-        self._note(kind, image.file.name, number, "")
+        self._note(kind, image.name, number, "")
         return before == what
 
     def _keep(
@@ -233,10 +242,10 @@ class _Rows:
     ) -> None:
         crowd = bool(_integer(annotation.get("iscrowd")))
         if crowd:
-            self._note("crowd", image.file.name, number, self.names[category])
+            self._note("crowd", image.name, number, self.names[category])
         segmentation = annotation.get("segmentation")
         if segmentation and not is_segmentation(segmentation, image.size):
-            self._note("bad mask", image.file.name, number, "")
+            self._note("bad mask", image.name, number, "")
             segmentation = None
         area = _number(annotation.get("area"))
         if area is None or area <= 0:
@@ -252,7 +261,8 @@ class _Rows:
         columns = zip(*rows, strict=True) if rows else [()] * 5
         boxes, areas, categories, crowd, shapes = columns
         return Annotations(
-            files=[image.file for image in images],
+            folder=self.folder,
+            files=[image.name for image in images],
             image_ids=np.array([image.number for image in images], dtype=np.int64),
             sizes=np.array([i.size for i in images], dtype=np.int64).reshape(-1, 2),
             names=self.names,
@@ -273,58 +283,38 @@ def _note_unused(names: dict[int, str], rows: _Rows, problems: list[Problem]) ->
             problems.append(Problem("unused category", "", None, f"{number} {name!r}"))
     for image in rows.images.values():
         if not image.rows:
-            problems.append(Problem("no boxes", image.file.name))
+            problems.append(Problem("no boxes", image.name))
 
 
-def suspicious_boxes(boxes: list[tuple], sizes: list[tuple]) -> list[Problem]:
-    """Find boxes in a wrong format: corners where sizes belong, or fractions.
-
-    A single odd box proves nothing; these tests need a pattern that holds for (nearly)
-    every box of the file, and at least eight boxes.
-    """
-    if len(boxes) < 8:
-        return []
-    box, size = np.array(boxes), np.array(sizes)[:, ::-1]  # size: [n, 2] (W, H)
-    corner, extent = box[:, :2], box[:, 2:]
-    over = (corner + extent > size + EDGE_ROUNDING).any(1)
-    as_corners = ((extent > corner) & (extent <= size + EDGE_ROUNDING)).all(1)
-    if as_corners.mean() > 0.98 and over.mean() > 0.1:
-        detail = "COCO boxes are [x, y, width, height] in pixels: convert them"
-        return [Problem("boxes look like x0 y0 x1 y1", "", None, detail)]
-    if (np.abs(box) <= 1).all():
-        detail = "all values are at most 1, COCO boxes are in pixels: multiply them"
-        return [Problem("boxes look relative", "", None, detail)]
-    return []
+def missing_files(data: Annotations) -> dict[int, str]:
+    """Which pictures do not exist: position -> file. Lists each folder once."""
+    paths = [data.path(image) for image in range(len(data.files))]
+    present = {folder: _listing(folder) for folder in {p.parent for p in paths}}
+    return {
+        image: data.files[image]
+        for image, path in enumerate(paths)
+        if path.name not in present[path.parent]
+    }
 
 
-def is_segmentation(segmentation: Any, size: tuple[int, int]) -> bool:
-    """Tell whether a mask is a list of polygons or an RLE of the picture's size."""
-    if isinstance(segmentation, dict):
-        counts = segmentation.get("counts")
-        same = list(segmentation.get("size") or []) == list(size)
-        return same and isinstance(counts, str | list) and len(counts) > 0
-    return isinstance(segmentation, list) and all(
-        isinstance(polygon, list)
-        and len(polygon) >= 6
-        and len(polygon) % 2 == 0
-        and all(isinstance(value, int | float) for value in polygon)
-        for polygon in segmentation
-    )
-
-
-def stopping(problems: list[Problem]) -> list[Problem]:
-    """The problems that make training on the data senseless."""
-    return [problem for problem in problems if problem.cost == STOP]
+def _listing(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()
 
 
 def _integer(value: Any) -> int | None:
-    number = _number(value)
-    return int(number) if number is not None and number == int(number) else None
+    """Read a whole number that fits into 64 bits; files hold 7, 7.0 and "7"."""
+    number = value if isinstance(value, int) else _number(value)
+    if number is None or number != int(number) or abs(number) >= 2**63:
+        return None
+    return int(number)
 
 
 def _number(value: Any) -> float | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

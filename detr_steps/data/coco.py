@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..images import ImageBatch, normalise
-from .annotations import read_annotations, stopping
+from .annotations import missing_files, read_annotations
 from .masks import draw_mask
 from .pictures import BadPicture, picture_bytes, read_picture
-from .problems import Problem
+from .problems import Problem, stopping
 from .transforms import Augment, Sample
 
 Batch = tuple[ImageBatch, list[dict[str, Any]]]
+HIGHEST_ID = 100_000  # category ids above are no class numbers
 NAMED_WARNINGS = 5  # files named in a warning each; later ones are only collected
 
 
@@ -67,10 +68,8 @@ class CocoFolder:
         self.annotations = read_annotations(annotations, self.folder, masks=masks)
         self.problems = self.annotations.problems
         self._number_labels(labels, like)
-        missing = missing_files(self.annotations.files)
-        self.problems += [
-            Problem("missing file", file.name) for file in missing.values()
-        ]
+        missing = missing_files(self.annotations)
+        self.problems += [Problem("missing file", file) for file in missing.values()]
         _raise_stopping(self.problems, annotations)
         usable = range(len(self.annotations.files))
         self.indices = np.array([i for i in usable if i not in missing], dtype=np.int64)
@@ -87,6 +86,11 @@ class CocoFolder:
             _check_same_categories(names, like)
             self.class_names, self.category_ids = like.class_names, like.category_ids
         elif labels == "ids":
+            if max(names) > HIGHEST_ID:
+                raise ValueError(
+                    f"category id {max(names)} would make as many classes: use "
+                    "labels='names'"
+                )
             self.category_ids = list(range(max(names) + 1))
             self.class_names = [names.get(i, f"(no {i})") for i in self.category_ids]
         else:
@@ -173,20 +177,6 @@ class CocoFolder:
                 warnings.warn(f"left out {picture}{more}", stacklevel=3)
 
 
-def missing_files(files: list[Path]) -> dict[int, Path]:
-    """Which of the files do not exist: position -> file. Reads each folder once."""
-    folders = {file.parent for file in files}
-    present = {folder: _listing(folder) for folder in folders}
-    return {i: f for i, f in enumerate(files) if f.name not in present[f.parent]}
-
-
-def _listing(folder: Path) -> set[str]:
-    try:
-        return set(os.listdir(folder))
-    except OSError:
-        return set()
-
-
 def _raise_stopping(problems: list[Problem], annotations: Path | str) -> None:
     for problem in stopping(problems):
         raise ValueError(f"{annotations}: {problem.kind} ({problem.detail})")
@@ -229,7 +219,7 @@ class _Items(Dataset):
         """One picture with some of its objects, as it is on the disk."""
         record = self.annotations
         height, width = record.sizes[image].tolist()
-        picture = read_picture(record.files[image], (height, width))
+        picture = read_picture(record.path(image), (height, width))
         boxes, masks = record.boxes[objects], None
         if self.masks:
             shapes = [record.segmentations[i] for i in objects]

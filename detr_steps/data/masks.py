@@ -39,3 +39,18 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     """Write a bool mask [H, W] as an RLE that fits into JSON."""
     runs = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": list(mask.shape), "counts": runs["counts"].decode("ascii")}
+
+
+def is_segmentation(segmentation: Any, size: tuple[int, int]) -> bool:
+    """Tell whether a mask is a list of polygons or an RLE of the picture's size."""
+    if isinstance(segmentation, dict):
+        counts = segmentation.get("counts")
+        same = list(segmentation.get("size") or []) == list(size)
+        return same and isinstance(counts, str | list) and len(counts) > 0
+    return isinstance(segmentation, list) and all(
+        isinstance(polygon, list)
+        and len(polygon) >= 6
+        and len(polygon) % 2 == 0
+        and all(isinstance(value, int | float) for value in polygon)
+        for polygon in segmentation
+    )

@@ -3,8 +3,12 @@
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
+
 # How much a kind of problem costs, worst first.
 STOP, LOST, CHANGED, NOTE = "stop", "lost", "changed", "note"
+
+EDGE_ROUNDING = 1.0  # pixels over the edge that pass for rounding, clipped silently
 
 # kind -> (how much it costs, what training does)
 KINDS: dict[str, tuple[str, str]] = {
@@ -71,3 +75,29 @@ def count(problems: list[Problem]) -> dict[str, int]:
     """Number of problems per kind, in the order of `KINDS`."""
     found = Counter(problem.kind for problem in problems)
     return {kind: found[kind] for kind in KINDS if found[kind]}
+
+
+def stopping(problems: list[Problem]) -> list[Problem]:
+    """The problems that make training on the data senseless."""
+    return [problem for problem in problems if problem.cost == STOP]
+
+
+def suspicious_boxes(boxes: list[tuple], sizes: list[tuple]) -> list[Problem]:
+    """Find boxes in a wrong format: corners where sizes belong, or fractions.
+
+    A single odd box proves nothing; these tests need a pattern that holds for (nearly)
+    every box of the file, and at least eight boxes.
+    """
+    if len(boxes) < 8:
+        return []
+    box, size = np.array(boxes), np.array(sizes)[:, ::-1]  # size: [n, 2] (W, H)
+    corner, extent = box[:, :2], box[:, 2:]
+    over = (corner + extent > size + EDGE_ROUNDING).any(1)
+    as_corners = ((extent > corner) & (extent <= size + EDGE_ROUNDING)).all(1)
+    if as_corners.mean() > 0.98 and over.mean() > 0.1:
+        detail = "COCO boxes are [x, y, width, height] in pixels: convert them"
+        return [Problem("boxes look like x0 y0 x1 y1", "", None, detail)]
+    if (np.abs(box) <= 1).all():
+        detail = "all values are at most 1, COCO boxes are in pixels: multiply them"
+        return [Problem("boxes look relative", "", None, detail)]
+    return []

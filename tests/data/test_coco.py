@@ -51,6 +51,7 @@ def test_raw_ids_are_kept_on_request(good_folder):
     assert data.classes == 8 and data.class_names[7] == "dog"
     _, targets = next(data.evaluation_batches(1))
     assert targets[0]["labels"].tolist() == [3, 7]
+    assert data.class_names[0] == "(no 0)"
     with pytest.raises(ValueError, match="labels='id'"):
         folder(good_folder, labels="id")
 
@@ -247,6 +248,7 @@ def test_strings_as_ids_windows_paths_and_missing_sizes_are_understood(builder):
     builder.raw["images"][0] |= {"file_name": "deep\\a.png", "width": None}
     builder.box("x7", "4", ["10", 5, 20, 20])
     data = folder(builder.write())
+    assert [str(p) for p in data.problems] == ["deep/a.png: 40x30 pixels"]
     _, (target,) = next(data.evaluation_batches(1))
     assert target["size"] == (30, 40) and target["labels"].tolist() == [0]
     assert target["image_id"] == 0  # its position: the model's world has numbers only
