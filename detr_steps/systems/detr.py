@@ -75,6 +75,11 @@ class DETRConfig:
         return cls.coco_r50(**(dict(backbone=backbone) | changes))
 
 
+    def build(self) -> "DETR":
+        """Make the module with fresh weights."""
+        return DETR(self)
+
+
 class Output(NamedTuple):
     """Predictions of every decoder layer, first to last.
 

@@ -1,0 +1,65 @@
+"""What a training run is: a frozen list of numbers, and the optimiser they make."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a run; with the model, the data and the seed they decide everything.
+
+    The defaults are DETR's (Carion et al. 2020, appendix A.4), but for `steps`.
+    """
+
+    steps: int
+    batch: int = 16  # images per step, over all processes together
+    lr: float = 1e-4
+    lr_factors: dict[str, float] = field(default_factory=lambda: {"backbone": 0.1})
+    weight_decay: float = 1e-4
+    clip: float = 0.1  # largest norm of the gradient; 0 for none
+    warmup: int = 0  # steps over which the learning rate rises from 0
+    drops: tuple[int, ...] = ()  # steps at which it is divided by 10
+    ema: float = 0.0  # decay of the weights' moving average; 0 for none
+    precision: str = "auto"  # auto: bfloat16 where the GPU has it, else float32
+    seed: int = 0
+    evaluate_every: int = 1000
+    evaluate_images: int = 500
+    save_every: int = 500
+    log_every: int = 50
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "drops", tuple(self.drops))
+        if self.steps < 1 or self.batch < 1:
+            raise ValueError(f"steps {self.steps}, batch {self.batch}: both at least 1")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"precision {self.precision!r}: auto, float32 or bfloat16")
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate as a share of `lr` at a step: warm-up, then drops by ten."""
+        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        return rise * 0.1 ** sum(step >= drop for drop in self.drops)
+
+    def factor(self, name: str) -> float:
+        """Learning-rate factor of a parameter: the first part found in its name."""
+        for part, factor in self.lr_factors.items():
+            if part in name:
+                return factor
+        return 1.0
+
+    def optimiser(self, model: nn.Module) -> torch.optim.AdamW:
+        """AdamW with one group per learning-rate factor, frozen parameters left out."""
+        groups: dict[float, list] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault(self.factor(name), []).append(parameter)
+        return torch.optim.AdamW(
+            [{"params": p, "lr": self.lr * f, "factor": f} for f, p in groups.items()],
+            weight_decay=self.weight_decay,
+        )
+
+    def set_lr(self, optimiser: torch.optim.Optimizer, step: int) -> None:
+        """Put the learning rate of a step into every group."""
+        for group in optimiser.param_groups:
+            group["lr"] = self.lr * group["factor"] * self.lr_at(step)

@@ -1,0 +1,136 @@
+"""Our own checkpoints: weights, record and recipe of every system, by name.
+
+They lie in `data/zoo/<name>/` of a clone and inside an installed package; each is made
+again by `detr-steps train <name>`.
+"""
+
+import hashlib
+import json
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .data.scenes import Scenes
+from .files import read_tensors, write_json, write_tensors
+from .nn.backbone import SmallConfig
+from .nn.resnet import ResNetConfig
+from .objective.losses import LossWeights
+from .objective.matching import CostWeights
+from .systems.classifier import ClassifierConfig
+from .systems.detr import DETRConfig
+from .training.folder import read_record
+
+# what a description in a recipe.json may name: dataclasses, never code
+DESCRIBABLE = {
+    kind.__name__: kind
+    for kind in (
+        ClassifierConfig,
+        CostWeights,
+        DETRConfig,
+        LossWeights,
+        ResNetConfig,
+        Scenes,
+        SmallConfig,
+    )
+}
+
+
+def folder() -> Path:
+    """Find the zoo: in a clone's `data/`, else inside the installed package."""
+    here = Path(__file__).resolve().parent
+    for place in (here.parent / "data" / "zoo", here / "_data" / "zoo"):
+        if place.is_dir():
+            return place
+    raise FileNotFoundError(
+        "no data/zoo beside the package or inside it: install detr_steps again"
+    )
+
+
+def names() -> list[str]:
+    """Names of all checkpoints."""
+    return sorted(path.parent.name for path in folder().glob("*/recipe.json"))
+
+
+def describe(value: object) -> object:
+    """Turn a config (a dataclass of dataclasses) into plain JSON values."""
+    if is_dataclass(value):
+        inner = {f.name: describe(getattr(value, f.name)) for f in fields(value)}
+        return {"kind": type(value).__name__, **inner}
+    if isinstance(value, tuple | list):
+        return [describe(item) for item in value]
+    return value
+
+
+def revive(value: object) -> object:
+    """Undo `describe`. Raises: ValueError for a kind that is not ours."""
+    if isinstance(value, list):
+        return tuple(revive(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    inner = {key: revive(item) for key, item in value.items() if key != "kind"}
+    kind = value.get("kind")
+    if kind not in DESCRIBABLE:
+        raise ValueError(f"unknown kind {kind!r}: one of {sorted(DESCRIBABLE)}")
+    return DESCRIBABLE[kind](**inner)
+
+
+def _entry(name: str | Path) -> Path:
+    path = Path(name)
+    if (path / "recipe.json").is_file():
+        return path  # the folder of a run
+    path = folder() / str(name)
+    if not (path / "recipe.json").is_file():
+        raise KeyError(f"no {str(name)!r} in the zoo: it has {', '.join(names())}")
+    return path
+
+
+def recipe(name: str | Path) -> dict:
+    """Read how a checkpoint was made: model, data, start and recipe of the run."""
+    return json.loads((_entry(name) / "recipe.json").read_text(encoding="utf-8"))
+
+
+def record(name: str | Path) -> list[dict]:
+    """Read a training record, one dict for each line of `record.jsonl`."""
+    return read_record(_entry(name) / "record.jsonl")
+
+
+def load(name: str | Path, device: torch.device | str = "cpu") -> nn.Module:
+    """Load a model by the name of a checkpoint or the folder of a run, ready to detect.
+
+    Raises: KeyError for an unknown name; ValueError when the weights are damaged.
+    """
+    model = revive(recipe(name)["model"]).build()
+    model.load_state_dict(weights(name))
+    return model.to(device).eval()
+
+
+def weights(name: str | Path) -> dict[str, Tensor]:
+    """Read the float32 weights of a checkpoint, after comparing its checksum."""
+    file = _entry(name) / "model.safetensors"
+    wanted = recipe(name).get("sha256")
+    if wanted and checksum(file) != wanted:
+        raise ValueError(
+            f"{file} is not the file that was published (its checksum differs): "
+            "restore it with git checkout, or install the package again"
+        )
+    return {key: value.float() for key, value in read_tensors(file)[0].items()}
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def publish(run: Path, name: str) -> Path:
+    """Put a finished run into the zoo: weights in half precision, record and recipe."""
+    run, entry = Path(run), folder() / name
+    tensors, notes = read_tensors(run / "model.safetensors")
+    weights = entry / "model.safetensors"
+    write_tensors(weights, {k: v.half() for k, v in tensors.items()}, notes)
+    description = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+    write_json(entry / "recipe.json", description | {"sha256": checksum(weights)})
+    text = (run / "record.jsonl").read_text(encoding="utf-8")
+    (entry / "record.jsonl").write_text(text, encoding="utf-8")
+    return entry
