@@ -59,7 +59,11 @@ class ImageBatch:
 
     @classmethod
     def from_pixels(cls, pixels: Tensor) -> "ImageBatch":
-        """Wrap images that share one size, `[B, 3, H, W]`: nothing is padded."""
+        """Wrap images that share one size, `[B, 3, H, W]`: nothing is padded.
+
+        Raises: as `from_list`.
+        """
+        _check_images(list(pixels))
         b, _, height, width = pixels.shape
         padding = torch.zeros(b, height, width, dtype=torch.bool, device=pixels.device)
         return cls(pixels, padding, padded=False)

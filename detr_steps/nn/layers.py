@@ -40,9 +40,7 @@ class EncoderLayer(nn.Module):
         trace: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """`tokens, positions [B, S, C]` -> tokens, if asked weights `[B, M, S, S]`."""
-        where = (
-            tokens + positions
-        )  # queries and keys know where they are, values do not
+        where = tokens + positions  # queries and keys have a place, values have none
         read, weights = self.attention(where, where, tokens, padding, trace)
         tokens = self.attention_norm(tokens + self.dropout(read))
         thought = self.feed_forward(tokens)

@@ -32,14 +32,17 @@ def sine_position(
     Rows and columns are counted over the real part of each image and stretched to
     (0, 2π], so a position means a share of the image, not of the padded batch. The
     first half of the channels holds y, the second half x. `shift` -0.5 counts from
-    pixel centres (Deformable DETR). Source: Carion et al. 2020, appendix A.4.
+    pixel centres (Deformable DETR). Counted in float32 or better: half precision
+    cannot count to 300. Source: Carion et al. 2020, appendix A.4.
     Built in chapters/01_attention.ipynb.
     """
-    real = (~padding).to(dtype)  # [B, h, w]
+    if channels % 4:
+        raise ValueError(f"{channels} channels do not make sine and cosine of y and x")
+    real = (~padding).to(torch.promote_types(dtype, torch.float32))  # [B, h, w]
     halves = []
     for axis in (1, 2):
         count = real.cumsum(axis)  # 1, 2, … and constant over the padding
         last = count.narrow(axis, count.shape[axis] - 1, 1)
         share = (count + shift) / (last + 1e-6) * (2 * math.pi)
         halves.append(sine_features(share, channels // 2, temperature))
-    return torch.cat(halves, dim=-1)
+    return torch.cat(halves, dim=-1).to(dtype)

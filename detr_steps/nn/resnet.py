@@ -26,16 +26,30 @@ class FrozenBatchNorm2d(nn.Module):
         ):
             self.register_buffer(name, torch.full((channels,), value))
 
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """All that batch norm does once its statistics stand still: `[C], [C]`."""
+        scale = self.weight * (self.running_var + 1e-5).rsqrt()
+        return scale, self.bias - self.running_mean * scale
+
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, H, W] -> [B, C, H, W]`."""
-        scale = self.weight * (self.running_var + 1e-5).rsqrt()  # [C]
-        shift = self.bias - self.running_mean * scale
+        scale, shift = self.scale_and_shift()
         return x * scale[:, None, None] + shift[:, None, None]
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         # checkpoints of an ordinary batch norm also count batches: of no use here
         state_dict.pop(prefix + "num_batches_tracked", None)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def convolve(conv: nn.Conv2d, norm: FrozenBatchNorm2d, x: Tensor) -> Tensor:
+    """`norm(conv(x))` in one pass: scaling the weights scales what they compute.
+
+    Weights are small and maps are large, so this saves two trips over each map.
+    """
+    scale, shift = norm.scale_and_shift()
+    weight = conv.weight * scale[:, None, None, None]
+    return functional.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation)
 
 
 class Bottleneck(nn.Module):
@@ -59,10 +73,14 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C_in, H, W] -> [B, 4 width, H / stride, W / stride]`."""
-        y = self.bn1(self.conv1(x)).relu_()
-        y = self.bn2(self.conv2(y)).relu_()
-        y = self.bn3(self.conv3(y))
-        return (y + (x if self.downsample is None else self.downsample(x))).relu_()
+        y = convolve(self.conv1, self.bn1, x).relu_()
+        y = convolve(self.conv2, self.bn2, y).relu_()
+        y = convolve(self.conv3, self.bn3, y)
+        return y.add_(self.shortcut(x)).relu_()
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """The input itself, or a projection of it where the shape changes."""
+        return x if self.downsample is None else convolve(*self.downsample, x)
 
 
 @dataclass(frozen=True)
@@ -111,7 +129,7 @@ class ResNet(nn.Module):
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Return the maps of all four stages, finest first."""
-        x = self.bn1(self.conv1(pixels)).relu_()
+        x = convolve(self.conv1, self.bn1, pixels).relu_()
         x = functional.max_pool2d(x, 3, 2, 1)
         maps = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):

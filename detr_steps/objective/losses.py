@@ -32,7 +32,8 @@ def class_loss(
     """
     empty = logits.shape[-1] - 1
     wanted = _wanted_classes(logits, packed, matched, empty)  # [Y, B, Q]
-    weight = torch.where(wanted == empty, no_object, 1.0).to(logits.dtype)
+    weight = torch.ones_like(wanted, dtype=logits.dtype)
+    weight = weight.masked_fill(wanted == empty, no_object)  # [Y, B, Q]
     surprise = functional.cross_entropy(
         logits.flatten(0, 2), wanted.flatten(), reduction="none"
     ).view_as(weight)

@@ -31,18 +31,22 @@ class Packed:
     counts: list[int]
 
 
+EDGE = 1e-3  # how far rounding may push a side out of the image, in image sides
+
+
 def pack(targets: list[dict], classes: int, device: torch.device | str) -> Packed:
     """Check targets and put them into padded tensors on a device.
 
     `targets`: one dict per image with `boxes [n, 4]` cxcywh in [0, 1] and `labels [n]`.
     Raises: ValueError that names the image, the object and the fault.
     """
+    for index, target in enumerate(targets):
+        _check_target(index, target, classes)
     counts = [len(target["labels"]) for target in targets]
     n = max(counts, default=0)
     boxes = torch.full((len(targets), n, 4), 0.5)
     labels = torch.zeros(len(targets), n, dtype=torch.int64)
     for index, target in enumerate(targets):
-        _check_target(index, target, classes)
         boxes[index, : counts[index]] = target["boxes"]
         labels[index, : counts[index]] = target["labels"]
     real = torch.arange(n) < torch.tensor(counts)[:, None]
@@ -51,26 +55,24 @@ def pack(targets: list[dict], classes: int, device: torch.device | str) -> Packe
 
 
 def _check_target(index: int, target: dict, classes: int) -> None:
-    boxes, labels = target["boxes"], target["labels"]
-    if boxes.shape != (len(labels), 4):
-        raise ValueError(
-            f"target of image {index}: boxes {list(boxes.shape)} and labels "
-            f"{list(labels.shape)} do not belong together, expected [n, 4] and [n]"
-        )
-    cxcywh = boxes.detach().cpu().double()
+    _check_shapes(index, target)
+    boxes, labels = target["boxes"].detach().cpu().double(), target["labels"].cpu()
+    corners = box_ops.cxcywh_to_xyxy(boxes)
+    outside = ((corners < -EDGE) | (corners > 1 + EDGE)).any(-1)
     faults = (
-        (~cxcywh.isfinite().all(-1), "a coordinate is NaN or infinite"),
+        (~boxes.isfinite().all(-1), "a coordinate is NaN or infinite"),
         (
-            (cxcywh[:, 2:] <= 0).any(-1),
+            (boxes[:, 2:] <= 0).any(-1),
             "width or height is not positive: swapped corners, or xyxy instead of "
             "cxcywh? See detr_steps.boxes.xyxy_to_cxcywh",
         ),
         (
-            ((cxcywh < 0) | (cxcywh > 1)).any(-1),
-            "it leaves [0, 1]: divide pixels by the image's width and height",
+            outside,
+            "it leaves the image, [0, 1]: divide pixels by width and height, give "
+            "cxcywh (not xyxy), clip boxes to the image",
         ),
         (
-            ((labels < 0) | (labels >= classes)).cpu(),
+            (labels < 0) | (labels >= classes),
             f"its label is not one of 0 … {classes - 1}",
         ),
     )
@@ -78,9 +80,28 @@ def _check_target(index: int, target: dict, classes: int) -> None:
         if wrong.any():
             at = int(wrong.nonzero()[0, 0])
             raise ValueError(
-                f"target of image {index}, object {at}: box {cxcywh[at].tolist()}, "
+                f"target of image {index}, object {at}: box {boxes[at].tolist()}, "
                 f"label {int(labels[at])}: {reason}"
             )
+
+
+def _check_shapes(index: int, target: dict) -> None:
+    absent = {"boxes", "labels"} - set(target)
+    if absent:
+        raise ValueError(
+            f"target of image {index} has no {' and no '.join(sorted(absent))}: give "
+            "empty tensors [0, 4] and [0] for an image without objects"
+        )
+    boxes, labels = target["boxes"], target["labels"]
+    if labels.dim() != 1 or boxes.shape != (len(labels), 4):
+        raise ValueError(
+            f"target of image {index}: boxes {list(boxes.shape)} and labels "
+            f"{list(labels.shape)} do not belong together, expected [n, 4] and [n]"
+        )
+    if labels.is_floating_point() and len(labels):
+        raise ValueError(
+            f"target of image {index}: labels are {labels.dtype}, not int64"
+        )
 
 
 @dataclass(frozen=True)
@@ -116,13 +137,14 @@ def box_cost(boxes: Tensor, packed: Packed, weights: CostWeights) -> Tensor:
     return weights.box * distance - weights.giou * overlap
 
 
-def assign(cost: Tensor, counts: list[int]) -> Tensor:
+def assign(cost: Tensor, counts: list[int], **predictions: Tensor) -> Tensor:
     """Solve every assignment problem: which query answers for which object.
 
     `cost [Y, B, Q, N]` of all layers and images, moved to the host once; `counts [B]`
     objects of each image. Returns `[Y, B, N]`: the query of each object, -1 where there
     is no object or no query left. Source: Kuhn 1955, by way of scipy.
-    Raises: NonFiniteCost. Built in chapters/02_detr.ipynb.
+    Raises: NonFiniteCost, which names those of the `predictions [Y, B, Q, …]` that are
+    to blame. Built in chapters/02_detr.ipynb.
     """
     table = cost.detach().float().cpu().numpy()  # the one transfer of a step
     layers, images, _, n = table.shape
@@ -131,17 +153,25 @@ def assign(cost: Tensor, counts: list[int]) -> Tensor:
         for image, count in enumerate(counts):
             block = table[layer, image, :, :count]
             if not np.isfinite(block).all():
-                raise NonFiniteCost(_explain(block, layer, image))
+                raise NonFiniteCost(_explain(block, layer, image, predictions))
             queries, objects = linear_sum_assignment(block)
             result[layer, image, objects] = queries
     return torch.from_numpy(result).to(cost.device, non_blocking=True)
 
 
-def _explain(block: np.ndarray, layer: int, image: int) -> str:
+def _explain(
+    block: np.ndarray, layer: int, image: int, predictions: dict[str, Tensor]
+) -> str:
     query, target = np.argwhere(~np.isfinite(block))[0]
+    guilty = [
+        name
+        for name, values in predictions.items()
+        if not values[layer, image, query].isfinite().all()
+    ]
+    blame = f" (its {' and '.join(guilty)} are not finite)" if guilty else ""
     return (
         f"matching cost of decoder layer {layer}, image {image}, query {query}, object "
-        f"{target} is {block[query, target]}: the predictions have diverged (the "
-        "targets were checked). Lower the learning rate, clip gradients, or look for "
+        f"{target} is {block[query, target]}{blame}: the predictions have diverged "
+        "(the targets were checked). Lower the learning rate, clip gradients, or look for "
         "NaN in the pixels"
     )
