@@ -172,6 +172,6 @@ def _explain(
     return (
         f"matching cost of decoder layer {layer}, image {image}, query {query}, object "
         f"{target} is {block[query, target]}{blame}: the predictions have diverged "
-        "(the targets were checked). Lower the learning rate, clip gradients, or look for "
-        "NaN in the pixels"
+        "(the targets were checked). Lower the learning rate, clip gradients, or look "
+        "for NaN in the pixels"
     )

@@ -183,11 +183,11 @@ class DETR(nn.Module):
     def match(self, output: Output, packed: matching.Packed) -> Tensor:
         """Assign queries to objects in every layer: `[Y, B, N]`, -1 for none."""
         with torch.no_grad():
-            logits, boxes = output.logits.float(), output.boxes.float()
+            logits, boxes = _at_least_float32(*output[:2])
             cost = matching.softmax_class_cost(logits, packed.labels)
             cost = cost * self.config.cost.classification
             cost = cost + matching.box_cost(boxes, packed, self.config.cost)
-        return matching.assign(cost, packed.counts)
+        return matching.assign(cost, packed.counts, logits=logits, boxes=boxes)
 
     def loss(self, output: Output, targets: list[dict]) -> dict[str, Tensor]:
         """Set loss: terms `class`, `box`, `giou` of every layer, and their `total`.
@@ -196,7 +196,7 @@ class DETR(nn.Module):
         Raises: ValueError for a bad target, NonFiniteCost for diverged predictions.
         Source: Carion et al. 2020, equation 2.
         """
-        logits, boxes = output.logits, output.boxes
+        logits, boxes = _at_least_float32(*output[:2])
         check_batch(len(targets), logits.shape[1])
         packed = matching.pack(targets, self.config.classes, boxes.device)
         matched = self.match(output, packed)
@@ -260,6 +260,11 @@ def check_images(model: nn.Module, batch: ImageBatch, sizes: int) -> None:
             f"expected an ImageBatch, got {type(batch).__name__}: use "
             "ImageBatch.from_list([normalise(rgb)]) with rgb [3, H, W] in [0, 1]"
         )
+    if batch.pixels.shape[1] != 3:
+        raise ValueError(
+            f"images of {batch.pixels.shape[1]} channels, the model needs 3: convert "
+            "to RGB, or repeat gray with image.expand(3, -1, -1)"
+        )
     if sizes != len(batch):
         raise ValueError(f"{sizes} sizes for {len(batch)} images: give one (H, W) each")
     if not batch.pixels.isfinite().all():
@@ -272,6 +277,11 @@ def check_images(model: nn.Module, batch: ImageBatch, sizes: int) -> None:
             f"all with all (at most {MOST_TOKENS:,}): shrink the image first, as "
             "detr-steps predict does (short side 800, long side 1333)"
         )
+
+
+def _at_least_float32(*tensors: Tensor) -> list[Tensor]:
+    # half precision has too few digits for small boxes and long sums
+    return [x.to(torch.promote_types(x.dtype, torch.float32)) for x in tensors]
 
 
 def _stack(maps: list[Tensor | None], trace: bool) -> Tensor | None:
