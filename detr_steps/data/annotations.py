@@ -1,8 +1,11 @@
 """A COCO-format annotation file, read once into arrays and made safe to train on."""
 
+import contextlib
+import gc
 import json
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,11 +62,27 @@ def read_annotations(
 
     Raises: FileNotFoundError; ValueError when the file is no COCO-format JSON.
     """
-    raw = load_json(path)
+    with _no_garbage_collection():
+        return _read(load_json(path), Path(images), masks)
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """COCO is millions of small objects and no cycle: the search would take longest."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _read(raw: dict[str, Any], images: Path, masks: bool) -> Annotations:
     problems: list[Problem] = []
     names = _read_categories(raw["categories"], problems)
-    entries = _read_images(raw["images"], Path(images), problems)
-    rows = _Rows(Path(images), entries, names, masks, problems)
+    entries = _read_images(raw["images"], images, problems)
+    rows = _Rows(images, entries, names, masks, problems)
     for annotation in raw["annotations"]:
         rows.add(annotation)
     problems += suspicious_boxes(rows.raw_boxes, rows.raw_sizes)

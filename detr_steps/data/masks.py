@@ -51,6 +51,6 @@ def is_segmentation(segmentation: Any, size: tuple[int, int]) -> bool:
         isinstance(polygon, list)
         and len(polygon) >= 6
         and len(polygon) % 2 == 0
-        and all(isinstance(value, int | float) for value in polygon)
+        and set(map(type, polygon)) <= {int, float}
         for polygon in segmentation
     )
