@@ -1,0 +1,12 @@
+"""Weights from elsewhere: the official DETR checkpoints and Hugging Face's.
+
+A checkpoint is read without running anything inside it, its names are translated by the
+tables in names.py, every weight is checked, and only then is the model changed. Layouts
+are those of github.com/facebookresearch/detr and of transformers 5.23.0.
+"""
+
+from .files import CheckpointError
+from .loading import Report, load_hf, load_official
+from .names import to_official
+
+__all__ = ["CheckpointError", "Report", "load_hf", "load_official", "to_official"]
