@@ -6,9 +6,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from . import zoo
+from . import interop, zoo
 from .evaluation import evaluate
 from .training import Recipe, train
+
+OFFICIAL_CLASSES = 91  # of the published COCO checkpoints: the highest id, plus one
 
 
 def run(
@@ -28,7 +30,6 @@ def run(
     model = build(description)
     data = data or zoo.revive(description["data"])
     validation = validation or zoo.revive(description["validation"])
-    notes = {key: description[key] for key in ("model", "start", "data", "validation")}
     return train(
         model,
         data,
@@ -37,26 +38,67 @@ def run(
         validate=validator(model, validation, recipe),
         device=device,
         resume=resume,
-        notes=notes,
+        notes={key: value for key, value in description.items() if key != "recipe"},
     )
 
 
 def build(description: dict) -> nn.Module:
-    """Make the described model, with the parts it starts from already loaded.
+    """Make the described model, with what it starts from already loaded.
 
-    `start` maps a part of the model to the zoo entry that part is taken from.
+    `start` may name: `backbone`, an entry of the zoo or a file of torchvision's
+    ImageNet weights; `weights`, an official checkpoint, whose class head is kept only
+    if the number of classes agrees.
     """
     torch.manual_seed(description["recipe"].get("seed", 0))
     model = zoo.revive(description["model"]).build()
-    for part, name in description["start"].items():
-        prefix = part + "."
-        taken = {
-            key.removeprefix(prefix): value
-            for key, value in zoo.weights(name).items()
-            if key.startswith(prefix)
-        }
-        getattr(model, part).load_state_dict(taken)
+    start = description["start"]
+    if "backbone" in start:
+        _start_backbone(model, start["backbone"])
+    if "weights" in start:
+        head = "load" if model.config.classes == OFFICIAL_CLASSES else "keep"
+        interop.load_official(model, start["weights"], class_head=head)
     return model
+
+
+def _start_backbone(model: nn.Module, source: str) -> None:
+    if str(source).endswith((".pth", ".pt")):
+        state = torch.load(source, map_location="cpu", weights_only=True)
+        state = {k: v for k, v in state.items() if not k.startswith("fc.")}
+        model.backbone.load_state_dict(state)
+        return
+    taken = {
+        key.removeprefix("backbone."): value
+        for key, value in zoo.weights(source).items()
+        if key.startswith("backbone.")
+    }
+    model.backbone.load_state_dict(taken)
+
+
+def for_classes(description: dict, data: object, size: int | None) -> dict:
+    """Change a description to somebody's own data: classes, names, picture size."""
+    model = description["model"] | {"classes": data.classes}
+    own = {"kind": "folder", "images": str(data.folder)}
+    return description | {
+        "model": model,
+        "data": own,
+        "class_names": list(data.class_names),
+        "resize": [size or 800, round((size or 800) * 1333 / 800)],
+    }
+
+
+def class_names(description: dict) -> list[str]:
+    """Names of the classes a described model knows, in label order."""
+    if "class_names" in description:
+        return description["class_names"]
+    return zoo.revive(description["data"]).class_names
+
+
+def resize_rule(description: dict) -> tuple[int, int]:
+    """Short side to scale an image to, and longest side allowed, in pixels."""
+    if "resize" in description:
+        return tuple(description["resize"])
+    size = zoo.revive(description["data"]).size
+    return size, 2 * size
 
 
 def validator(

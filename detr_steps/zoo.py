@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from .data.scenes import Scenes
-from .files import read_tensors, write_json, write_tensors
+from .evaluation import evaluate
+from .files import read_tensors, write_json, write_tensors, write_whole
 from .nn.backbone import SmallConfig
+from .nn.patches import PatchConfig
 from .nn.resnet import ResNetConfig
 from .objective.losses import LossWeights
 from .objective.matching import CostWeights
@@ -30,6 +32,7 @@ DESCRIBABLE = {
         CostWeights,
         DETRConfig,
         LossWeights,
+        PatchConfig,
         ResNetConfig,
         Scenes,
         SmallConfig,
@@ -49,7 +52,12 @@ def folder() -> Path:
 
 
 def names() -> list[str]:
-    """Names of all checkpoints."""
+    """Names of all checkpoints that have weights here."""
+    return sorted(path.parent.name for path in folder().glob("*/model.safetensors"))
+
+
+def recipes() -> list[str]:
+    """Names of all recipes: checkpoints, and runs of which only the record is kept."""
     return sorted(path.parent.name for path in folder().glob("*/recipe.json"))
 
 
@@ -82,7 +90,7 @@ def _entry(name: str | Path) -> Path:
         return path  # the folder of a run
     path = folder() / str(name)
     if not (path / "recipe.json").is_file():
-        raise KeyError(f"no {str(name)!r} in the zoo: it has {', '.join(names())}")
+        raise KeyError(f"no {str(name)!r} in the zoo: it has {', '.join(recipes())}")
     return path
 
 
@@ -123,14 +131,39 @@ def checksum(path: Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def publish(run: Path, name: str) -> Path:
-    """Put a finished run into the zoo: weights in half precision, record and recipe."""
+def publish(run: str | Path, name: str) -> Path:
+    """Put a finished run into the zoo: weights in half precision, record and recipe.
+
+    The result on the whole validation set is measured with the rounded weights.
+    """
     run, entry = Path(run), folder() / name
     tensors, notes = read_tensors(run / "model.safetensors")
     weights = entry / "model.safetensors"
     write_tensors(weights, {k: v.half() for k, v in tensors.items()}, notes)
     description = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
     write_json(entry / "recipe.json", description | {"sha256": checksum(weights)})
-    text = (run / "record.jsonl").read_text(encoding="utf-8")
-    (entry / "record.jsonl").write_text(text, encoding="utf-8")
+    publish_record(run, name)
+    model = load(name)
+    validation = revive(description["validation"])
+    if hasattr(model, "detect"):
+        result = evaluate(model, validation)
+    else:
+        result = model.accuracy(validation, len(validation))
+    write_json(entry / "result.json", {"images": len(validation)} | result)
     return entry
+
+
+def publish_record(run: str | Path, name: str) -> Path:
+    """Put only the record and the recipe of a run into the zoo, without weights."""
+    run, entry = Path(run), folder() / name
+    if not (entry / "recipe.json").exists():
+        description = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+        write_json(entry / "recipe.json", description)
+    text = (run / "record.jsonl").read_text(encoding="utf-8")
+    write_whole(entry / "record.jsonl", lambda p: p.write_text(text, encoding="utf-8"))
+    return entry
+
+
+def result(name: str) -> dict:
+    """Read what a checkpoint scores on its whole validation set."""
+    return json.loads((_entry(name) / "result.json").read_text(encoding="utf-8"))

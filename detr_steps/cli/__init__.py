@@ -1,0 +1,27 @@
+"""`detr-steps`: train, evaluate, predict, data export | check, doctor."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from . import data, doctor, predict, train
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a fault of the user's ends in one line, not in a traceback."""
+    parser = argparse.ArgumentParser(
+        prog="detr-steps", description="The DETR family, one idea at a time."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in (train, predict, data, doctor):
+        module.add_commands(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = error.args[0] if isinstance(error, KeyError) else error
+        print(f"detr-steps: {reason}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("detr-steps: stopped", file=sys.stderr)
+        return 130

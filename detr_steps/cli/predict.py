@@ -1,0 +1,144 @@
+"""`detr-steps predict IMAGE…`: boxes on a PNG and in a JSON file."""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from .. import experiment, interop, zoo
+from ..data.coco_names import COCO_NAMES
+from ..data.pictures import BadPicture, read_picture
+from ..data.transforms import Augment, Sample
+from ..files import write_json, write_whole
+from ..images import ImageBatch, normalise
+from ..systems.detr import DETR, Detections, DETRConfig
+
+MOST_PIXELS = 100_000_000  # of an image file; more is a mistake or an attack
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Add `predict`."""
+    parser = commands.add_parser("predict", help="find objects in image files")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument(
+        "--model", default="detr-tiny", help="name in the zoo, or folder of a run"
+    )
+    parser.add_argument(
+        "--official",
+        type=Path,
+        metavar="PTH",
+        help="weights of DETR's authors for COCO, e.g. detr-r50-e632da11.pth",
+    )
+    parser.add_argument("--out", type=Path, default=Path("predictions"))
+    parser.add_argument("--threshold", type=float, default=0.5, help="least score")
+    parser.add_argument("--device", default="cpu")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Predict on each image; a broken one is named and does not stop the others."""
+    model, names, rule = _model(options)
+    failed = 0
+    for path in options.images:
+        try:
+            found = predict(model, path, rule, options.threshold)
+        except (BadPicture, ValueError) as error:
+            print(f"left out {error}")
+            failed += 1
+            continue
+        target = options.out / path.stem
+        write_json(target.with_suffix(".json"), as_json(path, found, names))
+        picture = draw(read_picture(path), found, names)
+        write_whole(target.with_suffix(".png"), partial(picture.save, format="PNG"))
+        print(f"{path}: {len(found.scores)} objects -> {target}.png, .json")
+    return 1 if failed else 0
+
+
+def _model(
+    options: argparse.Namespace,
+) -> tuple[nn.Module, list[str], tuple[int, int]]:
+    if options.official:
+        name = options.official.name
+        preset = DETRConfig.coco_r101 if "r101" in name else DETRConfig.coco_r50
+        config = preset()
+        if "dc5" in name:
+            config = DETRConfig.coco_r50_dc5()
+        model = DETR(config)
+        interop.load_official(model, options.official)
+        return model.to(options.device).eval(), list(COCO_NAMES), (800, 1333)
+    model = zoo.load(options.model, options.device)
+    description = zoo.recipe(options.model)
+    return (
+        model,
+        experiment.class_names(description),
+        experiment.resize_rule(description),
+    )
+
+
+def predict(
+    model: nn.Module, path: Path, rule: tuple[int, int], threshold: float = 0.5
+) -> Detections:
+    """Detect objects of at least a score in one image file, boxes in its own pixels.
+
+    `rule`: short side the image is scaled to and longest side allowed, in pixels.
+    Raises: BadPicture for a file that is no image; ValueError for a gigantic one.
+    """
+    picture = read_picture(path)
+    if picture.width * picture.height > MOST_PIXELS:
+        raise ValueError(f"{path}: {picture.width} x {picture.height} pixels: scale it")
+    size = (picture.height, picture.width)
+    sample = Augment.none(*rule)(_sample(picture), np.random.default_rng(0))
+    device = next(model.parameters()).device
+    batch = ImageBatch.from_list([normalise(_tensor(sample.picture))]).to(device)
+    found = model.detect(batch, [size])[0]
+    keep = found.scores >= threshold
+    return Detections(*(part[keep].cpu() for part in found))
+
+
+def _sample(picture: Image.Image) -> Sample:
+    return Sample.start(picture, np.zeros((0, 4)))
+
+
+def _tensor(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+
+
+def as_json(path: Path, found: Detections, names: list[str]) -> dict:
+    """Detections as plain values: boxes xyxy in pixels."""
+    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist())
+    return {
+        "image": path.name,
+        "detections": [
+            {
+                "box": [round(x, 2) for x in box],
+                "score": round(score, 4),
+                "label": label,
+            }
+            | {"name": names[label] if label < len(names) else str(label)}
+            for box, score, label in rows
+        ],
+    }
+
+
+def draw(picture: Image.Image, found: Detections, names: list[str]) -> Image.Image:
+    """Paint boxes and names on a copy of the image, at its own size."""
+    from PIL import ImageDraw, ImageFont
+
+    from ..viz import COLOURS
+
+    picture = picture.copy()
+    pen = ImageDraw.Draw(picture)
+    width = max(2, round(max(picture.size) / 300))
+    font = ImageFont.load_default(max(10, round(max(picture.size) / 55)))
+    for box, score, label in zip(found.boxes.tolist(), found.scores, found.labels):
+        colour = COLOURS[int(label) % len(COLOURS)]
+        pen.rectangle(box, outline=colour, width=width)
+        text = f"{names[int(label)]} {float(score):.2f}"
+        place = (box[0], max(0, box[1] - font.size - 2 * width))
+        pen.rectangle(pen.textbbox(place, text, font=font), fill=colour)
+        pen.text(place, text, fill="white", font=font)
+    return picture
