@@ -25,6 +25,7 @@ METADATA = {
     },
     "language_info": {"name": "python"},
 }
+FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}
 STAMP = re.compile(r'(?m)^REPO, TAG = ".*?", ".*?"(?=  # stamped by)')
 BADGE = re.compile(
     r"(<!-- colab(?: (?P<file>[\w.-]+\.ipynb))? -->).*?(<!-- /colab -->)", re.S
@@ -140,13 +141,16 @@ def normalise(book: dict) -> dict:
     """The notebook without what changes from run to run; changes it in place.
 
     Keeps cell ids and tags. Counts become 1..N over the cells that hold code, a
-    cell tagged `strip-output` loses its outputs, widget views lose their state.
+    cell tagged `strip-output` loses its outputs, widget views go, and the code of a
+    cell tagged `solution` is folded away in JupyterLab, Colab and the book.
     """
     book["metadata"] = json.loads(json.dumps(METADATA))
     count = 0
     for cell in book["cells"]:
         tags = cell["metadata"].get("tags")
         cell["metadata"] = {"tags": tags} if tags else {}
+        if "solution" in (tags or ()):
+            cell["metadata"] |= FOLDED
         if cell["cell_type"] != "code":
             continue
         count += is_run(cell)
@@ -160,6 +164,7 @@ def normalise(book: dict) -> dict:
             data.pop("application/vnd.jupyter.widget-view+json", None)
             if "text/plain" in data:
                 data["text/plain"] = text_of(data["text/plain"])
+        cell["outputs"] = [o for o in cell["outputs"] if o.get("data", True)]
     return book
 
 

@@ -1,5 +1,8 @@
-"""Pictures: still plots for chapters, README and predictions."""
+"""Pictures: still plots, figures with sliders, tables, the map of the course."""
 
+from .family import family_map
+from .inline import small_png
+from .play import play
 from .plots import (
     COLOURS,
     attention,
@@ -9,13 +12,19 @@ from .plots import (
     picture,
     style,
 )
+from .table import claims, table
 
 __all__ = [
     "COLOURS",
     "attention",
     "boxes_on",
+    "claims",
     "curves",
+    "family_map",
     "gallery",
     "picture",
+    "play",
+    "small_png",
     "style",
+    "table",
 ]

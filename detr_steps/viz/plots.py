@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..boxes import cxcywh_to_xyxy
+from .inline import use_small_pictures
 
 # Okabe and Ito's colours: told apart by colour-blind readers
 COLOURS = (
@@ -27,6 +28,7 @@ COLOURS = (
 
 def style() -> None:
     """Set the look of all figures of the course: once, in the setup cell."""
+    use_small_pictures()
     plt.rcParams.update(
         {
             "figure.dpi": 80,
