@@ -60,3 +60,19 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
 def giou(a: Tensor, b: Tensor) -> Tensor:
     """GIoU of each corner box of `a [n, 4]` with each of `b [m, 4]`: `[n, m]`."""
     return paired_giou(a[..., :, None, :], b[..., None, :, :])
+
+
+def nms(xyxy: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
+    """Keep the best of every heap of boxes: indices `[k]`, best score first.
+
+    A box goes when a better one of the same label overlaps it by more than `threshold`
+    IoU. DETR does not use it; chapter 02 measures what it would change.
+    """
+    order = scores.argsort(dim=0, descending=True, stable=True)
+    overlap = iou(xyxy[order], xyxy[order])  # [n, n]
+    rival = (overlap > threshold) & (labels[order][:, None] == labels[order])
+    alive = torch.ones(len(order), dtype=torch.bool, device=scores.device)
+    for index in range(len(order)):
+        if alive[index]:
+            alive[index + 1 :] &= ~rival[index, index + 1 :]
+    return order[alive]

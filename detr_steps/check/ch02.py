@@ -1,0 +1,174 @@
+"""Checks of the exercises of chapter 02 (DETR)."""
+
+from collections.abc import Callable
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from ..systems.detr import Detections, detections
+from . import Verdict, right, wrong
+
+
+def assignment(answer: object) -> Verdict:
+    """Exercise 1: match [[0.1, 0.2], [0.15, 0.9], [0.8, 0.7]] by hand."""
+    cost = [[0.1, 0.2], [0.15, 0.9], [0.8, 0.7]]
+    if answer is None:
+        return wrong("not yet: write the query of object 0 and the query of object 1")
+    pair = tuple(answer)
+    if len(pair) != 2 or not all(isinstance(q, int) and 0 <= q < 3 for q in pair):
+        return wrong("give two query numbers, 0 to 2: (for object 0, for object 1)")
+    if pair[0] == pair[1]:
+        return wrong(
+            "one query cannot answer for both objects: that is the whole point"
+        )
+    best = sum(cost[q][o] for o, q in enumerate((1, 0)))
+    mine = sum(cost[q][o] for o, q in enumerate(pair))
+    if pair == (0, 2):
+        return wrong(
+            f"that is greedy: 0 takes its best object first, and the rest pays. Your "
+            f"sum is {mine:.2f}; another pair has {best:.2f}"
+        )
+    if mine > best + 1e-9:
+        return wrong(f"your sum is {mine:.2f}; another pair has {best:.2f}")
+    return right(
+        f"sum {best:.2f}: query 0 gives way on object 0, where 1 is nearly as good"
+    )
+
+
+def class_loss(mine: Callable | None) -> Verdict:
+    """Exercise 2: `mine(logits [Q, classes+1], wanted [Q], no_object)` -> scalar."""
+    torch.manual_seed(2)
+    logits = torch.randn(7, 4)
+    wanted = torch.tensor([3, 0, 3, 3, 2, 3, 3])
+    value, fault = _call(mine, logits, wanted, 0.1)
+    if fault is not None:
+        return fault
+    if value.shape != ():
+        return wrong(f"one number is wanted, yours has shape {list(value.shape)}")
+    surprise = -logits.log_softmax(-1)[torch.arange(7), wanted]
+    weight = torch.where(wanted == 3, 0.1, 1.0)
+    front = torch.where(wanted == 0, 0.1, 1.0)
+    mistakes = (
+        (surprise.mean(), "a plain mean: the empty slots do not weigh no_object yet"),
+        (
+            (weight * surprise).mean(),
+            "you divide by the number of queries; divide by the sum of the weights",
+        ),
+        (
+            (weight * surprise).sum() / (wanted != 3).sum(),
+            "you divide by the number of objects; divide by the sum of the weights",
+        ),
+        (
+            (weight * surprise).sum(),
+            "this is the sum; divide by the sum of the weights",
+        ),
+        (
+            (front * surprise).sum() / front.sum(),
+            "you took class 0 for “no object”: it is the last class",
+        ),
+    )
+    return _compare(value, (weight * surprise).sum() / weight.sum(), mistakes)
+
+
+def postprocess(mine: Callable | None) -> Verdict:
+    """Exercise 3: `mine(logits [Q,C+1], boxes [Q,4], (H, W))` -> boxes, scores, labels.
+
+    Boxes xyxy in pixels, in the order of the queries.
+    """
+    torch.manual_seed(3)
+    logits, boxes = torch.randn(9, 5) * 2, torch.rand(9, 4) * 0.5 + 0.2
+    logits[:4, -1] += 6  # several slots say "no object"
+    height, width = 60, 200
+    value, fault = _call(mine, logits, boxes, (height, width))
+    if fault is not None:
+        return fault
+    if not isinstance(value, tuple | list) or len(value) != 3:
+        return wrong("return three tensors: boxes, scores, labels")
+    found, scores, labels = value
+    if len(found) != 9:
+        return wrong(
+            f"{len(found)} answers for 9 queries: keep all, AP likes low ones too"
+        )
+    faults = (
+        _judge_classes(logits, scores, labels),
+        _judge_boxes(boxes, found, height, width),
+    )
+    for fault in faults:
+        if fault is not None:
+            return fault
+    return right("all nine slots answer, and no threshold was needed")
+
+
+def _judge_classes(logits: Tensor, scores: Tensor, labels: Tensor) -> Verdict | None:
+    probability = logits.softmax(-1)
+    if (labels == 4).any():
+        return wrong("label 4 is “no object”: drop that column before you take the max")
+    best, wanted = probability[:, :-1].max(-1)
+    if torch.allclose(scores, logits[:, :-1].softmax(-1).max(-1).values, atol=1e-5):
+        return wrong(
+            "you dropped “no object” before the softmax: then empty slots look sure"
+        )
+    if torch.allclose(scores, probability.max(-1).values, atol=1e-5):
+        return wrong("your scores still include the “no object” column")
+    if not torch.equal(labels.long(), wanted):
+        return wrong("some labels differ: take the most probable class of each query")
+    if not torch.allclose(scores, best, atol=1e-5):
+        return wrong("the scores should be the probability of the chosen class")
+    return None
+
+
+def _judge_boxes(
+    boxes: Tensor, found: Tensor, height: int, width: int
+) -> Verdict | None:
+    size = torch.tensor([width, height, width, height])
+    cx, cy, w, h = boxes.unbind(-1)
+    corners = torch.stack((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), -1)
+    swapped = torch.tensor([height, width, height, width])
+    mistakes = (
+        (corners, "boxes are still shares of the image: multiply by its size"),
+        (boxes * size, "boxes are still centre and size: turn them into corners"),
+        (corners * swapped, "x goes with the width: sizes come as (H, W)"),
+        (
+            torch.stack((cx, cy, cx + w, cy + h), -1) * size,
+            "cx, cy is the centre, not the upper left corner",
+        ),
+    )
+    verdict = _compare(found, corners * size, mistakes)
+    return None if verdict else verdict
+
+
+def _call(mine: Callable | None, *inputs: object) -> tuple[object, Verdict | None]:
+    if mine is None:
+        return None, wrong("not yet: give your function")
+    try:
+        value = mine(*inputs)
+    except Exception as error:  # the reader's code: say what happened, do not raise
+        return None, wrong(f"it raised {type(error).__name__}: {error}")
+    if value is None or (isinstance(value, tuple) and None in map(type, value)):
+        return None, wrong("not yet: your function returns None")
+    return value, None
+
+
+def _compare(value: Tensor, truth: Tensor, mistakes: tuple) -> Verdict:
+    if value.shape != truth.shape:
+        return wrong(f"shape {list(value.shape)}, expected {list(truth.shape)}")
+    if torch.allclose(value, truth, atol=1e-4):
+        return right("right")
+    for number, diagnosis in mistakes:
+        if torch.allclose(value, number.to(value.dtype), atol=1e-4):
+            return wrong(diagnosis)
+    return wrong("the numbers differ, and not by a mistake I know: try it on one query")
+
+
+def truth_of_exercise_one() -> list[tuple[int, int]]:
+    """The solution of exercise 1 as scipy finds it: (query, object) pairs."""
+    cost = [[0.1, 0.2], [0.15, 0.9], [0.8, 0.7]]
+    return [(int(q), int(o)) for q, o in zip(*linear_sum_assignment(cost))]
+
+
+def library_postprocess(
+    logits: Tensor, boxes: Tensor, size: tuple[int, int]
+) -> Detections:
+    """What the library does for one image, for comparison."""
+    return detections(logits[None], boxes[None], [size])[0]
