@@ -74,7 +74,6 @@ class DETRConfig:
         backbone = ResNetConfig(depths=(3, 4, 23, 3))
         return cls.coco_r50(**(dict(backbone=backbone) | changes))
 
-
     def build(self) -> "DETR":
         """Make the module with fresh weights."""
         return DETR(self)
@@ -267,8 +266,6 @@ def check_images(model: nn.Module, batch: ImageBatch, sizes: int) -> None:
         )
     if sizes != len(batch):
         raise ValueError(f"{sizes} sizes for {len(batch)} images: give one (H, W) each")
-    if not batch.pixels.isfinite().all():
-        raise ValueError("the pixels hold NaN or infinity: check how they were read")
     height, width = batch.pixels.shape[-2:]
     tokens = height * width // model.backbone.strides[-1] ** 2
     if tokens > MOST_TOKENS:
@@ -277,6 +274,8 @@ def check_images(model: nn.Module, batch: ImageBatch, sizes: int) -> None:
             f"all with all (at most {MOST_TOKENS:,}): shrink the image first, as "
             "detr-steps predict does (short side 800, long side 1333)"
         )
+    if not batch.pixels.isfinite().all():
+        raise ValueError("the pixels hold NaN or infinity: check how they were read")
 
 
 def _at_least_float32(*tensors: Tensor) -> list[Tensor]:
