@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,14 @@ def test_pins_satisfy_the_bounds():
     extras = PROJECT["optional-dependencies"]
     for need in [*NEEDS, *map(Requirement, extras["lab"] + extras["test"])]:
         assert need.specifier.contains(pins[need.name]), need
+
+
+def test_pins_install_on_every_supported_python():
+    """Patch releases too: a pin that asks for 3.11.5 fails on Debian's 3.11.2."""
+    text = (ROOT / "pins.txt").read_text("utf-8")
+    for name in re.findall(r"(?m)^([\w.-]+)==[^;]*$", text):
+        python = SpecifierSet(metadata.metadata(name)["Requires-Python"] or "")
+        assert all(python.contains(f"3.{minor}.0") for minor in (11, 12, 13)), name
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))

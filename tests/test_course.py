@@ -124,7 +124,14 @@ def test_too_little_room_is_said_before_anything_is_written(folder, monkeypatch)
 def test_failures_are_named(output, advice):
     text = environment.diagnose(output)
     assert re.search(advice, text)
-    assert output.splitlines()[-1] in text
+    assert output.splitlines()[0] in text
+
+
+def test_only_the_telling_lines_are_shown():
+    noise = "Requirement already satisfied: six\n" * 20
+    text = environment.diagnose(noise + "ERROR: " + "x" * 500 + "\n" + noise)
+    assert "six" not in text and "ERROR: x" in text
+    assert max(map(len, text.splitlines()[1:])) < 170
 
 
 def test_no_network_ends_with_advice_not_a_traceback(tmp_path, monkeypatch):

@@ -188,6 +188,7 @@ def install() -> None:
     pip("-r", str(ROOT / "pins.txt"), title="Installing the pinned packages")
     # Without isolation the build needs no second download: hatchling is pinned.
     pip("--no-deps", "--no-build-isolation", "-e", str(ROOT))
+    compile_ahead()
 
 
 def pinned(name: str) -> str:
@@ -236,6 +237,11 @@ def has_nvidia() -> bool:
     return bool(shutil.which("nvidia-smi")) or any(map(os.path.exists, places))
 
 
+def site_packages() -> Path:
+    found = next(VENV.glob("lib/python*/site-packages"), None)
+    return found or VENV / "Lib" / "site-packages"  # Windows
+
+
 def mend() -> None:
     """Takes out packages that an interrupted install left half there.
 
@@ -243,8 +249,7 @@ def mend() -> None:
     when every file of its RECORD is there; the others are removed, for pip to
     install again.
     """
-    packages = next(VENV.glob("lib/python*/site-packages"), None)
-    packages = packages or VENV / "Lib" / "site-packages"
+    packages = site_packages()
     for leftover in packages.glob("~*"):  # what pip moves aside while it works
         shutil.rmtree(leftover, ignore_errors=True)
     for info in packages.glob("*.dist-info"):
@@ -254,6 +259,20 @@ def mend() -> None:
         if not all((packages / name).exists() for name in names if name[-4:] != ".pyc"):
             say("Half installed, taken out: " + info.name[: -len(".dist-info")])
             shutil.rmtree(info)
+
+
+def compile_ahead() -> None:
+    """Byte code for what the course imports, on all cores.
+
+    pip would compile everything, on one core: half of the time that set-up takes.
+    What is left out here compiles when it is first imported.
+    """
+    rarely = (
+        r"[/\\](tests?|setuptools|fontTools|sympy|networkx|third_party|hypothesis"
+        r"|transformers[/\\]models|torch[/\\](_inductor|onnx|testing|distributed))[/\\]"
+    )
+    options = ["-q", "-q", "-j", "0", "-x", rarely, str(site_packages())]
+    subprocess.call([str(python()), "-m", "compileall", *options])
 
 
 def keep_lab_quiet() -> None:
@@ -306,7 +325,9 @@ TROUBLES = (
 
 def diagnose(output: str) -> str:
     """pip's or venv's output -> what happened, what to do, and the last lines."""
-    tail = "\n".join("  | " + line for line in output.strip().splitlines()[-8:])
+    lines = [line for line in output.splitlines() if line.strip()]
+    telling = [line for line in lines if re.match(r"\s*(ERROR|WARNING|\w+Error)", line)]
+    tail = "\n".join("  | " + line[:160] for line in (telling or lines)[-6:])
     for pattern, advice in TROUBLES:
         if re.search(pattern, output):
             return advice + "\n" + tail
@@ -329,8 +350,9 @@ def pip(*arguments: str, title: str = "") -> None:
     if title:
         say(title)
     log = collections.deque(maxlen=400)
+    command = [str(python()), "-m", "pip", "install", "--progress-bar", "off"]
     process = subprocess.Popen(
-        [str(python()), "-m", "pip", "install", "--progress-bar", "off", *arguments],
+        [*command, "--no-compile", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=pip_environment(),
         encoding="utf-8", errors="replace",
     )  # fmt: skip

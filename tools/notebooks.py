@@ -131,6 +131,7 @@ def client(book: dict, folder: Path):
         timeout=1200,
         coalesce_streams=True,
         record_timing=False,
+        extra_arguments=["--log-level=40"],  # the kernel's own warnings: not ours
         store_widget_state=False,
         on_cell_execute=start,
         on_cell_executed=end,
