@@ -8,6 +8,7 @@ import torch
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from torch import Tensor
 
 from ..boxes import cxcywh_to_xyxy
@@ -81,12 +82,21 @@ def boxes_on(
         )
         ax.add_patch(frame)
         if names:
-            label = ax.text(
-                x0 + 1, y0 - 1, names[index], color=colour, fontsize=8, va="bottom"
-            )
+            label = _name_beside(ax, box, names[index], colour)
             label.set_path_effects(
                 [patheffects.withStroke(linewidth=2, foreground="#000b")]
             )
+
+
+def _name_beside(ax: Axes, box: list[float], name: str, colour: str) -> Text:
+    """Write above the box and to the right, unless that is out of the picture."""
+    x0, y0, x1, y1 = box
+    right, bottom = max(ax.get_xlim()), max(ax.get_ylim())
+    x, side = (x1 - 1, "right") if x0 > 0.72 * right else (max(x0, 0) + 1, "left")
+    y, edge = (y1 + 1, "top") if y0 < 0.09 * bottom else (y0 - 1, "bottom")
+    if edge == "top" and y1 > 0.25 * bottom:  # a tall box: inside, under its top
+        y = max(y0, 0) + 1
+    return ax.text(x, y, name, color=colour, fontsize=8, ha=side, va=edge)
 
 
 def gallery(
