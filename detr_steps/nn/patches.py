@@ -19,10 +19,10 @@ class PatchConfig:
 
 
 class PatchStem(nn.Module):
-    """Cut the image into squares and project each: a convolution that steps by its size.
+    """Cut the image into squares and project each: a convolution with stride P.
 
-    `forward(pixels [B, 3, H, W])` returns one map `[B, C, ⌈H / P⌉, ⌈W / P⌉]`; sides that
-    P does not divide are padded with zeros (the mean colour) at the bottom and right.
+    `forward(pixels [B, 3, H, W])` returns one map `[B, C, ⌈H / P⌉, ⌈W / P⌉]`; sides
+    that P does not divide are padded with zeros (the mean colour), bottom and right.
     Source: Dosovitskiy et al. 2020, equation 1. Built in chapters/01_attention.ipynb.
     """
 
@@ -41,7 +41,7 @@ class PatchStem(nn.Module):
 
 
 def pad_to_multiple(pixels: Tensor, patch: int) -> Tensor:
-    """Pad `[B, C, H, W]` with zeros, bottom and right, until `patch` divides H and W."""
+    """Pad `[B, C, H, W]` with zeros, bottom and right, to multiples of `patch`."""
     height, width = pixels.shape[-2:]
     return functional.pad(pixels, (0, -width % patch, 0, -height % patch))
 
