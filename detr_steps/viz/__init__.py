@@ -2,6 +2,7 @@
 
 from .family import family_map
 from .inline import small_png
+from .overlap import two_boxes
 from .play import play
 from .plots import (
     COLOURS,
@@ -27,4 +28,5 @@ __all__ = [
     "small_png",
     "style",
     "table",
+    "two_boxes",
 ]

@@ -5,9 +5,11 @@ import io
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from detr_steps.viz import claims, family_map, small_png, table
+from detr_steps.boxes import giou, iou
+from detr_steps.viz import claims, family_map, small_png, table, two_boxes
 from detr_steps.viz.family import CHAPTERS
 
 
@@ -71,3 +73,14 @@ def test_pictures_have_few_colours_and_keep_them():
         assert few.mode == "P"
         middle = np.asarray(few.convert("RGB"))[50, 50] / 255
     assert np.abs(middle - (0.85, 0.15, 0.15)).max() < 0.12
+
+
+def test_two_boxes_show_what_the_measures_say():
+    a, b = torch.tensor([[2.0, 2, 6, 5]]), torch.tensor([[8.0, 2, 12, 5]])
+    plane, path = two_boxes(a, b, {"IoU": iou, "GIoU": giou}).axes
+    assert path.get_title() == "IoU 0.00, GIoU -0.20"
+    lines = {line.get_label(): line for line in path.lines}
+    x, y = lines["IoU"].get_data()
+    assert y.max() == pytest.approx(1, abs=0.02)  # on the way B lies on A
+    assert x[y.argmax()] == pytest.approx(2)
+    assert len(plane.patches) == 3
