@@ -26,6 +26,10 @@ def run(
 
     `data` and `validation` replace the described data (a COCO-format folder, say).
     """
+    if data is None and description["data"].get("kind") == "folder":
+        raise ValueError(
+            "this recipe needs pictures: add --train IMAGES JSON and --val IMAGES JSON"
+        )
     recipe = Recipe(**description["recipe"])
     model = build(description)
     data = data or zoo.revive(description["data"])

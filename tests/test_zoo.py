@@ -1,0 +1,132 @@
+"""Weights, records and recipes by name: found, checked, made again."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from detr_steps import DETRConfig, zoo
+from detr_steps.data.scenes import Scenes
+from detr_steps.files import read_tensors, write_tensors
+from detr_steps.systems.classifier import ClassifierConfig
+
+WITH_WEIGHTS = zoo.names()
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def own_zoo(tmp_path, monkeypatch):
+    """A zoo that a test may spoil."""
+    shutil.copytree(zoo.folder() / "shapes-backbone", tmp_path / "shapes-backbone")
+    monkeypatch.setattr(zoo, "folder", lambda: tmp_path)
+    return tmp_path
+
+
+def test_the_promised_checkpoints_are_there():
+    assert {"detr-tiny", "shapes-backbone"} <= set(WITH_WEIGHTS)
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_every_checkpoint_loads_and_says_how_it_was_made(name):
+    model = zoo.load(name)
+    assert not model.training
+    assert all(value.dtype == torch.float32 for value in model.state_dict().values())
+    record, recipe = zoo.record(name), zoo.recipe(name)["recipe"]
+    assert record[-1]["step"] == recipe["steps"]
+    assert zoo.result(name)["images"] == 2000
+
+
+@pytest.mark.parametrize("name", zoo.recipes())
+def test_every_recipe_can_be_revived(name):
+    recipe = zoo.recipe(name)
+    config = zoo.revive(recipe["model"])
+    assert zoo.describe(config) == recipe["model"]
+    steps = recipe["recipe"]["steps"]
+    assert all(line["step"] <= steps for line in zoo.record(name))
+
+
+def test_what_the_record_says_is_what_the_weights_do():
+    """The first 100 validation scenes score about what the whole set does."""
+    from detr_steps.evaluation import evaluate
+
+    again = evaluate(zoo.load("detr-tiny"), Scenes("val"), limit=100)
+    assert again["AP"] == pytest.approx(zoo.result("detr-tiny")["AP"], abs=0.06)
+
+
+def test_configs_survive_json():
+    for config in (
+        DETRConfig.tiny(queries=7),
+        DETRConfig.coco_r50_dc5(),
+        ClassifierConfig(),
+        Scenes("val", objects=(2, 3)),
+    ):
+        text = json.dumps(zoo.describe(config))
+        assert zoo.revive(json.loads(text)) == config
+
+
+def test_a_description_cannot_name_foreign_code():
+    with pytest.raises(ValueError, match="unknown kind"):
+        zoo.revive({"kind": "os.system", "command": "echo"})
+
+
+def test_an_unknown_name_lists_what_there_is():
+    with pytest.raises(KeyError, match="shapes-backbone"):
+        zoo.load("detr-huge")
+
+
+def test_damaged_weights_are_noticed(own_zoo):
+    file = own_zoo / "shapes-backbone" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="checksum differs.*git checkout"):
+        zoo.load("shapes-backbone")
+
+
+def test_publishing_a_run_keeps_weights_record_and_result(own_zoo, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(own_zoo / "shapes-backbone", run)
+    tensors, _ = read_tensors(run / "model.safetensors")
+    write_tensors(run / "model.safetensors", tensors, {"step": 1})
+    recipe = json.loads((run / "recipe.json").read_text())
+    recipe["validation"]["size"] = 32
+    recipe.pop("sha256")
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    zoo.publish(run, "again")
+    assert zoo.record("again") == zoo.record("shapes-backbone")
+    assert 0 < zoo.result("again")["accuracy"] <= 1
+    zoo.load("again")
+
+
+def test_the_zoo_travels_in_a_wheel(tmp_path):
+    """zoo.load works from an installed package, without the repository (Colab)."""
+    pytest.importorskip("hatchling", reason="building a wheel needs hatchling")
+    build = "from hatchling.build import build_wheel; print(build_wheel(%r))"
+    done = subprocess.run(
+        [sys.executable, "-c", build % str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    wheel = next(tmp_path.glob("*.whl"))
+    site = tmp_path / "site"
+    shutil.unpack_archive(wheel, site, "zip")
+    code = (
+        "import detr_steps, detr_steps.zoo as z; print(detr_steps.__file__); "
+        "print(z.folder()); z.load('shapes-backbone')"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(site), "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    package, data = run.stdout.split()
+    assert Path(package).is_relative_to(site) and Path(data).is_relative_to(site)
