@@ -52,3 +52,10 @@ def test_a_notebook_holds_one_still_and_one_view():
 
     (only,) = normalise(book)["cells"][0]["outputs"]
     assert "image/png" in only["data"]  # what is left once the kernel is gone
+
+
+def test_solutions_are_folded_away():
+    cell = nbformat.v4.new_code_cell("1", metadata={"tags": ["solution"]})
+    (cell,) = normalise(nbformat.v4.new_notebook(cells=[cell]))["cells"]
+    assert cell["metadata"]["jupyter"] == {"source_hidden": True}
+    assert cell["metadata"]["cellView"] == "form"  # Colab's way
