@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 
-from tools.environment import ROOT, Trouble, python, ready
+from tools.environment import ROOT, VENV, Trouble, python, ready
 
 CHAPTERS = ROOT / "chapters"
 
@@ -40,6 +40,8 @@ def lab(arguments: list) -> int:
     first = min(CHAPTERS.glob("[0-9]*.ipynb"), default=CHAPTERS)
     url = "/lab/tree/" + first.relative_to(ROOT).as_posix()
     options = ["--ServerApp.root_dir=%s" % ROOT, "--LabApp.default_url=" + url]
+    # Its own workspace: no tabs of another project's JupyterLab come back here.
+    options.append("--LabApp.workspaces_dir=%s" % (VENV / "lab-workspaces"))
     if getattr(os, "geteuid", lambda: 1)() == 0:  # a container: root is all there is
         options.append("--allow-root")
     return call("-m", "jupyterlab", *options, *arguments)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.notebooks import chapters, is_run, setup_cell, text_of
+from tools.notebooks import STAMP, chapters, is_run, setup_cell, stamp_text, text_of
 
 MACHINE = re.compile(r"/(work|farm|root|home|Users)/[\w.-]+|[A-Z]:\\+Users\\+")
 FORBIDDEN_KEYS = {"widgets", "colab"}
@@ -32,6 +32,18 @@ def pictures(book: dict) -> list[int]:
         for kind in ("image/png", "image/jpeg")
     ]
     return [len(base64.b64decode(text_of(each))) for each in data if each]
+
+
+def is_stamped(book: dict) -> bool:
+    """True where every badge leads to the repository that the set-up cell names."""
+    text = "\n".join(text_of(cell["source"]) for cell in book["cells"])
+    name = re.search(STAMP.pattern.replace(".*?", "(.*?)"), text)
+    links = re.findall(
+        r'href="https://colab\.research\.google\.com/github/([^"]+)', text
+    )
+    return bool(name and links) and all(
+        link.startswith("{}/blob/{}/chapters/".format(*name.groups())) for link in links
+    )
 
 
 def faults(text: str, chapter: int) -> list[str]:
@@ -60,8 +72,9 @@ def faults(text: str, chapter: int) -> list[str]:
         "a code cell ends in ';', which strict nbval trips over": any(
             text_of(cell["source"]).rstrip().endswith(";") for cell in code
         ),
-        "the badge is not marked: <!-- colab -->…<!-- /colab -->": "<!-- colab"
+        "the badge is not marked: <!-- colab --><!-- /colab -->": "<!-- colab -->"
         not in text,
+        "badge and set-up cell differ: run `course.py publish`": not is_stamped(book),
     }
     return [fault for fault, is_there in checks.items() if is_there]
 
@@ -81,7 +94,11 @@ def lean_notebook() -> dict:
     stream = {"output_type": "stream", "name": "stdout", "text": ["ready\n"]}
     cell |= {"source": setup_cell(2), "outputs": [stream]}
     title = {"cell_type": "markdown", "id": "b", "metadata": {}}
-    title["source"] = "# Two words\n<!-- colab --><!-- /colab -->"
+    badge = "<!-- colab --><!-- /colab -->"
+    repo, tag = re.search(r'REPO, TAG = "(.*)", "(.*)"', setup_cell(2)).groups()
+    title["source"] = "# Two words\n" + stamp_text(
+        badge, repo, tag, own="02_detr.ipynb"
+    )
     return {"cells": [title, cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 
 

@@ -180,8 +180,9 @@ def stamp_text(text: str, repo: str, tag: str, own: str = "") -> str:
         if not file:
             return found[0]
         page = f"https://colab.research.google.com/github/{repo}/blob/{tag}"
-        link = f"[![Open in Colab]({BADGE_IMAGE})]({page}/chapters/{file})"
-        return found[1] + link + found[3]
+        # HTML: after a comment at a line's start, Markdown would not be rendered.
+        image = f'<img src="{BADGE_IMAGE}" alt="Open in Colab">'
+        return f'{found[1]}<a href="{page}/chapters/{file}">{image}</a>{found[3]}'
 
     text = STAMP.sub(lambda _: f'REPO, TAG = "{repo}", "{tag}"', text)
     return BADGE.sub(badge, text)
