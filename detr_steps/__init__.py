@@ -1,7 +1,18 @@
 """detr_steps: the DETR family, one idea at a time."""
 
+from . import evaluation, interop, training, zoo
 from .images import ImageBatch
 from .systems.detr import DETR, Detections, DETRConfig, Output
 
 __version__ = "0.1.0"
-__all__ = ["DETR", "DETRConfig", "Detections", "ImageBatch", "Output"]
+__all__ = [
+    "DETR",
+    "DETRConfig",
+    "Detections",
+    "ImageBatch",
+    "Output",
+    "evaluation",
+    "interop",
+    "training",
+    "zoo",
+]

@@ -131,17 +131,18 @@ def attention(
     box: Tensor | None = None,
     title: str = "",
 ) -> None:
-    """Lay one attention map `[h, w]` over an image, darker where there is none.
+    """Lay one attention map `[h, w]` over an image: it glows where attention is.
 
     The brightest cell is scaled to 1: maps show where, not how much.
     """
     height, width = rgb.shape[-2:]
     grey = _array(rgb).mean(-1, keepdims=True).repeat(3, -1)
     heat = (weights / weights.max().clamp(min=1e-12)).detach().cpu().numpy()
-    colours = plt.get_cmap("inferno")(heat)[..., :3]
+    colours = plt.get_cmap("inferno")(heat)  # [h, w, 4]
+    colours[..., 3] = 0.35 + 0.45 * heat  # let the picture through where it is dark
     extent = (0, width, height, 0)
     ax.imshow(grey, extent=extent, interpolation="nearest")
-    ax.imshow(colours, extent=extent, interpolation="bilinear", alpha=0.72)
+    ax.imshow(colours, extent=extent, interpolation="bilinear")
     ax.set(xticks=[], yticks=[], title=title)
     ax.spines[:].set_visible(False)
     if box is not None:
