@@ -32,7 +32,7 @@ def board(
         ax.scatter(
             cell % columns,
             cell // columns,
-            s=70,
+            s=110,
             color=COLOURS[int(boards.colour[index, cell]) % len(COLOURS)],
             marker=MARKERS[int(boards.shape[index, cell]) % len(MARKERS)],
             edgecolors="white",
