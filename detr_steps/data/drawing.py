@@ -49,29 +49,45 @@ def stretch_table() -> Tensor:
     return torch.tensor([round(1024 * 2 ** (i / 510)) / 1024 for i in range(256)])
 
 
+def _disc(u: Tensor, v: Tensor) -> Tensor:
+    return u * u + v * v <= 1
+
+
+def _box(u: Tensor, v: Tensor) -> Tensor:
+    return torch.maximum(u.abs(), v.abs()) <= 1
+
+
+def _triangle(u: Tensor, v: Tensor) -> Tensor:
+    au = u.abs()
+    return (v.abs() <= 1) & (au + au <= v + 1)
+
+
+def _cross(u: Tensor, v: Tensor) -> Tensor:
+    return _box(u, v) & (torch.minimum(u.abs(), v.abs()) <= 0.3125)
+
+
+def _ring(u: Tensor, v: Tensor) -> Tensor:
+    return _disc(u, v) & (u * u + v * v >= 0.28125)
+
+
+def _moon(u: Tensor, v: Tensor) -> Tensor:
+    bite = (u - 0.625) * (u - 0.625) + v * v
+    return _disc(u, v) & (bite > 0.5625)
+
+
+INSIDE = (_disc, _box, _triangle, _cross, _ring, _moon)  # in the order of SHAPES
+
+
 def inside_shape(u: Tensor, v: Tensor, shape: Tensor) -> Tensor:
     """Say which points lie in a shape.
 
     `u, v [k, P, P]` are the point's coordinates in the shape's own frame, where the
     shape fills [-1, 1]²; `shape [k]` indexes `SHAPES`. Returns bool `[k, P, P]`.
     """
-    au, av = u.abs(), v.abs()
-    radius = u * u + v * v
-    largest = torch.maximum(au, av)
-    disc = radius <= 1
-    bite = (u - 0.625) * (u - 0.625) + v * v > 0.5625
-    masks = (
-        disc,
-        largest <= 1,
-        (av <= 1) & (au + au <= v + 1),
-        (largest <= 1) & (torch.minimum(au, av) <= 0.3125),
-        disc & (radius >= 0.28125),
-        disc & bite,
-    )
-    which = shape[:, None, None]
-    result = masks[0] & (which == 0)
-    for index in range(1, len(masks)):
-        result |= masks[index] & (which == index)
+    result = torch.zeros_like(u, dtype=torch.bool)
+    for index, inside in enumerate(INSIDE):
+        rows = (shape == index).nonzero()[:, 0]
+        result[rows] = inside(u[rows], v[rows])
     return result
 
 

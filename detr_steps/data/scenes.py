@@ -370,4 +370,5 @@ def _look_up(table: Tensor, index: Tensor) -> Tensor:
     """Look rows of each scene's table up: `[B, R, C], [B, S, S] -> [B, C, S, S]`."""
     b, rows, _ = table.shape
     first = torch.arange(b, device=table.device)[:, None, None] * rows
-    return functional.embedding(index + first, table.flatten(0, 1)).permute(0, 3, 1, 2)
+    rows = functional.embedding(index + first, table.flatten(0, 1))  # [B, S, S, C]
+    return rows.permute(0, 3, 1, 2).contiguous()

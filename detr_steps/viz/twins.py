@@ -1,13 +1,18 @@
-"""Pictures of the twin game (chapters/01_attention.ipynb)."""
+"""Pictures of boards and small maps (chapters/01_attention.ipynb)."""
+
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
+import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..data.twins import Boards
 from .plots import COLOURS
 
 MARKERS = ("o", "s", "^", "P")  # disc, square, triangle, plus
+FRAME = "#D55E00"
 
 
 def board(
@@ -16,12 +21,12 @@ def board(
     ax: Axes | None = None,
     shade: Tensor | None = None,
     asker: int | None = None,
-    twin: bool = False,
     title: str = "",
 ) -> Axes:
-    """Draw one board: objects, a shade `[S]` on the cells, a frame round the asker.
+    """Draw one board: objects, and if given a shade `[S]` on the cells.
 
-    `twin` draws a dashed frame round the asker's twin. The largest shade is black.
+    A frame goes round the cell `asker`, a dashed one round its twin. The largest
+    shade is black.
     """
     rows, columns = boards.size
     ax = ax or plt.subplots(figsize=(0.5 * columns, 0.5 * rows))[1]
@@ -40,20 +45,68 @@ def board(
         )
     ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), title=title)
     ax.set(xticks=range(columns), yticks=range(rows), aspect="equal")
+    _cell_lines(ax, rows, columns)
+    if asker is not None:
+        _frame(ax, asker, columns, "-")
+        if boards.twin[index, asker] >= 0:
+            _frame(ax, int(boards.twin[index, asker]), columns, "--")
+    return ax
+
+
+def _cell_lines(ax: Axes, rows: int, columns: int) -> None:
     ax.set_xticks([x - 0.5 for x in range(1, columns)], minor=True)
     ax.set_yticks([y - 0.5 for y in range(1, rows)], minor=True)
     ax.grid(which="minor", color="0.85", linewidth=0.8)
     ax.tick_params(which="both", length=0, labelsize=7, labelcolor="0.45")
     ax.spines[:].set(visible=True, color="0.7")
-    if asker is not None:
-        _frame(ax, asker, columns, "-")
-        if twin and boards.twin[index, asker] >= 0:
-            _frame(ax, int(boards.twin[index, asker]), columns, "--")
-    return ax
 
 
 def _frame(ax: Axes, cell: int, columns: int, style: str) -> None:
     corner = (cell % columns - 0.47, cell // columns - 0.47)
     ax.add_patch(
-        plt.Rectangle(corner, 0.94, 0.94, fill=False, ec="#D55E00", lw=2.2, ls=style)
+        plt.Rectangle(corner, 0.94, 0.94, fill=False, ec=FRAME, lw=2.2, ls=style)
     )
+
+
+def reach(boards: Boards, right: Mapping[str, Tensor]) -> Figure:
+    """Plot how often players are right against how far the twin is.
+
+    `right` names players: bool `[seeds, boards, S]`, which answers are right; the
+    band spans the seeds.
+    """
+    figure, ax = plt.subplots(figsize=(5.6, 3))
+    steps = range(1, int(boards.distance.max()) + 1)
+    for name, answers in right.items():
+        shares = by_distance(boards, answers)  # [seeds, distances]
+        (line,) = ax.plot(steps, shares.mean(0), "o-", ms=4, label=name)
+        low, high = shares.amin(0), shares.amax(0)
+        ax.fill_between(steps, low, high, color=line.get_color(), alpha=0.25)
+    ax.axhline(0.25, color="0.6", ls=":", zorder=0)
+    ax.text(steps[-1], 0.265, "guessing", color="0.4", size=8, ha="right")
+    ax.set(
+        xlabel="cells to the twin (rows or columns, whichever is more)",
+        ylabel="share of right shapes",
+        ylim=(0.1, 1.05),
+    )
+    ax.legend(loc="center right", bbox_to_anchor=(1, 0.7))
+    return figure
+
+
+def by_distance(boards: Boards, right: Tensor) -> Tensor:
+    """Share of right answers at each distance: `[n, boards, S] -> [n, distances]`."""
+    far = boards.distance
+    steps = range(1, int(far.max()) + 1)
+    return torch.stack([right[:, far == d].float().mean(1) for d in steps], dim=1)
+
+
+def weights_on_map(ax: Axes, weights: Tensor, title: str, read: float) -> None:
+    """Write weights `[h, w]` into their cells, and a line at the column `read`."""
+    ax.imshow(weights, vmin=0, vmax=1, cmap="Greys")
+    for y, x in (weights > 0.01).nonzero().tolist():
+        look = {"color": "white", "ha": "center", "va": "center", "size": 8}
+        ax.text(x, y, f"{weights[y, x]:.2f}", **look)
+    ax.axvline(read, color=COLOURS[2], ls="--", zorder=0.5)
+    ax.set(title=title, xlabel=f"reads column {read:.0f}")
+    ax.set(xticks=range(weights.shape[1]), yticks=range(weights.shape[0]))
+    ax.xaxis.label.set_color(COLOURS[2])
+    _cell_lines(ax, *weights.shape)
