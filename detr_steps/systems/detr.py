@@ -219,7 +219,12 @@ class DETR(nn.Module):
         Raises: TypeError, ValueError for something that is no usable batch.
         """
         check_images(self, batch, len(sizes))
-        output = self(batch)
+        training = self.training
+        self.eval()  # no dropout, also in the middle of a training
+        try:
+            output = self(batch)
+        finally:
+            self.train(training)
         return detections(output.logits[-1], output.boxes[-1], sizes)
 
 

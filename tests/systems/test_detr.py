@@ -387,3 +387,11 @@ def test_gray_images_are_refused_with_the_cure(model):
 def test_one_size_per_image(model, batch):
     with pytest.raises(ValueError, match="1 sizes for 2 images"):
         model.detect(batch, [(8, 8)])
+
+
+def test_detect_never_drops_out_and_puts_the_mode_back():
+    model = DETR(replace(SMALL, dropout=0.5))
+    batch = ImageBatch.from_list([torch.randn(3, 40, 40)])
+    model.train()
+    first, second = (model.detect(batch, [(40, 40)])[0] for _ in range(2))
+    assert torch.equal(first.boxes, second.boxes) and model.training

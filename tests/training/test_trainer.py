@@ -75,16 +75,6 @@ def test_training_lowers_the_loss(tmp_path):
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path, ema):
     fit(tmp_path / "straight", ema=ema)
 
-    class Killed(BaseException):
-        pass
-
-    class Dying(Scenes):
-        def batches(self, *args, **kwargs):
-            for count, item in enumerate(super().batches(*args, **kwargs)):
-                if count == 5:  # one step after the checkpoint of step 4
-                    raise Killed
-                yield item
-
     with pytest.raises(Killed):
         train(
             small_model(),
@@ -132,18 +122,31 @@ fit(Path({str(tmp_path / "run")!r}), steps=2000, log_every=1, save_every=1000)
     assert not (tmp_path / "run" / "run.lock").exists()
 
 
-def test_two_processes_learn_the_same_as_one(tmp_path):
-    """Same global batch, so the same loss and the same weights, but for rounding."""
-    fit(tmp_path / "one", dropout=0.0, batch=4, steps=4, log_every=1)
-    code = f"""
-import sys; sys.path.insert(0, {str(HERE)!r})
-from test_trainer import *
-torch.distributed.init_process_group("gloo")
-fit(Path({str(tmp_path / "two")!r}), dropout=0.0, batch=4, steps=4, log_every=1)
-torch.distributed.destroy_process_group()
-"""
-    script = tmp_path / "two.py"
-    script.write_text(code)
+class Killed(BaseException):
+    """Stands for a run that dies between two checkpoints."""
+
+
+class Dying(Scenes):
+    """Data that kills its reader when it asks for one batch too many."""
+
+    def batches(self, *args, **kwargs):
+        for count, item in enumerate(super().batches(*args, **kwargs)):
+            if count == 3:  # one step after the checkpoint of step 2
+                raise Killed
+            yield item
+
+
+def two_processes(code: str, folder: Path) -> None:
+    """Run a few lines of this module in two processes that form one run."""
+    script = folder / "two.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
+        "from test_trainer import *\n"
+        'torch.distributed.init_process_group("gloo")\n'
+        f"out = Path({str(folder / 'two')!r})\n"
+        f"{code}\n"
+        "torch.distributed.destroy_process_group()\n"
+    )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     result = subprocess.run(
         [*launch, "--nproc-per-node=2", str(script)],
@@ -153,6 +156,24 @@ torch.distributed.destroy_process_group()
         timeout=300,
     )
     assert result.returncode == 0, result.stderr[-3000:]
+
+
+def test_two_processes_learn_the_same_as_one_even_when_resumed(tmp_path):
+    """Same global batch, so the same loss and the same weights, but for rounding."""
+    same = dict(batch=4, steps=4, log_every=1, save_every=2)
+    fit(tmp_path / "one", dropout=0.0, **same)
+    two_processes(
+        f"""
+try:
+    data, run = Dying("train", size=32), recipe(**{same})
+    train(small_model(0.0), data, run, out, device="cpu", progress=False)
+except Killed:
+    pass
+torch.distributed.barrier()
+fit(out, dropout=0.0, resume=True, **{same})
+""",
+        tmp_path,
+    )
     one, two = (read_record(tmp_path / n / "record.jsonl") for n in ("one", "two"))
     for a, b in zip(one, two, strict=True):
         for name in a.keys() - {"seconds"}:
