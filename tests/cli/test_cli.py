@@ -136,7 +136,7 @@ def test_a_recipe_that_needs_pictures_says_so(tmp_path, capsys):
 
 
 def test_start_from_imagenet_weights(tmp_path):
-    """A file with torchvision's names starts the backbone; its classifier is left out."""
+    """A file with torchvision's names starts the backbone, without its classifier."""
     from detr_steps import experiment
     from detr_steps.nn.resnet import ResNetConfig
 

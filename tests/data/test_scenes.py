@@ -7,7 +7,8 @@ import torch
 
 from detr_steps.boxes import cxcywh_to_xyxy
 from detr_steps.data import drawing, hashing
-from detr_steps.data.scenes import DISTRACTORS, Scenes
+from detr_steps.data.layout import DISTRACTORS
+from detr_steps.data.scenes import Scenes
 
 # written once; a change means that the drawings and all records no longer fit
 DIGEST = "b4233e644b91bd66a7cab9fb757d55d0a10d9fb6d0ba12d8a90d45647d527a93"
@@ -93,18 +94,18 @@ def test_every_class_texture_size_and_count_occurs():
 
 def test_occlusion_happens_and_stops_at_the_limit():
     """Compare what is visible with the same item drawn alone."""
-    from detr_steps.data import scenes as module
+    from detr_steps.data import layout as module
 
     world = Scenes("train")
     indices = torch.arange(150)
     keys = hashing.mix((indices ^ hashing.key(world.seed, 0)) & hashing.MASK)
-    items = module._lay_out(world, keys)
-    patches = module._cut_patches(items, 128)
-    kept = module._take_out_hidden(patches, items.exists, 128, world.hidden)
-    top = module._paint_order(patches, kept, 128)
+    items = module.lay_out(world, keys)
+    patches = module.cut_patches(items, 128)
+    kept = module.take_out_hidden(patches, items.exists, 128, world.hidden)
+    top = module.paint_order(patches, kept, 128)
     hidden = []
     for patch in patches:
-        shown = module._visible(patch, top).sum((1, 2)) / patch.pixels
+        shown = module.visible_pixels(patch, top).sum((1, 2)) / patch.pixels
         objects = kept[patch.scene, patch.item] & (patch.item >= DISTRACTORS)
         hidden.append(1 - shown[objects])
     hidden = torch.cat(hidden)
@@ -113,10 +114,10 @@ def test_occlusion_happens_and_stops_at_the_limit():
 
 
 def test_distractors_are_painted_but_not_labelled():
-    from detr_steps.data import scenes as module
+    from detr_steps.data import layout as module
 
     keys = hashing.mix(torch.arange(50))
-    items = module._lay_out(Scenes("train"), keys)
+    items = module.lay_out(Scenes("train"), keys)
     assert items.exists[:, :DISTRACTORS].any()
     slim = items.half[:, :DISTRACTORS]
     assert torch.allclose(slim[..., 1] / slim[..., 0], torch.tensor(0.15625))
