@@ -1,5 +1,6 @@
 """Pictures of boards and small maps (chapters/01_attention.ipynb)."""
 
+import math
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -31,7 +32,7 @@ def board(
     rows, columns = boards.size
     ax = ax or plt.subplots(figsize=(0.5 * columns, 0.5 * rows))[1]
     if shade is not None:
-        heat = shade.detach().view(rows, columns)
+        heat = shade.detach().view(rows, columns).numpy()
         ax.imshow(heat, cmap="Greys", vmin=0, vmax=float(heat.max()) or 1)
     for cell in (boards.shape[index] >= 0).nonzero().flatten().tolist():
         ax.scatter(
@@ -101,11 +102,12 @@ def by_distance(boards: Boards, right: Tensor) -> Tensor:
 
 def weights_on_map(ax: Axes, weights: Tensor, title: str, read: float) -> None:
     """Write weights `[h, w]` into their cells, and a line at the column `read`."""
-    ax.imshow(weights, vmin=0, vmax=1, cmap="Greys")
+    shown = weights.masked_fill(weights <= 0.01, math.nan)  # lets the line through
+    ax.imshow(shown.numpy(), vmin=0, vmax=1, cmap="Greys")
     for y, x in (weights > 0.01).nonzero().tolist():
         look = {"color": "white", "ha": "center", "va": "center", "size": 8}
         ax.text(x, y, f"{weights[y, x]:.2f}", **look)
-    ax.axvline(read, color=COLOURS[2], ls="--", zorder=0.5)
+    ax.axvline(read, color=COLOURS[2], ls="--", zorder=-1)
     ax.set(title=title, xlabel=f"reads column {read:.0f}")
     ax.set(xticks=range(weights.shape[1]), yticks=range(weights.shape[0]))
     ax.xaxis.label.set_color(COLOURS[2])

@@ -1,0 +1,51 @@
+"""Pictures of the twin game: what they show is what was given."""
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from detr_steps.data.twins import TwinGame
+from detr_steps.viz.twins import board, by_distance, reach, weights_on_map
+
+
+@pytest.fixture
+def boards():
+    yield TwinGame().deal(40, torch.Generator().manual_seed(0))
+    plt.close("all")
+
+
+def test_board_frames_the_asker_and_its_twin(boards):
+    asker = int((boards.twin[0] >= 0).nonzero()[0])
+    ax = board(boards, 0, asker=asker)
+    frames = [(round(p.get_x() + 0.47), round(p.get_y() + 0.47)) for p in ax.patches]
+    twin = int(boards.twin[0, asker])
+    assert frames == [(cell % 8, cell // 8) for cell in (asker, twin)]
+    assert len(ax.collections) == 16
+
+
+def test_an_empty_cell_has_no_second_frame(boards):
+    empty = int((boards.twin[0] < 0).nonzero()[0])
+    assert len(board(boards, 0, asker=empty, shade=torch.rand(48)).patches) == 1
+
+
+def test_shares_by_distance(boards):
+    near = (boards.distance <= 2)[None]
+    shares = by_distance(boards, near)
+    assert shares.shape == (1, int(boards.distance.max()))
+    assert (shares[0, :2] == 1).all() and (shares[0, 2:] == 0).all()
+
+
+def test_reach_draws_a_curve_for_each_player(boards):
+    right = {"all": boards.twin[None] >= 0, "none": boards.twin[None] < -1}
+    curves = reach(boards, right).axes[0].lines
+    assert [set(line.get_ydata()) for line in curves[:2]] == [{1.0}, {0.0}]
+
+
+def test_weights_are_written_where_they_are():
+    ax = plt.subplots()[1]
+    weights = torch.zeros(5, 7)
+    weights[3, 5] = 0.5
+    weights_on_map(ax, weights, "red?", 3.0)
+    assert [t.get_position() for t in ax.texts] == [(5, 3)]
+    assert ax.get_xlabel() == "reads column 3"
+    plt.close("all")
