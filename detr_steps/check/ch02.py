@@ -9,10 +9,12 @@ from torch import Tensor
 from ..systems.detr import Detections, detections
 from . import Verdict, right, wrong
 
+COST = [[0.7, 0.8], [0.2, 0.1], [0.9, 0.3]]  # of exercise 1: queries, objects
+
 
 def assignment(answer: object) -> Verdict:
-    """Exercise 1: match [[0.1, 0.2], [0.15, 0.9], [0.8, 0.7]] by hand."""
-    cost = [[0.1, 0.2], [0.15, 0.9], [0.8, 0.7]]
+    """Exercise 1: match COST by hand; the query of object 0, the query of object 1."""
+    cost = COST
     if answer is None:
         return wrong("not yet: write the query of object 0 and the query of object 1")
     pair = tuple(answer)
@@ -22,53 +24,80 @@ def assignment(answer: object) -> Verdict:
         return wrong(
             "one query cannot answer for both objects: that is the whole point"
         )
-    best = sum(cost[q][o] for o, q in enumerate((1, 0)))
+    best = sum(cost[q][o] for o, q in enumerate((1, 2)))
     mine = sum(cost[q][o] for o, q in enumerate(pair))
-    if pair == (0, 2):
+    if pair == (0, 1):
         return wrong(
-            f"that is greedy: 0 takes its best object first, and the rest pays. Your "
-            f"sum is {mine:.2f}; another pair has {best:.2f}"
+            f"that is greedy: query 1 takes its best object first, and object 0 pays. "
+            f"Your sum is {mine:.2f}; another pair has {best:.2f}"
         )
     if mine > best + 1e-9:
         return wrong(f"your sum is {mine:.2f}; another pair has {best:.2f}")
     return right(
-        f"sum {best:.2f}: query 0 gives way on object 0, where 1 is nearly as good"
+        f"sum {best:.2f}: query 1 leaves its best object to 2, which is nearly as good"
     )
 
 
-def class_loss(mine: Callable | None) -> Verdict:
-    """Exercise 2: `mine(logits [Q, classes+1], wanted [Q], no_object)` -> scalar."""
+def balanced_loss(mine: Callable | None) -> Verdict:
+    """Exercise 2: `mine(logits [Q, classes+1], wanted [Q])` -> scalar.
+
+    All empty slots together weigh as much as all matched ones together.
+    """
     torch.manual_seed(2)
-    logits = torch.randn(7, 4)
-    wanted = torch.tensor([3, 0, 3, 3, 2, 3, 3])
-    value, fault = _call(mine, logits, wanted, 0.1)
+    logits = torch.randn(9, 4)
+    wanted = torch.tensor([3, 0, 3, 3, 2, 3, 3, 3, 1])
+    value, fault = _call(mine, logits, wanted)
     if fault is not None:
         return fault
+    value = torch.as_tensor(value)
     if value.shape != ():
         return wrong(f"one number is wanted, yours has shape {list(value.shape)}")
-    surprise = -logits.log_softmax(-1)[torch.arange(7), wanted]
-    weight = torch.where(wanted == 3, 0.1, 1.0)
-    front = torch.where(wanted == 0, 0.1, 1.0)
-    mistakes = (
-        (surprise.mean(), "a plain mean: the empty slots do not weigh no_object yet"),
+    surprise = -logits.log_softmax(-1)[torch.arange(9), wanted]
+    empty = wanted == 3
+    truth = (surprise[empty].mean() + surprise[~empty].mean()) / 2
+    return _compare(value, truth, _loss_mistakes(logits, wanted, surprise, empty))
+
+
+def _loss_mistakes(
+    logits: Tensor, wanted: Tensor, surprise: Tensor, empty: Tensor
+) -> tuple:
+    def mean(weight: Tensor) -> Tensor:
+        return (weight * surprise).sum() / weight.sum()
+
+    share = (~empty).sum() / empty.sum()
+    fair = torch.where(empty, share, 1.0)
+    front = wanted == 0
+    return (
+        (mean(torch.where(empty, 0.1, 1.0)), "empty slots still weigh 0.1 each"),
+        (surprise.mean(), "a plain mean: six empty slots outweigh three matched ones"),
         (
-            (weight * surprise).mean(),
+            mean(torch.where(empty, 1 / share, 1.0)),
+            "the wrong way round: objects / empty",
+        ),
+        (
+            mean(torch.where(empty, 1 / empty.sum(), 1.0)),
+            "empties weigh 1 together: not 3",
+        ),
+        (
+            (fair * surprise).mean(),
             "you divide by the number of queries; divide by the sum of the weights",
         ),
+        ((fair * surprise).sum(), "this is the sum; divide by the sum of the weights"),
+        (surprise[~empty].mean(), "the empty slots are missing: nobody learns ∅"),
         (
-            (weight * surprise).sum() / (wanted != 3).sum(),
-            "you divide by the number of objects; divide by the sum of the weights",
-        ),
-        (
-            (weight * surprise).sum(),
-            "this is the sum; divide by the sum of the weights",
-        ),
-        (
-            (front * surprise).sum() / front.sum(),
+            (surprise[front].mean() + surprise[~front].mean()) / 2,
             "you took class 0 for “no object”: it is the last class",
         ),
+        (
+            _raw(logits, wanted, fair),
+            "you used probabilities where −log of them is wanted",
+        ),
     )
-    return _compare(value, (weight * surprise).sum() / weight.sum(), mistakes)
+
+
+def _raw(logits: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+    picked = -logits.softmax(-1)[torch.arange(len(wanted)), wanted]
+    return (weight * picked).sum() / weight.sum()
 
 
 def postprocess(mine: Callable | None) -> Verdict:
@@ -86,6 +115,8 @@ def postprocess(mine: Callable | None) -> Verdict:
     if not isinstance(value, tuple | list) or len(value) != 3:
         return wrong("return three tensors: boxes, scores, labels")
     found, scores, labels = value
+    if found.ndim != 2 or found.shape[-1] != 4:
+        return wrong("the order is boxes, scores, labels")
     if len(found) != 9:
         return wrong(
             f"{len(found)} answers for 9 queries: keep all, AP likes low ones too"
@@ -102,6 +133,10 @@ def postprocess(mine: Callable | None) -> Verdict:
 
 def _judge_classes(logits: Tensor, scores: Tensor, labels: Tensor) -> Verdict | None:
     probability = logits.softmax(-1)
+    if not torch.equal(scores, scores.clamp(0, 1)):
+        return wrong("scores are logits still: the softmax makes them probabilities")
+    if torch.allclose(scores, probability[:, :-1].amax(-1).sort(descending=True)[0]):
+        return wrong("you sorted by score: keep the order of the queries here")
     if (labels == 4).any():
         return wrong("label 4 is “no object”: drop that column before you take the max")
     best, wanted = probability[:, :-1].max(-1)
@@ -163,8 +198,7 @@ def _compare(value: Tensor, truth: Tensor, mistakes: tuple) -> Verdict:
 
 def truth_of_exercise_one() -> list[tuple[int, int]]:
     """The solution of exercise 1 as scipy finds it: (query, object) pairs."""
-    cost = [[0.1, 0.2], [0.15, 0.9], [0.8, 0.7]]
-    return [(int(q), int(o)) for q, o in zip(*linear_sum_assignment(cost))]
+    return [(int(q), int(o)) for q, o in zip(*linear_sum_assignment(COST))]
 
 
 def library_postprocess(

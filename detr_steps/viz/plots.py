@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from matplotlib import patheffects
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from torch import Tensor
@@ -82,10 +83,7 @@ def boxes_on(
         )
         ax.add_patch(frame)
         if names:
-            label = _name_beside(ax, box, names[index], colour)
-            label.set_path_effects(
-                [patheffects.withStroke(linewidth=2, foreground="#000b")]
-            )
+            _name_beside(ax, box, names[index], colour)
 
 
 def _name_beside(ax: Axes, box: list[float], name: str, colour: str) -> Text:
@@ -96,7 +94,10 @@ def _name_beside(ax: Axes, box: list[float], name: str, colour: str) -> Text:
     y, edge = (y1 + 1, "top") if y0 < 0.09 * bottom else (y0 - 1, "bottom")
     if edge == "top" and y1 > 0.25 * bottom:  # a tall box: inside, under its top
         y = max(y0, 0) + 1
-    return ax.text(x, y, name, color=colour, fontsize=8, ha=side, va=edge)
+    red, green, blue = to_rgb(colour)
+    ink = "black" if 0.3 * red + 0.6 * green + 0.1 * blue > 0.55 else "white"
+    plate = {"fc": colour, "ec": "none", "pad": 0.8, "alpha": 0.85}
+    return ax.text(x, y, name, color=ink, size=7, ha=side, va=edge, bbox=plate)
 
 
 def gallery(

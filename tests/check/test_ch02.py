@@ -10,7 +10,7 @@ from detr_steps.check import ch02
     ("answer", "says"),
     [
         (None, "not yet"),
-        ((0, 2), "greedy"),
+        ((0, 1), "greedy"),
         ((0, 0), "cannot answer for both"),
         ((2, 1), "another pair"),
         ((0, 7), "0 to 2"),
@@ -22,42 +22,52 @@ def test_wrong_assignments(answer, says):
 
 
 def test_right_assignment():
-    assert ch02.assignment((1, 0))
-    assert ch02.truth_of_exercise_one() == [(0, 1), (1, 0)]
+    assert ch02.assignment((1, 2))
+    assert ch02.truth_of_exercise_one() == [(1, 0), (2, 1)]
 
 
-def weighted(logits, wanted, no_object):
-    weight = torch.where(wanted == logits.shape[-1] - 1, no_object, 1.0)
+def weigh(logits, wanted, weight_of_empty, kind="log"):
+    empty = wanted == logits.shape[-1] - 1
     surprise = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
+    if kind == "probability":
+        surprise = -logits.softmax(-1)[torch.arange(len(wanted)), wanted]
+    weight = torch.where(empty, weight_of_empty(empty), 1.0)
     return weight, surprise
 
 
+def balance(empty):
+    return (~empty).sum() / empty.sum()
+
+
+def mean_of(weight, surprise):
+    return (weight * surprise).sum() / weight.sum()
+
+
 MISTAKES = {
-    "plain mean": lambda w, s: s.mean(),
-    "number of queries": lambda w, s: (w * s).mean(),
-    "number of objects": lambda w, s: (w * s).sum() / (w == 1).sum(),
-    "this is the sum": lambda w, s: (w * s).sum(),
-    "has shape": lambda w, s: w * s,
-    "not a mistake I know": lambda w, s: s.max() * 3,
+    "still weigh 0.1": lambda *a: mean_of(*weigh(*a, lambda e: 0.1)),
+    "plain mean": lambda *a: mean_of(*weigh(*a, lambda e: 1.0)),
+    "wrong way round": lambda *a: mean_of(*weigh(*a, lambda e: 1 / balance(e))),
+    "together: not 3": lambda *a: mean_of(*weigh(*a, lambda e: 1 / e.sum())),
+    "number of queries": lambda *a: torch.stack(weigh(*a, balance)).prod(0).mean(),
+    "this is the sum": lambda *a: torch.stack(weigh(*a, balance)).prod(0).sum(),
+    "nobody learns": lambda *a: mean_of(*weigh(*a, lambda e: 0.0)),
+    "probabilities where": lambda *a: mean_of(*weigh(*a, balance, "probability")),
+    "has shape": lambda *a: weigh(*a, balance)[1],
+    "not by a mistake I know": lambda *a: weigh(*a, balance)[1].max() * 3,
 }
 
 
 @pytest.mark.parametrize("says", MISTAKES)
 def test_wrong_class_losses(says):
-    verdict = ch02.class_loss(lambda *a: MISTAKES[says](*weighted(*a)))
-    assert not verdict
-    assert says.replace("not a", "not by a") in verdict.message
+    verdict = ch02.balanced_loss(MISTAKES[says])
+    assert not verdict and says in verdict.message, verdict
 
 
 def test_right_class_loss():
-    def loss(logits, wanted, no_object):
-        weight, surprise = weighted(logits, wanted, no_object)
-        return (weight * surprise).sum() / weight.sum()
-
-    assert ch02.class_loss(loss)
-    assert "not yet" in ch02.class_loss(None).message
-    assert "not yet" in ch02.class_loss(lambda *a: None).message
-    assert "ZeroDivisionError" in ch02.class_loss(lambda *a: 1 / 0).message
+    assert ch02.balanced_loss(lambda *a: mean_of(*weigh(*a, balance)))
+    assert "not yet" in ch02.balanced_loss(None).message
+    assert "not yet" in ch02.balanced_loss(lambda *a: None).message
+    assert "ZeroDivisionError" in ch02.balanced_loss(lambda *a: 1 / 0).message
 
 
 def good(logits, boxes, size):
@@ -80,7 +90,16 @@ def test_postprocess_agrees_with_the_library():
     torch.testing.assert_close(mine[0][order], theirs.boxes)
 
 
+def by_score(logits, boxes, size):
+    found, scores, labels = good(logits, boxes, size)
+    order = scores.argsort(descending=True)
+    return found[order], scores[order], labels[order]
+
+
 WRONG = {
+    "order of the queries": by_score,
+    "order is boxes": lambda lo, b, s: (*good(lo, b, s)[1:], good(lo, b, s)[0]),
+    "logits still": lambda lo, b, s: (good(lo, b, s)[0], *(lo[:, :-1] * 9).max(-1)),
     "drop that column": lambda lo, b, s: (
         good(lo, b, s)[0],
         *lo.softmax(-1).max(-1),
