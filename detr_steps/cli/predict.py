@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import experiment, interop, zoo
 from ..data.coco_names import COCO_NAMES
-from ..data.pictures import BadPicture, read_picture
+from ..data.pictures import BadPicture, picture_size, read_picture
 from ..data.transforms import Augment, Sample
 from ..files import write_json, write_whole
 from ..images import ImageBatch, normalise
@@ -87,10 +87,12 @@ def predict(
     `rule`: short side the image is scaled to and longest side allowed, in pixels.
     Raises: BadPicture for a file that is no image; ValueError for a gigantic one.
     """
+    size = height, width = picture_size(path)  # from the header, before any memory
+    if height * width > MOST_PIXELS:
+        raise ValueError(
+            f"{path}: {width} x {height} pixels, more than {MOST_PIXELS:,}: scale it"
+        )
     picture = read_picture(path)
-    if picture.width * picture.height > MOST_PIXELS:
-        raise ValueError(f"{path}: {picture.width} x {picture.height} pixels: scale it")
-    size = (picture.height, picture.width)
     sample = Augment.none(*rule)(_sample(picture), np.random.default_rng(0))
     device = next(model.parameters()).device
     batch = ImageBatch.from_list([normalise(_tensor(sample.picture))]).to(device)

@@ -163,3 +163,26 @@ def test_unknown_names_end_in_one_line(capsys):
     assert main(["train", "detr-huge"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "detr-tiny" in error
+
+
+def test_fine_tuning_takes_all_but_the_class_head(tmp_path):
+    """Official weights for 91 classes start a model for somebody's own six."""
+    from detr_steps import experiment, interop
+    from detr_steps.nn.resnet import ResNetConfig
+
+    recipe = zoo.recipe("detr-tiny")
+    recipe["model"]["backbone"] = zoo.describe(ResNetConfig(depths=(1, 1, 1, 1)))
+    recipe["start"] = {}
+    official = {**recipe, "model": recipe["model"] | {"classes": 91}}
+    taught = experiment.build(official)
+    with torch.no_grad():
+        for parameter in taught.parameters():
+            parameter.fill_(0.25)
+    state = interop.to_official(taught.state_dict())
+    torch.save({"model": state}, tmp_path / "detr.pth")
+    recipe["start"] = {"weights": str(tmp_path / "detr.pth")}
+    model = experiment.build(recipe)
+    assert (model.box_head.layers[0].weight == 0.25).all()
+    assert (model.decoder[0].cross_attention.value.weight == 0.25).all()
+    assert model.class_head.out_features == 7
+    assert not (model.class_head.weight == 0.25).any()
