@@ -120,7 +120,9 @@ def _name_of_near_fault(
     flat = torch.arange(size[0] * size[1])
     steps = (flat[:, None] - flat).abs()
     rows, columns = flat // size[1], flat % size[1]
-    moves = (rows[:, None] - rows).abs() + (columns[:, None] - columns).abs()
+    down = (rows[:, None] - rows).abs()
+    along = (columns[:, None] - columns).abs()
+    moves = down + along
     free = (scores / math.sqrt(8)).softmax(-1)
     slips = (
         (free, "every cell still sees all cells: the mask has no effect."),
@@ -150,6 +152,16 @@ def _name_of_near_fault(
             _near_weights(scores, moves <= radius),
             "diagonal neighbours are missing: rows *and* columns differ by at most "
             "the radius; do not add the two.",
+        ),
+        (
+            _near_weights(scores, (down <= radius) | (along <= radius)),
+            "whole rows and columns are still seen: a cell is too far when its row "
+            "*or* its column is. `|` joins what is far, `&` what is near.",
+        ),
+        (
+            _near_weights(scores, _near(size, radius - 1)),
+            "cells exactly `radius` away are missing: they are still near, so far is "
+            "`> radius` and not `>=`.",
         ),
         (
             _near_weights(scores, near, channels=1),
@@ -188,8 +200,19 @@ def positions(answer: Callable[[Tensor, int], Tensor]) -> Verdict:
     real = ~padding
     if isinstance(result, Tensor) and result.shape == wanted.shape:
         if _close(result[real], wanted[real]):
+            if result.isnan().any():
+                return wrong(
+                    "right on real cells, NaN on padded ones: a wholly padded column "
+                    "counts to 0, and 0 / 0 is NaN. Weight 0 times NaN is NaN too: use "
+                    ".clamp(min=1) on the last count."
+                )
             return right("y and x, each a share of the real image.")
         return wrong(_name_of_position_fault(result, padding, channels))
+    if isinstance(result, Tensor) and result.shape == wanted[..., ::2].shape:
+        return wrong(
+            "C / 2 channels: y and x have C / 2 each. Do not add them, lay one behind "
+            "the other: torch.cat(..., -1)."
+        )
     got = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
     return wrong(f"expected [B, h, w, C] = {list(wanted.shape)}, got {got}.")
 
@@ -219,6 +242,27 @@ def _blocks(halves: Tensor) -> Tensor:
     return torch.cat(parts, -1)
 
 
+def _from_zero(padding: Tensor, channels: int) -> Tensor:
+    """Counted 0, 1, … and divided by the last of these."""
+    halves = []
+    for axis in (1, 2):
+        count = ((~padding).float().cumsum(axis) - 1).clamp(min=0)
+        share = count / count.amax(axis, keepdim=True).clamp(min=1) * 2 * math.pi
+        halves.append(sine_features(share, channels // 2))
+    return torch.cat(halves, -1)
+
+
+def _summed(padding: Tensor, channels: int) -> Tensor:
+    """All channels for y plus all channels for x."""
+    real = (~padding).float()
+    parts = []
+    for axis in (1, 2):
+        count = real.cumsum(axis)
+        share = count / (count.amax(axis, keepdim=True) + 1e-6) * 2 * math.pi
+        parts.append(sine_features(share, channels))
+    return parts[0] + parts[1]
+
+
 def _slow_waves(padding: Tensor, channels: int) -> Tensor:
     """Wavelengths counted over all channels and not over each half."""
     real = (~padding).float()
@@ -246,6 +290,15 @@ def _name_of_position_fault(result: Tensor, padding: Tensor, channels: int) -> s
         (
             _place(padding, channels, first=0),
             "counting starts at 0: the first cell is 1, so that the last is a full 2π.",
+        ),
+        (
+            _from_zero(padding, channels),
+            "counting starts at 0: the first cell is 1, and its share is 1 / last.",
+        ),
+        (
+            _summed(padding, channels),
+            "y and x are added: then nobody can tell (2, 5) from (5, 2). Give each "
+            "C / 2 channels and lay them side by side: torch.cat(..., -1).",
         ),
         (
             _place(padding, channels, stretch=False),

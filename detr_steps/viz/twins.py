@@ -6,14 +6,15 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..data.twins import Boards
 from .plots import COLOURS
 
 MARKERS = ("o", "s", "^", "P")  # disc, square, triangle, plus
-FRAME = "#D55E00"
+FRAME = "black"
+# as COLOURS, but a dark red that is not taken for orange, and black for grey
+PAINTS = (*COLOURS[:3], "#8B1A1A", *COLOURS[4:7], "#111111")
 
 
 def board(
@@ -27,19 +28,19 @@ def board(
     """Draw one board: objects, and if given a shade `[S]` on the cells.
 
     A frame goes round the cell `asker`, a dashed one round its twin. The largest
-    shade is black.
+    shade is a middle grey, so that objects and frames stay visible.
     """
     rows, columns = boards.size
-    ax = ax or plt.subplots(figsize=(0.5 * columns, 0.5 * rows))[1]
+    ax = ax or plt.subplots(figsize=(0.7 * columns, 0.7 * rows))[1]
     if shade is not None:
         heat = shade.detach().view(rows, columns).numpy()
-        ax.imshow(heat, cmap="Greys", vmin=0, vmax=float(heat.max()) or 1)
+        ax.imshow(heat, cmap="Greys", vmin=0, vmax=1.6 * float(heat.max()) or 1)
     for cell in (boards.shape[index] >= 0).nonzero().flatten().tolist():
         ax.scatter(
             cell % columns,
             cell // columns,
             s=110,
-            color=COLOURS[int(boards.colour[index, cell]) % len(COLOURS)],
+            color=PAINTS[int(boards.colour[index, cell]) % len(PAINTS)],
             marker=MARKERS[int(boards.shape[index, cell]) % len(MARKERS)],
             edgecolors="white",
             linewidths=0.8,
@@ -69,28 +70,35 @@ def _frame(ax: Axes, cell: int, columns: int, style: str) -> None:
     )
 
 
-def reach(boards: Boards, right: Mapping[str, Tensor]) -> Figure:
+def reach(
+    boards: Boards,
+    right: Mapping[str, Tensor],
+    ax: Axes | None = None,
+    answer: str = "shapes",
+    guess: float = 0.25,
+) -> Axes:
     """Plot how often players are right against how far the twin is.
 
-    `right` names players: bool `[seeds, boards, S]`, which answers are right; the
-    band spans the seeds.
+    `right` names players: bool `[seeds, boards, S]`, which answers are right. The
+    line is the mean over seeds, the band spans them; `guess` is drawn dotted.
     """
-    figure, ax = plt.subplots(figsize=(5.6, 3))
+    ax = ax or plt.subplots(figsize=(5.6, 3))[1]
     steps = range(1, int(boards.distance.max()) + 1)
-    for name, answers in right.items():
+    for number, (name, answers) in enumerate(right.items()):
         shares = by_distance(boards, answers)  # [seeds, distances]
-        (line,) = ax.plot(steps, shares.mean(0), "o-", ms=4, label=name)
+        look = {"lw": max(4.5 - number, 1.5), "ms": max(8 - 1.5 * number, 4)}
+        (line,) = ax.plot(steps, shares.mean(0), "o-", label=name, **look)
         low, high = shares.amin(0), shares.amax(0)
         ax.fill_between(steps, low, high, color=line.get_color(), alpha=0.25)
-    ax.axhline(0.25, color="0.6", ls=":", zorder=0)
-    ax.text(steps[-1], 0.265, "guessing", color="0.4", size=8, ha="right")
+    ax.axhline(guess, color="0.6", ls=":", zorder=0)
+    ax.text(steps[-1], guess + 0.015, "guessing", color="0.4", size=8, ha="right")
     ax.set(
         xlabel="cells to the twin (rows or columns, whichever is more)",
-        ylabel="share of right shapes",
-        ylim=(0.1, 1.05),
+        ylabel=f"share of right {answer}",
+        ylim=(0, 1.05),
     )
     ax.legend(loc="center right", bbox_to_anchor=(1, 0.7))
-    return figure
+    return ax
 
 
 def by_distance(boards: Boards, right: Tensor) -> Tensor:

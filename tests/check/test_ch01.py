@@ -73,6 +73,13 @@ def diamond(q, k, v, size, radius):
     return attend(q, k, v, moves <= radius)
 
 
+def cross(size, radius):
+    flat = torch.arange(size[0] * size[1])
+    rows, columns = flat // size[1], flat % size[1]
+    down, along = (rows[:, None] - rows).abs(), (columns[:, None] - columns).abs()
+    return ~((down > radius) & (along > radius))
+
+
 def test_near_right():
     assert ch01.attend_near(lambda q, k, v, s, r: attend(q, k, v, near(s, r)))
 
@@ -89,6 +96,8 @@ def test_near_right():
         (along_the_list, "row-by-row"),
         (lambda q, k, v, s, r: attend(q, k, v, near(s[::-1], r)), "swapped"),
         (diamond, "diagonal"),
+        (lambda q, k, v, s, r: attend(q, k, v, cross(s, r)), "`|` joins"),
+        (lambda q, k, v, s, r: attend(q, k, v, near(s, r - 1)), "not `>=`"),
         (lambda q, k, v, s, r: attend(q, k, v, near(s, r), scale=False), "√D"),
         (lambda q, k, v, s, r: attend(q, k, v, near(s, r), dim=-2), "queries"),
         (lambda q, k, v, s, r: attend(q, k, v, near(s, 1)), "radius 3"),
@@ -122,6 +131,27 @@ def blocks(padding, channels):
     return torch.cat((y[..., 0::2], y[..., 1::2], x[..., 0::2], x[..., 1::2]), -1)
 
 
+def from_zero(padding, channels):
+    halves = []
+    for axis in (1, 2):
+        count = ((~padding).float().cumsum(axis) - 1).clamp(min=0)
+        share = count / count.amax(axis, keepdim=True) * 2 * math.pi
+        halves.append(sine_features(share, channels // 2))
+    return torch.cat(halves, -1)
+
+
+def plain(padding, channels):
+    """As asked, without a guard against dividing by zero."""
+    counts = [(~padding).float().cumsum(axis) for axis in (1, 2)]
+    shares = [c / c.amax(a, True) * 2 * math.pi for a, c in zip((1, 2), counts)]
+    return torch.cat([sine_features(share, channels // 2) for share in shares], -1)
+
+
+def summed(padding, channels):
+    y, x = place(padding, 2 * channels).chunk(2, -1)
+    return y + x
+
+
 @pytest.mark.parametrize("answer", [sine_position, place])
 def test_positions_right(answer):
     assert ch01.positions(answer)
@@ -138,6 +168,10 @@ def test_positions_of_the_padding_do_not_matter():
         (lambda p, c: torch.cat(place(p, c).chunk(2, -1)[::-1], -1), "x comes first"),
         (lambda p, c: sine_position(torch.zeros_like(p), c), "only real cells"),
         (lambda p, c: place(p, c, first=0), "starts at 0"),
+        (from_zero, "1 / last"),
+        (plain, "0 / 0"),
+        (summed, "are added"),
+        (lambda p, c: summed(p, c // 2), "Do not add"),
         (cell_numbers, "cell numbers"),
         (lambda p, c: place(p, c, turn=1.0), "2π"),
         (blocks, "take turns"),

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from detr_steps.data.twins import TwinGame
-from detr_steps.viz.twins import board, by_distance, reach, weights_on_map
+from detr_steps.viz.twins import (
+    FRAME,
+    PAINTS,
+    board,
+    by_distance,
+    reach,
+    weights_on_map,
+)
 
 
 @pytest.fixture
@@ -37,8 +44,19 @@ def test_shares_by_distance(boards):
 
 def test_reach_draws_a_curve_for_each_player(boards):
     right = {"all": boards.twin[None] >= 0, "none": boards.twin[None] < -1}
-    curves = reach(boards, right).axes[0].lines
+    curves = reach(boards, right).lines
     assert [set(line.get_ydata()) for line in curves[:2]] == [{1.0}, {0.0}]
+
+
+def test_reach_of_another_answer_names_it_and_its_guess(boards):
+    ax = plt.subplots()[1]
+    reach(boards, {"all": boards.twin[None] >= 0}, ax, "columns", 0.125)
+    assert ax.get_ylabel() == "share of right columns"
+    assert set(ax.lines[-1].get_ydata()) == {0.125}
+
+
+def test_paints_are_told_apart():
+    assert len(set(PAINTS)) == 8 and FRAME not in PAINTS
 
 
 def test_weights_are_written_where_they_are():
