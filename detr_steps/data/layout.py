@@ -114,10 +114,11 @@ def _rasterise(
 
 def paint_order(patches: list[Patch], kept: Tensor, size: int) -> Tensor:
     """Item number + 1 of whatever is on top at each pixel: `[B, S, S]`, 0 for none."""
-    top = torch.zeros(len(kept) * size * size, dtype=torch.int64, device=kept.device)
+    # bytes: the item numbers are small, and memory is what this waits for
+    top = torch.zeros(len(kept) * size * size, dtype=torch.uint8, device=kept.device)
     for patch in patches:
         height = (patch.item + 1) * kept[patch.scene, patch.item]
-        value = height[:, None, None] * patch.filled
+        value = height.byte()[:, None, None] * patch.filled
         top.scatter_reduce_(0, patch.pixel.flatten(), value.flatten(), "amax")
     return top.view(len(kept), size, size)
 
@@ -125,7 +126,7 @@ def paint_order(patches: list[Patch], kept: Tensor, size: int) -> Tensor:
 def visible_pixels(patch: Patch, top: Tensor) -> Tensor:
     """Say which pixels of each window show its item: bool `[k, P, P]`."""
     owner = top.view(-1)[patch.pixel]
-    return patch.filled & (owner == (patch.item + 1)[:, None, None])
+    return patch.filled & (owner == (patch.item + 1).byte()[:, None, None])
 
 
 def take_out_hidden(

@@ -165,6 +165,7 @@ def _draw(scenes: Scenes, indices: Tensor) -> SceneBatch:
     kept = take_out_hidden(patches, items.exists, size, scenes.hidden)
     top = paint_order(patches, kept, size)
     boxes, areas = measure(patches, top, kept)
+    top = top.long()
     stuff = _stuff_map(keys, size)
     rgb = _colour(items, keys, top, stuff)
     kept[:, :DISTRACTORS] = False
@@ -223,14 +224,16 @@ def _colour(items: Items, keys: Tensor, top: Tensor, stuff: Tensor) -> Tensor:
     grain = drawing.noise(hashing.pick(words[:, :2], drawing.TILE), size)  # [B,4,S,S]
     fields = drawing.texture_fields(words[:, 2:6], grain[:, 3], grain[:, 0])
     base = drawing.muted_colours(words[:, 6:].view(len(keys), -1, 4))  # [B, kinds, 3]
-    rgb = _look_up(base, stuff) + 0.12 * fields.gather(1, stuff[:, None])
     paint = drawing.saturated_colours(items.words[..., 7:11])  # [B, I, 3]
-    shade = hashing.uniform(items.words[..., 11:12]) * 0.2  # strength of the texture
-    paint = torch.cat((paint, shade), -1)
-    paint = torch.cat((torch.zeros_like(paint[:, :1]), paint), dim=1)  # item 0: none
-    over = _look_up(paint, top)  # [B, 4, S, S]
-    thing = over[:, :3] - over[:, 3:] * fields[:, 1:2]  # things borrow the checks
-    rgb = torch.where((top > 0)[:, None], thing, rgb)
+    contrast = hashing.uniform(items.words[..., 11:12]) * -0.2  # of a thing's texture
+    # one table for all: rows of the stuff, then rows of the things
+    ground = torch.cat((base, torch.full_like(base[..., :1], 0.12)), dim=-1)
+    table = torch.cat((ground, torch.cat((paint, contrast), dim=-1)), dim=1)
+    row = torch.where(top > 0, top + (len(drawing.STUFF) - 1), stuff)
+    look = _look_up(table, row)  # [B, 4, S, S] colour and contrast
+    # things borrow the checks
+    field = fields.gather(1, torch.where(top > 0, 1, stuff)[:, None])  # [B, 1, S, S]
+    rgb = torch.addcmul(look[:, :3], look[:, 3:], field)
     return rgb.add_(grain[:, :3], alpha=0.06).clamp_(0, 1)
 
 
@@ -239,4 +242,4 @@ def _look_up(table: Tensor, index: Tensor) -> Tensor:
     b, rows, _ = table.shape
     first = torch.arange(b, device=table.device)[:, None, None] * rows
     rows = functional.embedding(index + first, table.flatten(0, 1))  # [B, S, S, C]
-    return rows.permute(0, 3, 1, 2).contiguous()
+    return rows.permute(0, 3, 1, 2)
