@@ -40,6 +40,12 @@ def test_every_checkpoint_loads_and_says_how_it_was_made(name):
     assert zoo.result(name)["images"] == 2000
 
 
+def test_the_zoo_explains_each_run():
+    text = (zoo.folder() / "README.md").read_text(encoding="utf-8")
+    for name in zoo.recipes():
+        assert f"`{name}`" in text or f"`{name.removeprefix('detr-tiny')}`" in text
+
+
 @pytest.mark.parametrize("name", zoo.recipes())
 def test_every_recipe_can_be_revived(name):
     recipe = zoo.recipe(name)
