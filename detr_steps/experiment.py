@@ -10,6 +10,7 @@ from . import interop, zoo
 from .evaluation import evaluate
 from .training import Recipe, train
 
+ADDED = ("recipe", "sha256")  # by the trainer and by publishing: not the run's own
 OFFICIAL_CLASSES = 91  # of the published COCO checkpoints: the highest id, plus one
 
 
@@ -42,7 +43,7 @@ def run(
         validate=validator(model, validation, recipe),
         device=device,
         resume=resume,
-        notes={key: value for key, value in description.items() if key != "recipe"},
+        notes={key: description[key] for key in description if key not in ADDED},
     )
 
 
