@@ -83,6 +83,10 @@ def _loss_mistakes(
             "you divide by the number of queries; divide by the sum of the weights",
         ),
         ((fair * surprise).sum(), "this is the sum; divide by the sum of the weights"),
+        (
+            surprise[empty].mean() + surprise[~empty].mean(),
+            "right up to a factor of 2: divide by the sum of the weights",
+        ),
         (surprise[~empty].mean(), "the empty slots are missing: nobody learns ∅"),
         (
             (surprise[front].mean() + surprise[~front].mean()) / 2,

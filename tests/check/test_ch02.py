@@ -50,6 +50,7 @@ MISTAKES = {
     "together: not 3": lambda *a: mean_of(*weigh(*a, lambda e: 1 / e.sum())),
     "number of queries": lambda *a: torch.stack(weigh(*a, balance)).prod(0).mean(),
     "this is the sum": lambda *a: torch.stack(weigh(*a, balance)).prod(0).sum(),
+    "factor of 2": lambda *a: 2 * mean_of(*weigh(*a, balance)),
     "nobody learns": lambda *a: mean_of(*weigh(*a, lambda e: 0.0)),
     "probabilities where": lambda *a: mean_of(*weigh(*a, balance, "probability")),
     "has shape": lambda *a: weigh(*a, balance)[1],
