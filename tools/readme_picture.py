@@ -12,7 +12,7 @@ from detr_steps import viz, zoo
 from detr_steps.boxes import cxcywh_to_xyxy
 from detr_steps.data.scenes import Scenes
 
-SCENES = (45, 52, 7, 21)
+SCENES = (277, 52, 7, 21)
 OUT = Path(__file__).parent.parent / "data" / "readme.png"
 
 
@@ -32,7 +32,8 @@ def main() -> None:
         viz.picture(rgb, ax)
         viz.boxes_on(ax, each.boxes[sure], names, "white")
     scores = output.logits[-1, 0].softmax(-1)[:, :-1].amax(-1)  # [Q]
-    query = int(scores.argmax())
+    moved = (output.boxes[-1, 0] - output.boxes[0, 0]).abs().sum(-1)  # [Q]
+    query = int((moved * (scores > 0.9)).argmax())  # sure, and moved most
     maps = output.trace.decoder_cross[:, 0, :, query].mean(1)  # [Y, S]
     maps = maps.unflatten(-1, output.trace.size)
     for layer, ax in enumerate(bottom.subplots(1, len(maps))):
