@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from . import interop, zoo
 from .evaluation import evaluate
+from .interop.files import read
 from .training import Recipe, train
 
 ADDED = ("recipe", "sha256")  # by the trainer and by publishing: not the run's own
@@ -67,16 +68,25 @@ def build(description: dict) -> nn.Module:
 
 def _start_backbone(model: nn.Module, source: str) -> None:
     if str(source).endswith((".pth", ".pt")):
-        state = torch.load(source, map_location="cpu", weights_only=True)
-        state = {k: v for k, v in state.items() if not k.startswith("fc.")}
-        model.backbone.load_state_dict(state)
+        state = read(Path(source)).items()
+        taken = {key: value for key, value in state if not key.startswith("fc.")}
+        _load_backbone(model, taken, source)
         return
     taken = {
         key.removeprefix("backbone."): value
         for key, value in zoo.weights(source).items()
         if key.startswith("backbone.")
     }
-    model.backbone.load_state_dict(taken)
+    _load_backbone(model, taken, source)
+
+
+def _load_backbone(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    try:
+        model.backbone.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{source} does not fit the backbone {model.config.backbone}: {error}"
+        ) from error
 
 
 def for_classes(description: dict, data: object, size: int | None) -> dict:

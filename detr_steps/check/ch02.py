@@ -3,10 +3,8 @@
 from collections.abc import Callable
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ..systems.detr import Detections, detections
 from . import Verdict, right, wrong
 
 COST = [[0.7, 0.8], [0.2, 0.1], [0.9, 0.3]]  # of exercise 1: queries, objects
@@ -198,15 +196,3 @@ def _compare(value: Tensor, truth: Tensor, mistakes: tuple) -> Verdict:
         if torch.allclose(value, number.to(value.dtype), atol=1e-4):
             return wrong(diagnosis)
     return wrong("the numbers differ, and not by a mistake I know: try it on one query")
-
-
-def truth_of_exercise_one() -> list[tuple[int, int]]:
-    """The solution of exercise 1 as scipy finds it: (query, object) pairs."""
-    return [(int(q), int(o)) for q, o in zip(*linear_sum_assignment(COST))]
-
-
-def library_postprocess(
-    logits: Tensor, boxes: Tensor, size: tuple[int, int]
-) -> Detections:
-    """What the library does for one image, for comparison."""
-    return detections(logits[None], boxes[None], [size])[0]

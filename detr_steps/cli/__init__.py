@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from ..training.trainer import Diverged
 from . import data, doctor, predict, train
 
 
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return options.run(options) or 0
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, Diverged) as error:
         reason = error.args[0] if isinstance(error, KeyError) else error
         print(f"detr-steps: {reason}", file=sys.stderr)
         return 2

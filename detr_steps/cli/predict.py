@@ -5,13 +5,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from .. import experiment, interop, zoo
 from ..data.coco_names import COCO_NAMES
-from ..data.pictures import BadPicture, picture_size, read_picture
+from ..data.pictures import BadPicture, picture_size, picture_tensor, read_picture
 from ..data.transforms import Augment, Sample
 from ..files import write_json, write_whole
 from ..images import ImageBatch, normalise
@@ -45,15 +44,16 @@ def run(options: argparse.Namespace) -> int:
     failed = 0
     for path in options.images:
         try:
-            found = predict(model, path, rule, options.threshold)
+            picture = open_picture(path)
+            found = predict(model, picture, rule, options.threshold)
         except (BadPicture, ValueError) as error:
             print(f"left out {error}")
             failed += 1
             continue
         target = options.out / path.stem
         write_json(target.with_suffix(".json"), as_json(path, found, names))
-        picture = draw(read_picture(path), found, names)
-        write_whole(target.with_suffix(".png"), partial(picture.save, format="PNG"))
+        drawn = draw(picture, found, names)
+        write_whole(target.with_suffix(".png"), partial(drawn.save, format="PNG"))
         print(f"{path}: {len(found.scores)} objects -> {target}.png, .json")
     return 1 if failed else 0
 
@@ -79,34 +79,37 @@ def _model(
     )
 
 
-def predict(
-    model: nn.Module, path: Path, rule: tuple[int, int], threshold: float = 0.5
-) -> Detections:
-    """Detect objects of at least a score in one image file, boxes in its own pixels.
+def open_picture(path: Path) -> Image.Image:
+    """Open an image file as upright RGB.
 
-    `rule`: short side the image is scaled to and longest side allowed, in pixels.
     Raises: BadPicture for a file that is no image; ValueError for a gigantic one.
     """
-    size = height, width = picture_size(path)  # from the header, before any memory
+    height, width = picture_size(path)  # from the header, before any memory
     if height * width > MOST_PIXELS:
         raise ValueError(
             f"{path}: {width} x {height} pixels, more than {MOST_PIXELS:,}: scale it"
         )
-    picture = read_picture(path)
-    sample = Augment.none(*rule)(_sample(picture), np.random.default_rng(0))
+    return read_picture(path)
+
+
+def predict(
+    model: nn.Module,
+    picture: Image.Image,
+    rule: tuple[int, int],
+    threshold: float = 0.5,
+) -> Detections:
+    """Detect objects of at least a score in one image, boxes in its own pixels.
+
+    `rule`: short side the image is scaled to and longest side allowed, in pixels.
+    """
+    sample = Sample.start(picture, np.zeros((0, 4)))
+    sample = Augment.none(*rule)(sample, np.random.default_rng(0))
     device = next(model.parameters()).device
-    batch = ImageBatch.from_list([normalise(_tensor(sample.picture))]).to(device)
-    found = model.detect(batch, [size])[0]
+    pixels = normalise(picture_tensor(sample.picture))
+    batch = ImageBatch.from_list([pixels]).to(device)
+    found = model.detect(batch, [(picture.height, picture.width)])[0]
     keep = found.scores >= threshold
     return Detections(*(part[keep].cpu() for part in found))
-
-
-def _sample(picture: Image.Image) -> Sample:
-    return Sample.start(picture, np.zeros((0, 4)))
-
-
-def _tensor(picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
 
 
 def as_json(path: Path, found: Detections, names: list[str]) -> dict:

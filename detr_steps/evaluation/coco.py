@@ -12,6 +12,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor, distributed, nn
 
 from ..boxes import cxcywh_to_xyxy
+from ..distributed import world
 
 ALL, SMALL, MEDIUM, LARGE = range(4)  # area ranges, in COCOeval's order
 MOST = 100  # detections of an image that count, the best ones
@@ -191,7 +192,7 @@ def evaluate(
 
     Raises: ValueError as `coco_ap`.
     """
-    rank, world = _place()
+    rank, processes = world()
     model = getattr(model, "module", model)  # what DistributedDataParallel wraps
     device = device or next(model.parameters()).device
     was_training = model.training
@@ -200,20 +201,14 @@ def evaluate(
         pairs = _detect_all(
             model,
             data.evaluation_batches(
-                batch, limit, device=device, rank=rank, world=world
+                batch, limit, device=device, rank=rank, world=processes
             ),
         )
     finally:
         model.train(was_training)
-    if world > 1:
-        return _score_together(pairs, data, world)
+    if processes > 1:
+        return _score_together(pairs, data, processes)
     return _score_pairs(pairs, data)
-
-
-def _place() -> tuple[int, int]:
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
 
 
 @torch.no_grad()
@@ -240,8 +235,8 @@ def _score_pairs(pairs: list[tuple[Any, dict]], data: Any) -> dict[str, Any]:
     return coco_ap(detections, targets, data.class_names, area_limits=limits)
 
 
-def _score_together(pairs: list, data: Any, world: int) -> dict[str, Any]:
-    shares: list[Any] = [None] * world
+def _score_together(pairs: list, data: Any, processes: int) -> dict[str, Any]:
+    shares: list[Any] = [None] * processes
     distributed.all_gather_object(shares, pairs)
     answer: list[Any] = [None]
     if distributed.get_rank() == 0:

@@ -116,7 +116,7 @@ class CostWeights:
 def softmax_class_cost(logits: Tensor, labels: Tensor) -> Tensor:
     """Minus the probability of each object's class: `[Y,B,Q,C+1], [B,N] -> [Y,B,Q,N]`.
 
-    The probability itself, not its logarithm: so it weighs about as much as the boxes.
+    The probability itself, not its logarithm: no single mistake can cost more than 1.
     Source: Carion et al. 2020, equation 1. Built in chapters/02_detr.ipynb.
     """
     probability = logits.softmax(-1)

@@ -83,13 +83,9 @@ class RunFolder:
         with open(self.record_file, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def read_record(self) -> list[dict]:
-        """Read the record; a last line cut short by a crash is left out."""
-        return read_record(self.record_file)
-
     def cut_record(self, step: int) -> None:
         """Forget what was recorded after a step: it will be done again."""
-        kept = [line for line in self.read_record() if line["step"] <= step]
+        kept = [line for line in read_record(self.record_file) if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_whole(self.record_file, lambda p: p.write_text(text, encoding="utf-8"))
 

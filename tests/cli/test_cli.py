@@ -186,3 +186,11 @@ def test_fine_tuning_takes_all_but_the_class_head(tmp_path):
     assert (model.decoder[0].cross_attention.value.weight == 0.25).all()
     assert model.class_head.out_features == 7
     assert not (model.class_head.weight == 0.25).any()
+
+
+def test_a_backbone_file_that_does_not_fit_ends_in_words(tmp_path, capsys):
+    torch.save({"conv1.weight": torch.zeros(2)}, tmp_path / "other.pth")
+    recipe = small_recipe(tmp_path)
+    command = ["train", recipe, "--backbone", str(tmp_path / "other.pth")]
+    assert main([*command, "--out", str(tmp_path / "run")]) == 2
+    assert "does not fit the backbone" in capsys.readouterr().err
