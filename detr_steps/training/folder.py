@@ -15,7 +15,7 @@ from .recipe import Recipe
 
 class RunFolder:
     """One run's files: `recipe.json`, `record.jsonl`, `checkpoint.safetensors`,
-    `model.safetensors`.
+    `model.safetensors`, and `kept/<step>.safetensors` for the steps a recipe keeps.
 
     Raises: FileExistsError when another run is at work in the folder, or when it holds
     a run and `resume` is False; ValueError when the recipe is not the one begun with.
@@ -106,6 +106,11 @@ class RunFolder:
                 tensors[f"optimiser.{key}.{names[id(parameter)]}"] = value
         write_tensors(self.checkpoint_file, tensors, {"step": step, "seconds": seconds})
 
+    def keep(self, step: int, weights: dict[str, Tensor]) -> None:
+        """Put a step's weights aside in half precision, for looking back later."""
+        half = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+        write_tensors(kept_file(self.path, step), half, {"step": step})
+
     def restore(
         self,
         model: nn.Module,
@@ -130,6 +135,11 @@ class RunFolder:
             value = value if key == "step" else value.to(home.device)
             optimiser.state[home][key] = value
         return notes["step"], notes["seconds"]
+
+
+def kept_file(run: Path, step: int) -> Path:
+    """Where a run keeps the weights of a step."""
+    return Path(run) / "kept" / f"{step:06d}.safetensors"
 
 
 def read_record(path: Path) -> list[dict]:

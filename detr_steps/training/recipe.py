@@ -28,9 +28,11 @@ class Recipe:
     evaluate_images: int = 500
     save_every: int = 500
     log_every: int = 50
+    keep: tuple[int, ...] = ()  # steps whose weights are kept, 0 the untrained ones
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "drops", tuple(self.drops))
+        object.__setattr__(self, "keep", tuple(self.keep))
         if self.steps < 1 or self.batch < 1:
             raise ValueError(f"steps {self.steps}, batch {self.batch}: both at least 1")
         if self.precision not in ("auto", "float32", "bfloat16"):

@@ -97,6 +97,8 @@ class _Run:
             self.folder.cut_record(self.step)
         self._share()
         self.parallel = _parallel(self.model, self.device)
+        if self.step == 0:
+            self._keep()
 
     def _share(self) -> None:
         if world()[1] == 1:
@@ -179,8 +181,13 @@ class _Run:
                     if line.get(k) is not None
                 }
             )
+        self._keep()
         if step % recipe.save_every == 0 or last:
             self._save()
+
+    def _keep(self) -> None:
+        if self.folder and self.step in self.recipe.keep:
+            self.folder.keep(self.step, self.average or self.model.state_dict())
 
     def _mean_losses(self) -> dict[str, float]:
         names = list(self.sums)
