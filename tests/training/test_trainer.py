@@ -17,7 +17,7 @@ from detr_steps.data.scenes import Scenes
 from detr_steps.files import read_tensors
 from detr_steps.nn.backbone import SmallConfig
 from detr_steps.training import Recipe, train
-from detr_steps.training.folder import read_record
+from detr_steps.training.folder import kept_file, read_record
 from detr_steps.training.trainer import Diverged
 
 HERE = Path(__file__).parent
@@ -94,6 +94,17 @@ def test_another_seed_gives_other_weights(tmp_path):
     fit(tmp_path / "b", seed=1)
     a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
     assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_weights_of_chosen_steps_are_kept(tmp_path):
+    model, _ = fit(tmp_path, keep=(0, 3, 6))
+    fresh = small_model().state_dict()
+    kept = {s: read_tensors(kept_file(tmp_path, s))[0] for s in (0, 3, 6)}
+    assert len(list((tmp_path / "kept").iterdir())) == 3
+    for name, last in model.state_dict().items():
+        assert kept[0][name].equal(fresh[name].half())  # the untrained ones
+        assert kept[6][name].equal(last.half())
+    assert not kept[3]["queries.weight"].equal(kept[6]["queries.weight"])
 
 
 def test_ema_differs_from_the_last_weights(tmp_path):
