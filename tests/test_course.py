@@ -73,7 +73,7 @@ def test_not_ready_without_stamp_when_interrupted_or_when_emptied(folder):
     environment.stamp_path().write_text(environment.wanted())
     assert not environment.is_ready()  # stamped, but torch is gone
     packages = next(environment.VENV.glob("[Ll]ib/**/site-packages"))
-    for name in "torch jupyterlab nbval pytest transformers detr_steps".split():
+    for name in environment.PROOF:
         (packages / f"{name}.py").touch()
     assert environment.is_ready()
     environment.unfinished_path().touch()

@@ -1,11 +1,10 @@
-"""Makes and mends the environment in .venv: which Python, pip, and plain errors.
+"""Makes and mends the environment in .venv: which Python, and what is in it.
 
 Standard library only, and parses in Python 3.8: see course.py, which calls it.
 """
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import json
 import os
@@ -15,20 +14,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tools.installing import Trouble, diagnose, pip_environment, pip_install, say
+
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 OLDEST, NEWEST = (3, 11), (3, 13)
+# Where these are found, all are: one of each part of pins.txt.
+PROOF = "torch jupyterlab nbval pytest transformers myst_nb detr_steps".split()
 FRESH_GB = 3  # a fresh .venv, and room for pip to unpack in
 CUDA_GB = 9  # the same where PyTorch comes with its CUDA libraries
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
-
-
-class Trouble(Exception):
-    """What went wrong, and what to do about it, in words for the person."""
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
 
 
 # --- which Python ---------------------------------------------------------------
@@ -105,10 +100,7 @@ def is_ready() -> bool:
             return False
     except OSError:
         return False
-    names = "torch", "jupyterlab", "nbval", "pytest", "transformers", "detr_steps"
-    code = "from importlib.util import find_spec as f; assert all(map(f, %r))" % (
-        names,
-    )
+    code = "from importlib.util import find_spec as f; assert all(map(f, %r))" % PROOF
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     try:
         # From .venv, so that the package is found as installed, not as a folder here.
@@ -189,6 +181,11 @@ def install() -> None:
     # Without isolation the build needs no second download: hatchling is pinned.
     pip("--no-deps", "--no-build-isolation", "-e", str(ROOT))
     compile_ahead()
+
+
+def pip(*arguments: str, title: str = "") -> None:
+    """One `pip install` into .venv."""
+    pip_install(python(), *arguments, title=title)
 
 
 def pinned(name: str) -> str:
@@ -282,100 +279,3 @@ def keep_lab_quiet() -> None:
     quiet = {"fetchNews": "false", "checkForUpdates": False}
     settings = {"@jupyterlab/apputils-extension:notification": quiet}
     (folder / "overrides.json").write_text(json.dumps(settings, indent=1))
-
-
-# --- pip, and what its failures mean --------------------------------------------
-
-TROUBLES = (
-    (
-        r"ensurepip is not|No module named '?(venv|ensurepip)",
-        "This Python comes without venv. On Debian and Ubuntu: "
-        "sudo apt install python3-venv\nThen run the same command again.",
-    ),
-    (
-        r"No space left|Errno 28|not enough space|WinError 112",
-        "The disk (or the folder for temporary files) is full. "
-        "Make room and run the same command again: it goes on where it stopped.",
-    ),
-    (
-        r"CERTIFICATE_VERIFY_FAILED|SSLCertVerificationError",
-        "The package index shows a certificate that this Python does not know.\n"
-        "Behind a company proxy, set PIP_CERT to the company's certificate file.",
-    ),
-    (
-        r"NewConnectionError|Failed to establish|NameResolutionError|getaddrinfo"
-        r"|Temporary failure|Network is unreachable|Connection (refused|reset|aborted)"
-        r"|[Tt]imed out|ProxyError|Max retries|IncompleteRead|RemoteDisconnected",
-        "The Python package index cannot be reached. Check the network; behind a "
-        "proxy set HTTPS_PROXY.\nThen run the same command again: what was "
-        "downloaded is kept.",
-    ),
-    (
-        r"No matching distribution|not a supported wheel",
-        "A package has no build for this computer. The course needs a 64-bit "
-        "Python on Linux, macOS (Apple silicon) or Windows.",
-    ),
-    (
-        r"Permission denied|Errno 13|WinError (5|32)\b|Access is denied",
-        "A file in .venv is in use or may not be written. Close JupyterLab and "
-        "running notebooks, then run the same command again.",
-    ),
-)
-
-
-def diagnose(output: str) -> str:
-    """pip's or venv's output -> what happened, what to do, and the last lines."""
-    lines = [line for line in output.splitlines() if line.strip()]
-    telling = [line for line in lines if re.match(r"\s*(ERROR|WARNING|\w+Error)", line)]
-    tail = "\n".join("  | " + line[:160] for line in (telling or lines)[-6:])
-    for pattern, advice in TROUBLES:
-        if re.search(pattern, output):
-            return advice + "\n" + tail
-    return (
-        "The installation failed. Its last lines are below; if they do not help, "
-        "delete %s and try again.\n%s" % (VENV, tail)
-    )
-
-
-def pip_environment() -> dict:
-    """The caller's environment, less what leads pip out of .venv."""
-    outside = ("PYTHONHOME", "PYTHONPATH", "PIP_USER", "PIP_TARGET", "PIP_PREFIX")
-    kept = {name: value for name, value in os.environ.items() if name not in outside}
-    kept.update(PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_INPUT="1")
-    return kept
-
-
-def pip(*arguments: str, title: str = "") -> None:
-    """One `pip install` into .venv, with a line of progress; raises Trouble."""
-    if title:
-        say(title)
-    log = collections.deque(maxlen=400)
-    command = [str(python()), "-m", "pip", "install", "--progress-bar", "off"]
-    process = subprocess.Popen(
-        [*command, "--no-compile", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=pip_environment(),
-        encoding="utf-8", errors="replace",
-    )  # fmt: skip
-    try:
-        for line in process.stdout:
-            log.append(line)
-            show_progress(line)
-    except KeyboardInterrupt:
-        process.wait()
-        raise
-    finally:
-        show_progress("")
-    if process.wait():
-        raise Trouble(diagnose("".join(log)))
-
-
-def show_progress(line: str) -> None:
-    """pip's line, shortened, over the last one; nothing where no one watches."""
-    if not sys.stdout.isatty():
-        if line.startswith("Installing collected packages"):
-            say("  unpacking")
-    elif not line:
-        print("\r\033[K", end="", flush=True)
-    elif re.match(r"(Collecting|\s*Downloading|Installing|Building)", line):
-        width = shutil.get_terminal_size().columns - 4
-        print("\r\033[K  " + line.strip()[:width], end="", flush=True)
