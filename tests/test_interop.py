@@ -6,33 +6,24 @@ import json
 import os
 import pickle
 import re
-from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from small import RESNET, small_detr
 
-from detr_steps import DETR, DETRConfig, interop
+from detr_steps import DETR, interop
 from detr_steps.interop import CheckpointError
 from detr_steps.nn.resnet import ResNetConfig
 
-SMALL = DETRConfig(
-    classes=5,
-    backbone=ResNetConfig(depths=(1, 1, 1, 1)),
-    channels=16,
-    heads=4,
-    hidden=24,
-    encoder_layers=2,
-    decoder_layers=1,
-    queries=6,
-)
-
-
-FRESH = DETR(SMALL)  # copying is faster than drawing eight million weights again
+# copying it is faster than drawing eight million weights again
+FRESH = small_detr(backbone=RESNET)
 
 
 def build(**changes) -> DETR:
-    return DETR(replace(SMALL, **changes)) if changes else copy.deepcopy(FRESH)
+    if not changes:
+        return copy.deepcopy(FRESH)
+    return small_detr(**({"backbone": RESNET} | changes))
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +107,9 @@ def test_official_keys_are_the_documented_ones(official):
     }
     layer += [f"multihead_attn.{a}" for a in attention]
     layer += [f"norm3.{w}" for w in norm]
-    expected |= {f"transformer.decoder.layers.0.{name}" for name in layer}
+    expected |= {
+        f"transformer.decoder.layers.{i}.{name}" for i in (0, 1, 2) for name in layer
+    }
     expected |= {f"transformer.decoder.norm.{w}" for w in norm}
     expected |= {f"{m}.{w}" for m in ("input_proj", "class_embed") for w in norm}
     expected |= {f"bbox_embed.layers.{i}.{w}" for i in range(3) for w in norm}
@@ -125,17 +118,15 @@ def test_official_keys_are_the_documented_ones(official):
     assert set(official) - body == expected
     stems = {name.split(".")[3] for name in body}
     assert stems == {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4"}
-    assert official["transformer.encoder.layers.0.self_attn.in_proj_weight"].shape == (
-        48,
-        16,
-    )
+    fused = official["transformer.encoder.layers.0.self_attn.in_proj_weight"]
+    assert fused.shape == (3 * 32, 32)
 
 
 def test_fused_rows_are_query_key_value(source, official):
     fused = official["transformer.decoder.layers.0.multihead_attn.in_proj_weight"]
     attention = source.decoder[0].cross_attention
     for rows, part in zip(
-        fused.split(16), (attention.query, attention.key, attention.value)
+        fused.split(32), (attention.query, attention.key, attention.value)
     ):
         assert torch.equal(rows, part.weight)
 
@@ -197,8 +188,8 @@ def test_other_classes_name_both_ways_out(official, tmp_path):
     with pytest.raises(CheckpointError) as error:
         interop.load_official(build(classes=2), tmp_path / "detr.pth")
     text = str(error.value)
-    assert "knows 5 classes, the model 2" in text
-    assert "classes=5" in text and 'class_head="keep"' in text
+    assert "knows 4 classes, the model 2" in text
+    assert "classes=4" in text and 'class_head="keep"' in text
 
 
 def test_keeping_the_class_head(source, official, tmp_path):
@@ -244,8 +235,8 @@ def test_partial_checkpoint(source):
     [
         ({"encoder_layers": 3}, "fewer layers"),
         ({"encoder_layers": 1}, "another size.*\n.*\n.*16 unexpected: encoder.1."),
-        ({"channels": 32}, r"another size(.*\n)*.*project.weight \(16, .*for \(32, "),
-        ({"queries": 9}, "6 queries, the model 9: build the model with queries=6"),
+        ({"channels": 16}, r"another size(.*\n)*.*project.weight \(32, .*for \(16, "),
+        ({"queries": 9}, "5 queries, the model 9: build the model with queries=5"),
         ({"backbone": ResNetConfig(depths=(1, 2, 1, 1))}, "fewer layers"),
     ],
 )

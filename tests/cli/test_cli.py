@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small import RESNET, small_config
 
 from detr_steps import zoo
 from detr_steps.cli import main
@@ -14,13 +15,7 @@ from detr_steps.data.scenes import Scenes
 
 def small_recipe(folder, **changes):
     recipe = zoo.recipe("detr-tiny")
-    recipe["model"] |= {
-        "channels": 16,
-        "heads": 2,
-        "hidden": 16,
-        "encoder_layers": 1,
-        "decoder_layers": 2,
-    }
+    recipe["model"] = zoo.describe(small_config(classes=6))
     recipe["start"] = {}
     recipe["data"]["size"] = recipe["validation"]["size"] = 32
     recipe["recipe"] |= {"steps": 2, "batch": 2, "evaluate_images": 4, **changes}
@@ -54,7 +49,10 @@ def test_train_resume_evaluate_predict(tmp_path, photo, capsys):
     )
     assert done == 0
     found = json.loads((out / "photo.json").read_text())["detections"]
-    assert len(found) == 25 and found[0]["name"] in Scenes().class_names
+    assert (
+        len(found) == small_config().queries
+        and found[0]["name"] in Scenes().class_names
+    )
     assert Image.open(out / "photo.png").size == (200, 150)
 
 
@@ -138,16 +136,14 @@ def test_a_recipe_that_needs_pictures_says_so(tmp_path, capsys):
 def test_start_from_imagenet_weights(tmp_path):
     """A file with torchvision's names starts the backbone, without its classifier."""
     from detr_steps import experiment
-    from detr_steps.nn.resnet import ResNetConfig
 
-    config = ResNetConfig(depths=(1, 1, 1, 1))
-    state = config.build().state_dict()
+    state = RESNET.build().state_dict()
     state = {key: torch.full_like(value, 0.5) for key, value in state.items()}
     state["bn1.num_batches_tracked"] = torch.tensor(3)
     state |= {"fc.weight": torch.zeros(10, 2048), "fc.bias": torch.zeros(10)}
     torch.save(state, tmp_path / "resnet.pth")
     recipe = zoo.recipe("detr-tiny")
-    recipe["model"]["backbone"] = zoo.describe(config)
+    recipe["model"]["backbone"] = zoo.describe(RESNET)
     recipe["start"] = {"backbone": str(tmp_path / "resnet.pth")}
     model = experiment.build(recipe)
     assert (model.backbone.layer4[0].conv1.weight == 0.5).all()
@@ -168,10 +164,9 @@ def test_unknown_names_end_in_one_line(capsys):
 def test_fine_tuning_takes_all_but_the_class_head(tmp_path):
     """Official weights for 91 classes start a model for somebody's own six."""
     from detr_steps import experiment, interop
-    from detr_steps.nn.resnet import ResNetConfig
 
     recipe = zoo.recipe("detr-tiny")
-    recipe["model"]["backbone"] = zoo.describe(ResNetConfig(depths=(1, 1, 1, 1)))
+    recipe["model"]["backbone"] = zoo.describe(RESNET)
     recipe["start"] = {}
     official = {**recipe, "model": recipe["model"] | {"classes": 91}}
     taught = experiment.build(official)

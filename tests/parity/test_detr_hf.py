@@ -17,29 +17,31 @@ import copy
 import pytest
 import torch
 import transformers
+from small import RESNET, small_config
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 import detr_steps
 from detr_steps import DETR, ImageBatch, interop
-from detr_steps.nn import resnet
 
 WRITTEN_FOR = "5.23.0"
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}  # of the largest value
-CLASSES = 7
+SMALL = small_config(classes=7, backbone=RESNET)
 
 
 def theirs_small() -> DetrForObjectDetection:
-    """Two encoder and three decoder layers on a ResNet with one block per stage."""
-    backbone = ResNetConfig(out_features=["stage4"], depths=[1, 1, 1, 1])
+    """The same sizes as SMALL, in their words."""
+    backbone = ResNetConfig(out_features=["stage4"], depths=list(RESNET.depths))
     return build_theirs(
         backbone,
-        num_labels=CLASSES,
-        d_model=64,
-        encoder_layers=2,
-        decoder_layers=3,
-        encoder_ffn_dim=96,
-        decoder_ffn_dim=96,
-        num_queries=12,
+        num_labels=SMALL.classes,
+        d_model=SMALL.channels,
+        encoder_layers=SMALL.encoder_layers,
+        decoder_layers=SMALL.decoder_layers,
+        encoder_attention_heads=SMALL.heads,
+        decoder_attention_heads=SMALL.heads,
+        encoder_ffn_dim=SMALL.hidden,
+        decoder_ffn_dim=SMALL.hidden,
+        num_queries=SMALL.queries,
     )
 
 
@@ -79,17 +81,7 @@ def stir(model: torch.nn.Module) -> None:
 
 
 def ours_small() -> DETR:
-    return DETR(
-        detr_steps.DETRConfig(
-            classes=CLASSES,
-            backbone=resnet.ResNetConfig(depths=(1, 1, 1, 1)),
-            channels=64,
-            hidden=96,
-            encoder_layers=2,
-            decoder_layers=3,
-            queries=12,
-        )
-    )
+    return DETR(SMALL)
 
 
 def images(dtype: torch.dtype, *sizes: tuple[int, int]) -> ImageBatch:

@@ -5,24 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small import small_detr
 
 from detr_steps import DETR, DETRConfig, ImageBatch
 from detr_steps.nn.attention import Attention
-from detr_steps.nn.backbone import SmallConfig
 from detr_steps.nn.patches import PatchConfig
 from detr_steps.objective.matching import NonFiniteCost
 from detr_steps.systems import detr
 
-SMALL = DETRConfig.tiny(
-    classes=4,
-    backbone=SmallConfig(channels=(16, 16), blocks=1),
-    channels=32,
-    heads=4,
-    hidden=48,
-    encoder_layers=2,
-    decoder_layers=3,
-    queries=5,
-)
 TARGETS = [
     {
         "boxes": torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.3, 0.6, 0.4, 0.2]]),
@@ -41,8 +31,7 @@ def images(*sizes: tuple[int, int]) -> ImageBatch:
 
 @pytest.fixture
 def model() -> DETR:
-    torch.manual_seed(0)
-    return DETR(SMALL).eval()
+    return small_detr().eval()
 
 
 @pytest.fixture
@@ -79,7 +68,7 @@ def test_presets_differ_where_they_say():
 
 
 def test_transformer_starts_with_xavier_bounds():
-    model = DETR(replace(SMALL, channels=64, hidden=512))
+    model = small_detr(channels=64, hidden=512)
     fused, square = math.sqrt(6 / (4 * 64)), math.sqrt(6 / (2 * 64))
     wide = math.sqrt(6 / (64 + 512))
     for layer in (*model.encoder, *model.decoder):
@@ -95,8 +84,7 @@ def test_transformer_starts_with_xavier_bounds():
 
 
 def test_queries_start_normal_and_heads_as_torch_does():
-    torch.manual_seed(0)
-    model = DETR(replace(SMALL, channels=64, queries=200))
+    model = small_detr(channels=64, queries=200)
     assert abs(model.queries.weight.std() - 1) < 0.03
     bound = 1 / math.sqrt(64)  # nn.Linear's own
     for layer in (model.class_head, *model.box_head.layers):
@@ -202,8 +190,7 @@ def test_first_self_attention_is_constant(model, batch):
 
 def test_an_image_is_seen_alike_alone_and_padded():
     """Masks and positions together hide the rest of the batch completely."""
-    torch.manual_seed(0)
-    model = DETR(replace(SMALL, backbone=PatchConfig(8, 16))).eval()
+    model = small_detr(backbone=PatchConfig(8, 16)).eval()
     small, large = torch.randn(3, 24, 32), torch.randn(3, 48, 56)
     alone = model(ImageBatch.from_list([small]))
     beside = model(ImageBatch.from_list([small, large]))
@@ -225,7 +212,7 @@ def test_positions_depend_on_the_mask(model, batch):
 
 
 def test_without_an_encoder(batch):
-    model = DETR(replace(SMALL, encoder_layers=0)).eval()
+    model = small_detr(encoder_layers=0).eval()
     output = model(batch, trace=True)
     assert output.logits.isfinite().all() and output.trace.encoder_self.numel() == 0
 
@@ -286,8 +273,7 @@ def test_half_precision_predictions_give_a_loss_in_single(model, batch):
 
 
 def test_loss_falls_on_a_batch_seen_again():
-    torch.manual_seed(0)
-    model, batch = DETR(SMALL), images((32, 48), (40, 24))
+    model, batch = small_detr(), images((32, 48), (40, 24))
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
     record = []
     for _ in range(20):
@@ -390,7 +376,7 @@ def test_one_size_per_image(model, batch):
 
 
 def test_detect_never_drops_out_and_puts_the_mode_back():
-    model = DETR(replace(SMALL, dropout=0.5))
+    model = small_detr(dropout=0.5)
     batch = ImageBatch.from_list([torch.randn(3, 40, 40)])
     model.train()
     first, second = (model.detect(batch, [(40, 40)])[0] for _ in range(2))

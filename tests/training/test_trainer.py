@@ -11,33 +11,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import small_detr
 
-from detr_steps import DETR, DETRConfig
+from detr_steps import DETR
 from detr_steps.data.scenes import Scenes
 from detr_steps.files import read_tensors
-from detr_steps.nn.backbone import SmallConfig
 from detr_steps.training import Recipe, train
 from detr_steps.training.folder import kept_file, read_record
 from detr_steps.training.trainer import Diverged
 
-HERE = Path(__file__).parent
+# for other processes, which import this module: what pytest's pythonpath gives here
+PATHS = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+IMPORTS = f"import sys; sys.path[:0] = {PATHS}\nfrom test_trainer import *\n"
 
 
 def small_model(dropout: float = 0.1) -> DETR:
-    torch.manual_seed(1)
-    backbone = SmallConfig(channels=(8, 16), blocks=1)
-    return DETR(
-        DETRConfig.tiny(
-            backbone=backbone,
-            channels=16,
-            heads=2,
-            hidden=32,
-            encoder_layers=1,
-            decoder_layers=2,
-            queries=9,
-            dropout=dropout,
-        )
-    )
+    return small_detr(seed=1, classes=6, dropout=dropout)
 
 
 def recipe(**changes: object) -> Recipe:
@@ -116,14 +105,13 @@ def test_ema_differs_from_the_last_weights(tmp_path):
 
 def test_ctrl_c_saves_and_the_run_goes_on(tmp_path):
     code = f"""
-import sys; sys.path.insert(0, {str(HERE)!r})
-from test_trainer import *
+{IMPORTS}
 fit(Path({str(tmp_path / "run")!r}), steps=2000, log_every=1, save_every=1000)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
     record = tmp_path / "run" / "record.jsonl"
     deadline = time.time() + 120
-    while not read_record(record) and time.time() < deadline:
+    while not read_record(record) and process.poll() is None and time.time() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
@@ -151,8 +139,7 @@ def two_processes(code: str, folder: Path) -> None:
     """Run a few lines of this module in two processes that form one run."""
     script = folder / "two.py"
     script.write_text(
-        f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
-        "from test_trainer import *\n"
+        f"{IMPORTS}"
         'torch.distributed.init_process_group("gloo")\n'
         f"out = Path({str(folder / 'two')!r})\n"
         f"{code}\n"
