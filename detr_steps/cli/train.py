@@ -26,7 +26,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--out", type=Path, help="folder of the run (runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="go on with a stopped run")
     train.add_argument("--device", help="cpu, cuda, cuda:1 (default: the GPU if any)")
-    train.add_argument("--steps", type=int, help="instead of the recipe's")
+    train.add_argument(
+        "--steps",
+        type=int,
+        help="instead of the recipe's; the learning rate drops after the same share",
+    )
     train.add_argument("--batch", type=int, help="images per step, all processes")
     train.add_argument("--seed", type=int)
     train.add_argument(
@@ -87,13 +91,22 @@ def _describe(options: argparse.Namespace) -> dict:
         description = json.loads(file.read_text(encoding="utf-8"))
     else:
         description = zoo.recipe(options.recipe)
-    for key in ("steps", "batch", "seed"):
+    if options.steps is not None:
+        _set_steps(description["recipe"], options.steps)
+    for key in ("batch", "seed"):
         if getattr(options, key) is not None:
             description["recipe"][key] = getattr(options, key)
     for part in ("weights", "backbone"):
         if getattr(options, part):
             description["start"][part] = str(getattr(options, part).resolve())
     return description
+
+
+def _set_steps(recipe: dict, steps: int) -> None:
+    """Another length, the same schedule: a short run learns slowly at its end too."""
+    share = steps / recipe["steps"]
+    recipe["drops"] = [round(drop * share) for drop in recipe.get("drops", ())]
+    recipe["steps"] = steps
 
 
 def _folders(

@@ -56,6 +56,14 @@ def test_train_resume_evaluate_predict(tmp_path, photo, capsys):
     assert Image.open(out / "photo.png").size == (200, 150)
 
 
+def test_a_shorter_run_drops_its_learning_rate_too(tmp_path):
+    run = tmp_path / "run"
+    recipe = small_recipe(tmp_path, steps=30, drops=[20, 25])
+    assert main(["train", recipe, "--steps", "3", "--out", str(run)]) == 0
+    trained = zoo.recipe(run)["recipe"]
+    assert (trained["steps"], trained["drops"]) == (3, [2, 2])
+
+
 def test_predict_names_broken_files_and_goes_on(tmp_path, photo, capsys):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
