@@ -1,0 +1,80 @@
+"""The still of an interactive figure, in NumPy and PIL: its poster, and its reference.
+
+What figure.mjs shows on a canvas is computed here once more from the same arrays; the
+tests compare the two pixel by pixel.
+"""
+
+import io
+
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image
+
+# matplotlib's inferno: dark to light, told apart by colour-blind readers
+LUT = (colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+
+
+def size_of(figure) -> tuple[int, int]:
+    """Height and width of the stage in pixels: the picture's, or the map's shape."""
+    if figure.picture is not None:
+        return figure.picture.shape[:2]
+    maps = figure.arrays.get("maps")
+    height, width = maps.shape[-2:] if maps is not None else (1, 1)
+    scale = 256 / max(height, width)
+    return round(height * scale), round(width * scale)
+
+
+def head_map(maps: np.ndarray, peaks: np.ndarray, head: int) -> np.ndarray:
+    """One map in 0..255: of a head, or for -1 the mean of all, scaled to its maximum.
+
+    `maps` uint8 `[M, h, w]`, each scaled to its own `peaks [M]`.
+    """
+    if head >= 0:
+        return maps[head].astype(np.float64)
+    mean = np.zeros(maps.shape[1:])
+    for one, peak in zip(maps, peaks):  # in the module's order: the same roundings
+        mean += one * np.float64(peak)
+    return mean * (255 / (mean.max() or 1))
+
+
+def spread_out(
+    values: np.ndarray, size: tuple[int, int], cover: tuple[float, float] = (1, 1)
+) -> np.ndarray:
+    """Values of cells `[h, w]` at the pixels of a picture of `size`, bilinear.
+
+    `cover` (x, y): the share of the picture that the map spans; cells that stick out
+    of the picture make it more than 1. Pixel and cell centres lie at +0.5.
+    """
+    (h, w), (height, width) = values.shape, size
+    y = np.clip((np.arange(height) + 0.5) / height / cover[1] * h - 0.5, 0, h - 1)
+    x = np.clip((np.arange(width) + 0.5) / width / cover[0] * w - 0.5, 0, w - 1)
+    top, left = y.astype(int), x.astype(int)
+    below, right = np.minimum(top + 1, h - 1), np.minimum(left + 1, w - 1)
+    fy, fx = (y - top)[:, None], x - left
+    lines = values[top] * (1 - fy) + values[below] * fy  # [H, w]
+    return lines[:, left] * (1 - fx) + lines[:, right] * fx  # [H, W]
+
+
+def grey_of(picture: np.ndarray) -> np.ndarray:
+    """The picture without its colours: `[H, W, 3] -> [H, W]`, uint8."""
+    return np.floor(picture.mean(-1, dtype=np.float64) + 0.5).astype(np.uint8)
+
+
+def glow(
+    grey: np.ndarray, values: np.ndarray, cover: tuple[float, float] = (1, 1)
+) -> np.ndarray:
+    """Lay a map `[h, w]` in 0..255 over a grey picture `[H, W]`: uint8 `[H, W, 3]`.
+
+    As viz.attention does it: the stronger the weight, the thicker its colour.
+    """
+    level = np.floor(spread_out(values, grey.shape, cover) + 0.5).astype(int)
+    alpha = (0.35 + 0.45 * level / 255)[..., None]
+    mixed = grey[..., None] * (1 - alpha) + LUT[level] * alpha
+    return np.floor(mixed + 0.5).astype(np.uint8)
+
+
+def poster(figure, size: tuple[int, int]) -> bytes:
+    """The first state of a figure as a PNG."""
+    file = io.BytesIO()
+    Image.new("RGB", size, "white").save(file, "png")
+    return file.getvalue()
