@@ -7,6 +7,10 @@ from pathlib import Path
 import matplotlib
 import pytest
 
+pytest.register_assert_rewrite("pages")  # before it is imported
+
+from pages import Watch  # noqa: E402
+
 # Not through MPLBACKEND: the notebooks' kernels would inherit it and draw nothing.
 matplotlib.use("Agg")
 
@@ -16,6 +20,10 @@ PLACES = (
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
     os.path.expandvars(r"%ProgramFiles%\Google\Chrome\Application\chrome.exe"),
     os.path.expandvars(r"%ProgramFiles(x86)%\Microsoft\Edge\Application\msedge.exe"),
+)
+NO_CHROMIUM = (
+    "no Chromium: install it (Debian, Ubuntu: apt install chromium; macOS, Windows: "
+    "Google Chrome), or set CHROMIUM to its path"
 )
 
 
@@ -31,11 +39,64 @@ def chromium() -> str:
     return find_chromium()
 
 
+@pytest.fixture(scope="module")
+def browser(chromium):
+    """A running Chromium, one for each module: its event loop is in others' way."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser, tmp_path):
+    """A fresh page; what it looks like is kept when its test fails."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    context.set_default_timeout(30_000)
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def watch(page) -> Watch:
+    """What the page complains about and asks for; it reaches no network."""
+    return Watch(page)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failed browser test shows where its screenshot is and what the page said."""
+    report = yield
+    page = getattr(item, "funcargs", {}).get("page")
+    if report.failed and page is not None and call.when == "call":
+        report.sections.append(("Browser", _look(item, page)))
+    return report
+
+
+def _look(item, page) -> str:
+    watch = item.funcargs.get("watch")
+    lines = [f"address: {page.url}"]
+    if watch:
+        lines += [f"said: {text}" for text in watch.errors[-10:]]
+        lines += [f"asked: {url}" for url in watch.outside[-10:]]
+    try:
+        file = item.funcargs["tmp_path"] / "page.png"
+        page.screenshot(path=file, timeout=5000)
+        lines.append(f"screenshot: {file}")
+    except Exception as error:  # the page may be gone: say so, hide nothing else
+        lines.append(f"no screenshot: {error}")
+    return "\n".join(lines)
+
+
 def pytest_collection_modifyitems(items):
     """Tests marked `browser` are skipped, with the reason, where there is none."""
     if find_chromium():
         return
-    skip = pytest.mark.skip(reason="no Chromium: install it, or set CHROMIUM to it")
+    skip = pytest.mark.skip(reason=NO_CHROMIUM)
     for item in items:
         if "browser" in item.keywords:
             item.add_marker(skip)

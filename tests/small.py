@@ -1,10 +1,12 @@
-"""The DETR that tests build: a step takes milliseconds, and no two sizes agree."""
+"""Small things that tests build: a DETR whose step takes milliseconds, a figure."""
 
+import numpy as np
 import torch
 
 from detr_steps import DETR, DETRConfig
 from detr_steps.nn.backbone import SmallConfig
 from detr_steps.nn.resnet import ResNetConfig
+from detr_steps.viz.figure import InteractiveFigure
 
 RESNET = ResNetConfig(depths=(1, 1, 1, 1))  # the smallest that official layouts fit
 
@@ -28,3 +30,27 @@ def small_detr(seed: int = 0, **changes: object) -> DETR:
     """A fresh model of that size; the same seed, the same weights."""
     torch.manual_seed(seed)
     return DETR(small_config(**changes))
+
+
+def small_figure() -> InteractiveFigure:
+    """An interactive figure of made-up maps: two layers, four queries, two heads."""
+    random = np.random.default_rng(0)
+    maps = random.integers(0, 256, (2, 4, 2, 6, 8), dtype=np.uint8)
+    maps[..., 2, 3] = 255  # each is scaled to its own largest
+    centres = [[0.25, 0.3], [0.75, 0.3], [0.25, 0.7], [0.75, 0.7]]
+    boxes = np.array([[[*centre, 0.3, 0.3] for centre in centres]] * 2, np.float16)
+    return InteractiveFigure(
+        "attention",
+        {
+            "maps": maps,
+            "peaks": np.full((2, 4, 2), 0.1, np.float32),
+            "boxes": boxes,
+            "scores": np.full((2, 4), 0.9, np.float16),
+            "labels": np.array([[0, 1, 2, 3]] * 2, np.int16),
+        },
+        {"frame_name": "layer", "frames": ["1", "2"], "pick": "box"},
+        picture=random.integers(0, 256, (96, 128, 3), dtype=np.uint8),
+        title="Made-up maps",
+        summary="Four boxes, one in each corner.",
+        caption="Evidence of nothing.",
+    )

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from small import small_figure
 
 from tools.notebooks import STAMP, chapters, is_run, setup_cell, stamp_text, text_of
 
@@ -23,15 +24,33 @@ def prose_words(book: dict) -> int:
     return len(re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", text))
 
 
+def outputs_of(book: dict, kind: str) -> list[str]:
+    """What the outputs hold of one MIME type."""
+    outputs = [output for cell in book["cells"] for output in cell.get("outputs", [])]
+    data = [output.get("data", {}).get(kind) for output in outputs]
+    return [text_of(each) for each in data if each]
+
+
 def pictures(book: dict) -> list[int]:
-    """Bytes of each PNG or JPEG among the outputs."""
-    data = [
-        output.get("data", {}).get(kind)
-        for cell in book["cells"]
-        for output in cell.get("outputs", [])
-        for kind in ("image/png", "image/jpeg")
-    ]
-    return [len(base64.b64decode(text_of(each))) for each in data if each]
+    """Bytes of each picture among the outputs, also of those inside HTML."""
+    coded = outputs_of(book, "image/png") + outputs_of(book, "image/jpeg")
+    for html in outputs_of(book, "text/html"):
+        coded += re.findall(r"data:image/\w+;base64,([\w+/=]+)", html)
+    return [len(base64.b64decode(each)) for each in coded]
+
+
+def bad_frames(book: dict) -> list[str]:
+    """What is wrong with the interactive figures among the outputs."""
+    found = []
+    for html in outputs_of(book, "text/html"):
+        for frame in re.findall(r"<iframe[^>]*>", html):
+            if 'sandbox="allow-scripts"' not in frame or " src=" in frame:
+                found.append("a frame that is not srcdoc and sandboxed")
+            if not re.search(r"<img [^>]*alt=\"[^\"]{20}", html.split("<iframe")[0]):
+                found.append("a frame without a poster that says what it shows")
+            if len(html.encode()) > 200_000:
+                found.append("an interactive figure over 200 KB")
+    return found
 
 
 def is_stamped(book: dict) -> bool:
@@ -53,9 +72,10 @@ def faults(text: str, chapter: int) -> list[str]:
     outputs = [output for cell in code for output in cell["outputs"]]
     first = text_of(code[0]["source"]) if code else ""
     checks = {
-        f"{len(text) // 1000} KB, over 600": len(text.encode()) > 600_000,
+        f"{len(text) // 1000} KB, over 1000": len(text.encode()) > 1_000_000,
         f"{len(code)} code cells, over 35": len(code) > 35,
         "a picture over 120 KB": any(size > 120_000 for size in pictures(book)),
+        ", ".join(bad_frames(book)): bool(bad_frames(book)),
         "execution counts are not 1..N": [c["execution_count"] for c in code]
         != list(range(1, len(code) + 1)),
         "outputs are stripped, so nothing is compared": not outputs,
@@ -116,7 +136,7 @@ def test_a_lean_notebook_passes():
         ({"source": "import detr_steps"}, "set-up cell"),
         ({"source": "plot();"}, "';'"),
         ({"metadata": {"note": "/home/ada/course"}}, "path of one machine"),
-        ({"metadata": {"note": "x" * 600_001}}, "KB"),
+        ({"metadata": {"note": "x" * 1_000_001}}, "KB"),
     ],
 )
 def test_each_fault_is_found(change, fault):
@@ -125,12 +145,37 @@ def test_each_fault_is_found(change, fault):
     assert any(fault in found for found in faults(json.dumps(book), 2))
 
 
-def test_large_pictures_and_widgets_are_found():
+def found_in(data: dict, **metadata) -> str:
+    """The faults of a notebook with one output, in one line."""
     book = lean_notebook()
-    png = base64.b64encode(bytes(120_001)).decode()
-    book["cells"][1]["outputs"] = [
-        {"output_type": "display_data", "data": {"image/png": png}}
-    ]
-    book["metadata"]["widgets"] = {}
-    found = " ".join(faults(json.dumps(book), 2))
+    book["cells"][1]["outputs"] = [{"output_type": "display_data", "data": data}]
+    book["metadata"] |= metadata
+    return " ".join(faults(json.dumps(book), 2))
+
+
+PNG = base64.b64encode(bytes(120_001)).decode()
+
+
+def test_large_pictures_and_widgets_are_found():
+    found = found_in({"image/png": PNG}, widgets={})
     assert "picture" in found and "widget" in found
+
+
+def test_an_interactive_figure_is_lean():
+    assert found_in({"text/html": small_figure().html()}) == ""
+
+
+@pytest.mark.parametrize(
+    ("part", "instead", "fault"),
+    [
+        (' sandbox="allow-scripts"', "", "sandboxed"),
+        ("<iframe srcdoc", "<iframe src", "sandboxed"),
+        (' alt="', ' title="', "poster"),
+        ("&lt;/script&gt;", "x" * 200_000, "over 200 KB"),
+        ("base64,", "base64," + PNG, "picture"),
+    ],
+)
+def test_a_figure_that_is_not_lean_is_found(part, instead, fault):
+    html = small_figure().html()
+    assert part in html
+    assert fault in found_in({"text/html": html.replace(part, instead, 1)})
