@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .analysis import film as filming
 from .data.scenes import Scenes
 from .evaluation import evaluate
 from .files import read_tensors, write_json, write_tensors, write_whole
@@ -23,6 +24,8 @@ from .objective.matching import CostWeights
 from .systems.classifier import ClassifierConfig
 from .systems.detr import DETRConfig
 from .training.folder import read_record
+
+FILMED = (277, 333)  # validation pictures of a film: one crowded, one with small things
 
 # what a description in a recipe.json may name: dataclasses, never code
 DESCRIBABLE = {
@@ -123,7 +126,11 @@ def weights(name: str | Path) -> dict[str, Tensor]:
             f"{file} is not the file that was published (its checksum differs): "
             "restore it with git checkout, or install the package again"
         )
-    return {key: value.float() for key, value in read_tensors(file)[0].items()}
+    return _float(read_tensors(file)[0])
+
+
+def _float(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.float() for key, value in tensors.items()}
 
 
 def checksum(path: Path) -> str:
@@ -143,6 +150,7 @@ def publish(run: str | Path, name: str) -> Path:
     description = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
     write_json(entry / "recipe.json", description | {"sha256": checksum(weights)})
     publish_record(run, name)
+    publish_film(run, name)
     model = load(name)
     validation = revive(description["validation"])
     if hasattr(model, "detect"):
@@ -162,6 +170,44 @@ def publish_record(run: str | Path, name: str) -> Path:
     text = (run / "record.jsonl").read_text(encoding="utf-8")
     write_whole(entry / "record.jsonl", lambda p: p.write_text(text, encoding="utf-8"))
     return entry
+
+
+def publish_film(run: str | Path, name: str) -> Path | None:
+    """Put a film of a run's training into the zoo, if the run kept weights on its way.
+
+    Returns the file; None, and no file, where there is nothing to film.
+    """
+    description, file = recipe(run), folder() / name / "film.safetensors"
+    kept = sorted((Path(run) / "kept").glob("*.safetensors"))
+    model = revive(description["model"]).build()
+    if not kept or not hasattr(model, "match"):
+        file.unlink(missing_ok=True)  # of an earlier run
+        return None
+    states = ((int(path.stem), _float(read_tensors(path)[0])) for path in kept)
+    data = revive(description["validation"])
+    filming.save(file, filming.record(model, states, data, FILMED))
+    return file
+
+
+def films() -> list[str]:
+    """Names of all runs that have a film."""
+    return sorted(path.parent.name for path in folder().glob("*/film.safetensors"))
+
+
+def film(name: str | Path) -> filming.Film:
+    """Read the film of a training, with the AP curve of its record.
+
+    Raises: KeyError for an unknown name, FileNotFoundError for a run without a film.
+    """
+    entry = _entry(name)
+    file = entry / "film.safetensors"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no film of {entry.name!r} (there are: {', '.join(films()) or 'none'}): "
+            "detr-steps train --publish makes one from the steps that the recipe "
+            "lists in keep"
+        )
+    return filming.read(file, record(name))
 
 
 def result(name: str) -> dict:
