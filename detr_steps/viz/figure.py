@@ -35,6 +35,8 @@ SHAPES = {
         "scores?": "FQ",
         "labels?": "FQ",
         "matched?": "FQ",
+        "spread?": "FQ",
+        "spread_heads?": "FQM",
         "truth?": "N4",
         "truth_labels?": "N",
         "curve?": "2n",
@@ -60,6 +62,12 @@ SHAPES = {
     },
 }
 SHAPES["layers"] = SHAPES["attention"]
+VIEW_FILES = {  # which module beside this file draws a view
+    "attention": "attention",
+    "layers": "attention",
+    "points": "points",
+    "matching": "matching",
+}
 
 
 class InteractiveFigure:
@@ -107,6 +115,7 @@ class InteractiveFigure:
             "height": height,
             "lut": _base64(still.LUT.tobytes()),
             "colours": list(COLOURS),
+            "style": _read("figure.css"),
             "notes": self.notes,
             "arrays": {
                 name: {"dtype": TYPES[array.dtype.name], "shape": list(array.shape)}
@@ -119,7 +128,9 @@ class InteractiveFigure:
         """The self-contained document inside the frame."""
         # inside <script> only "<" is dangerous: it could close the element
         data = _json(self.bundle).replace("<", "\\u003c")
-        return PAGE.format(title=html.escape(self.title), data=data, module=module())
+        return PAGE.format(
+            title=html.escape(self.title), data=data, module=module(self.view)
+        )
 
     def html(self) -> str:
         """The fragment for any page: poster, and the live frame on top of it."""
@@ -201,10 +212,19 @@ def _check_array(name: str, array: np.ndarray, axes: str, lengths: dict) -> None
         raise ValueError(f"{name} holds NaN or infinity: draw a healthy model's values")
 
 
-def module() -> str:
-    """Text of figure.mjs without comment lines and indentation: a third smaller."""
-    text = (resources.files(__package__) / "figure.mjs").read_text(encoding="utf-8")
-    return re.sub(r"^\s*(//.*|/\*\*.*\*/)?\n|^\s+", "", text, flags=re.MULTILINE)
+def module(*views: str) -> str:
+    """Text of one ES module: figure.mjs and the views asked for (all, if none is).
+
+    The files are joined as they are; only imports of one another, comment lines and
+    indentation are left out.
+    """
+    files = dict.fromkeys(VIEW_FILES[view] for view in views or VIEW_FILES)
+    text = "\n".join(_read(f"{name}.mjs") for name in ("figure", *files))
+    return re.sub(r"^(import .*|\s*//.*)?\n|^\s+", "", text, flags=re.MULTILINE)
+
+
+def _read(name: str) -> str:
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
 def _code_picture(picture: np.ndarray) -> tuple[str, bytes]:

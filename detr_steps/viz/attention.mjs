@@ -1,0 +1,205 @@
+// Views of attention maps: one frame with all heads, or all frames (layers) side by side.
+
+import { Figure, Stage, VIEWS, clamp, farness, iou, lowest, make, range } from "./figure.mjs";
+
+class Attention extends Figure {
+  measure() {
+    [this.frames, this.items, this.heads, this.h, this.w] = this.arrays.maps.shape;
+    this.cells = this.notes.pick === "cell";
+    this.cover = this.notes.cover ?? [1, 1];
+    if (!this.held) this.patch = this.notes.live?.patch.slice();
+  }
+
+  fill() {
+    this.main = this.stage(this.find("stages"));
+    this.headMaps();
+    this.itemBars();
+    this.frameControls();
+  }
+
+  // Small maps of the mean and of each head: they are the head picker.
+  headMaps() {
+    const count = this.heads + 1, columns = Math.ceil(Math.sqrt(count));
+    const box = make("div", { class: "heads", role: "group", "aria-label": "head" });
+    box.style.setProperty("--columns", columns);
+    box.style.setProperty("--rows", Math.ceil(count / columns));
+    this.tiles = (this.heads > 1 ? range(count) : []).map((i) => {
+      const head = i - 1, stage = new Stage("", 2500), number = make("em");
+      const tile = this.button(box, "", i ? `head ${i}` : "mean of all heads",
+        () => this.state.head === head, () => this.set({ head, peek: undefined }));
+      tile.append(stage.picture, make("span", {}, i || "mean"), number);
+      tile.addEventListener("pointerenter", () => this.set({ peek: head }));
+      tile.addEventListener("pointerleave", () => this.set({ peek: undefined }));
+      this.stages.push(stage);
+      return { head, stage, number };
+    });
+    this.find("panel").append(box);
+  }
+
+  get head() { return this.heads === 1 ? 0 : this.state.peek ?? this.state.head; }
+
+  // Draw a head's map, or the mean of all, scaled to its maximum; returns that maximum.
+  glow(stage, frame, item, head) {
+    const size = this.h * this.w, maps = this.at("maps", frame, item);
+    const peaks = this.at("peaks", frame, item);
+    let values = maps.subarray(head * size, (head + 1) * size), peak = peaks[head], most = 0;
+    if (head < 0) {
+      values = new Float64Array(size);
+      for (let m = 0; m < this.heads; m++) {
+        for (let i = 0; i < size; i++) values[i] += maps[m * size + i] * peaks[m];
+      }
+      for (let i = 0; i < size; i++) most = Math.max(most, values[i]);
+      for (let i = 0; i < size; i++) values[i] *= 255 / (most || 1);
+      peak = most / 255 / this.heads;
+    }
+    stage.glow(values, this.h, this.w, this.cover, this.table);
+    return peak;
+  }
+
+  paint() {
+    const { frame, item } = this.state;
+    this.peak = this.glow(this.main, frame, item, this.head);
+    for (const { head, stage, number } of this.tiles) {
+      const peak = this.glow(stage, frame, item, head).toFixed(2);
+      if (number.textContent !== peak) number.textContent = peak;
+    }
+    this.marks(this.main, frame);
+    if (!this.moved) return;
+    this.moved = false; // the patch: at most once per drawing the kernel looks again
+    this.model.set("point", this.patch.slice(0, 2));
+    this.model.save_changes();
+  }
+
+  // Boxes, cells and names over a stage.
+  marks(stage, frame) {
+    const { item, truth, pinned } = this.state;
+    stage.begin();
+    if (this.patch) stage.boxes([this.patch], "#fff", 2, [6, 3]);
+    if (this.cells) {
+      const [row, column] = this.cell(item), [w, h] = [this.cover[0] / this.w, this.cover[1] / this.h];
+      const box = [(column + 0.5) * w, (row + 0.5) * h, w, h];
+      stage.boxes([box], "#fff", 2);
+      if (pinned) stage.ring(...box.slice(0, 2), this.colour(0), true);
+    }
+    if (!this.arrays.boxes) return;
+    const box = this.box(frame, item), object = this.at("matched", frame, item) ?? -1;
+    const colour = this.colour(this.at("labels", frame, item)), same = {};
+    for (const other of this.sure(frame)) { // one stroke for all boxes of one colour
+      const others = this.colour(this.at("labels", frame, other));
+      if (other !== item) (same[others] ??= []).push(this.box(frame, other));
+    }
+    if (truth) stage.boxes(this.all("truth"), "#fff", 1, [4, 4]);
+    if (truth && object >= 0) stage.boxes([this.at("truth", object)], "#fff", 2, [4, 4]);
+    for (const [others, boxes] of Object.entries(same)) stage.boxes(boxes, others, 1.2);
+    stage.boxes([box], colour, 2.8);
+    stage.ring(box[0], box[1], colour, pinned);
+    stage.name(box, `${this.itemName(item)} ${this.answer(frame, item)}`, colour);
+  }
+
+  // Row and column of a cell; where cells were left out, the notes tell which are there.
+  cell(item) {
+    const id = this.notes.items?.[item] ?? item;
+    return [Math.floor(id / this.w), id % this.w];
+  }
+
+  // Queries that count as detections in this frame; all of them where none does.
+  sure(frame) {
+    const sure = range(this.items).filter((i) => !(this.at("scores", frame, i) < this.threshold));
+    return sure.length ? sure : range(this.items);
+  }
+
+  // The cell under the pointer; or the smallest box around it, else the nearest.
+  hover(x, y, { frame = this.state.frame }) {
+    const row = y / this.cover[1] * this.h - 0.5, column = x / this.cover[0] * this.w - 0.5;
+    const far = ([r, c]) => Math.hypot(r - row, c - column);
+    if (this.state.pinned) return;
+    if (this.cells) this.set({ item: lowest(range(this.items), (i) => far(this.cell(i))) });
+    else if (this.arrays.boxes) {
+      this.set({ item: lowest(this.sure(frame), (i) => farness(this.at("boxes", frame, i), x, y)) });
+    }
+  }
+
+  // With a kernel: a patch to drag over the picture, or to move with Shift and arrows.
+  grab(x, y) {
+    const [cx, cy, w, h] = this.patch ?? [];
+    this.held = Math.abs(x - cx) < w / 2 && Math.abs(y - cy) < h / 2 ? [x - cx, y - cy] : null;
+  }
+
+  drag(x, y) {
+    if (!this.held) return false;
+    this.patch.splice(0, 2, clamp(x - this.held[0], 0, 1), clamp(y - this.held[1], 0, 1));
+    this.set({ pinned: this.moved = true });
+    return true;
+  }
+
+  press(key, shift) {
+    const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[key];
+    const item = this.state.item + way?.[1] * this.w; // the cell above or below
+    if (way && shift && this.patch) {
+      this.held = way.map((step) => -0.04 * step);
+      this.drag(...this.patch);
+      this.held = null;
+    } else if (!this.cells || this.notes.items || !way?.[1]) return super.press(key);
+    else if (item >= 0 && item < this.items) this.set({ item });
+  }
+
+  describe() {
+    const { frame, item, pinned } = this.state, aside = pinned ? "pinned, Esc lets go" : "";
+    const who = this.heads === 1 ? "" : this.head < 0 ? "mean of heads: " : `head ${this.head + 1}: `;
+    const spread = this.head < 0 || this.heads === 1 ? this.at("spread", frame, item)
+      : this.at("spread_heads", frame, item, this.head);
+    const weight = [`${who}heaviest cell ${this.peak.toFixed(2)}${
+      spread === null ? "" : `, spread over ${spread.toFixed(1)} cells`}`];
+    const [row, column] = this.cell(item);
+    if (this.cells) return [[`cell in row ${row + 1}, column ${column + 1}`, null, aside], weight];
+    return [[this.itemName(item), null, aside],
+      [this.answer(frame, item), this.arrays.labels && this.labelColour(item)],
+      [this.match(frame, item)], weight];
+  }
+
+  // Which object a query was matched with, and how well its box fits.
+  match(frame, item) {
+    const object = this.at("matched", frame, item);
+    if (object === null) return "";
+    if (object < 0) return "matched to no object";
+    const label = this.at("truth_labels", object), truth = this.at("truth", object);
+    return `object ${object}${label === null ? "" : ` (${this.className(label)})`}${
+      truth && `, IoU ${iou(this.at("boxes", frame, item), truth).toFixed(2)}`}`;
+  }
+}
+
+// All frames side by side, the same query in each.
+class Layers extends Attention {
+  fill() {
+    const row = this.find("panel").appendChild(make("div", { class: "row" }));
+    for (const frame of range(this.frames)) {
+      const cell = this.find("stages").appendChild(make("div"));
+      const stage = Object.assign(this.stage(cell, 17_000), { frame });
+      stage.lines = [1, 2].map(() => cell.appendChild(make("p")));
+    }
+    if (this.heads > 1) {
+      this.choice(row, "head", ["mean", ...range(this.heads).map((i) => i + 1)],
+        () => this.state.head + 1, (i) => this.set({ head: i - 1 }));
+    }
+    this.itemBars();
+  }
+
+  paint() {
+    const { item } = this.state, { frames: names, frame_name: kind = "layer" } = this.notes;
+    for (const stage of this.stages) {
+      const { frame, lines: [first, second] } = stage;
+      this.peak = this.glow(stage, frame, item, this.head);
+      this.marks(stage, frame);
+      first.textContent = `${kind} ${names?.[frame] ?? frame + 1} · ${this.answer(frame, item)}`;
+      second.textContent = this.match(frame, item);
+    }
+  }
+
+  describe() {
+    const lines = this.stages.map((stage) => stage.lines.map((line) => line.textContent).join(", "));
+    return [super.describe()[0], ...lines.map((line) => [line])]; // the others are spoken only
+  }
+}
+
+VIEWS.attention = Attention;
+VIEWS.layers = Layers;

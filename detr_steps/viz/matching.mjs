@@ -1,0 +1,121 @@
+// The view of matching: what each query would cost for each object, and who gets whom.
+
+import { Figure, KEYS, VIEWS, assign, clamp, farness, lowest, make, range } from "./figure.mjs";
+
+// The cost of every query for every object, and the cheapest one-to-one assignment.
+class Matching extends Figure {
+  measure() {
+    [, this.items, this.columns] = this.arrays.parts.shape;
+    this.keys = KEYS.filter(([key]) => !["[ ]", "space", "h"].includes(key));
+    const { parts, weights = parts.map(() => 1), row_names, column_names } = this.notes;
+    this.state = { column: 0, weights: [...weights], ...this.state };
+    this.rowName = (q) => row_names?.[q] ?? this.itemName(q);
+    this.columnName = (n) => column_names?.[n] ?? `object ${n}`;
+    this.solve();
+    this.before = this.rowOf; // with the weights of the start
+  }
+
+  fill() {
+    const table = make("table"), heads = range(this.columns).map((n) => make("th", {}, this.columnName(n)));
+    this.main = this.stage(this.find("stages"));
+    this.grid = { heads, rows: [], cells: [] };
+    table.append(make("tr", {}, make("th"), ...heads));
+    for (const q of range(this.items)) {
+      const cells = range(this.columns).map((n) => make("td", { "data-q": q, "data-n": n }));
+      this.grid.cells.push(cells);
+      this.grid.rows.push(table.appendChild(make("tr", {}, make("th", {}, this.rowName(q)), ...cells)));
+    }
+    const point = ({ target: { dataset: { q, n } }, type }) => {
+      if (q === undefined) return;
+      if (!this.state.pinned) this.set({ item: +q, column: +n });
+      if (type === "click") this.set({ pinned: !this.state.pinned });
+    };
+    table.addEventListener("pointermove", point);
+    table.addEventListener("click", point);
+    this.find("panel").append(table);
+    this.notes.parts.forEach((name, p) => this.slider(name, p));
+    this.show();
+  }
+
+  slider(name, p) {
+    const [low, high] = this.notes.limits?.[p] ?? [0, 10], label = make("label");
+    const control = make("input", { type: "range", min: low, max: high, step: (high - low) / 100,
+      "aria-label": `weight of ${name}`, "data-own": "yes" });
+    control.addEventListener("input", () => {
+      this.state.weights[p] = +control.value;
+      this.solve();
+      this.show();
+      this.set({});
+    });
+    this.refresh.push(() => {
+      control.value = this.state.weights[p];
+      label.textContent = `${name} × ${this.state.weights[p].toFixed(1)}`;
+    });
+    this.find("items").append(label, control);
+  }
+
+  solve() {
+    const { weights } = this.state, part = (p, q, n) => this.at("parts", p, q, n);
+    this.cost = range(this.items).map((q) => range(this.columns).map((n) =>
+      weights.reduce((sum, weight, p) => sum + weight * part(p, q, n), 0)));
+    this.rowOf = this.notes.rule === "none" ? Array(this.columns).fill(-1) : assign(this.cost);
+  }
+
+  // Fill the table: the cheaper, the darker; a frame for a pair, another for a changed one.
+  show() {
+    const all = this.cost.flat(), low = Math.min(...all), wide = Math.max(...all) - low || 1;
+    this.grid.cells.forEach((row, q) => row.forEach((cell, n) => {
+      const cheap = (1 - (this.cost[q][n] - low) / wide) ** 2;
+      const pair = this.rowOf[n] === q, was = this.before?.[n] === q;
+      cell.textContent = this.cost[q][n].toFixed(1).replace("-", "−");
+      cell.style.setProperty("--cheap", `${Math.round(6 + 84 * cheap)}%`);
+      for (const [name, on] of Object.entries({ good: cheap > 0.6, pair, new: pair && !was,
+        was: was && !pair })) cell.classList.toggle(name, on);
+    }));
+  }
+
+  paint() {
+    const { item, column, truth, pinned } = this.state, stage = this.main, mine = this.colour(column);
+    const { heads, rows, cells } = this.grid;
+    stage.plain();
+    stage.begin();
+    if (truth) stage.boxes(this.all("truth"), "#fff", 1, [4, 4]);
+    this.rowOf.forEach((q, n) => { if (q >= 0) stage.boxes([this.at("boxes", q)], this.colour(n), 1.2); });
+    stage.boxes([this.at("truth", column)], "#fff", 2.5, [4, 4]);
+    stage.boxes([this.at("boxes", item)], mine, 3);
+    stage.name(this.at("truth", column), this.columnName(column), "#ffffff");
+    stage.name(this.at("boxes", item), this.rowName(item), mine);
+    if (pinned) stage.ring(...this.at("boxes", item).subarray(0, 2), mine, true);
+    for (const old of this.marked ?? []) old.classList.remove("here");
+    this.marked = [heads[column], rows[item], cells[item][column]];
+    for (const now of this.marked) now.classList.add("here");
+  }
+
+  // On the picture: the nearest box, and the object that it costs least for.
+  hover(x, y) {
+    if (this.state.pinned) return;
+    const item = lowest(range(this.items), (q) => farness(this.at("boxes", q), x, y));
+    this.set({ item, column: lowest(range(this.columns), (n) => this.cost[item][n]) });
+  }
+
+  press(key) {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
+    if (!step) return super.press(key);
+    this.set({ column: clamp(this.state.column + step, 0, this.columns - 1) });
+  }
+
+  describe() {
+    const { item, column, weights, pinned } = this.state, owner = this.rowOf[column];
+    const terms = weights.map((weight, p) =>
+      `${weight.toFixed(1)} × ${this.at("parts", p, item, column).toFixed(2)} ${this.notes.parts[p]}`);
+    const changed = this.rowOf.filter((q, n) => q !== this.before[n]).length;
+    const pair = owner === item ? "they are a pair" : `${this.columnName(column)} goes to ${
+      owner < 0 ? "nobody" : this.rowName(owner)}, for ${this.cost[owner]?.[column].toFixed(2)}`;
+    return [[`${this.rowName(item)} for ${this.columnName(column)}`, null, pinned ? "pinned" : ""],
+      [`cost ${this.cost[item][column].toFixed(2)} = ${terms.join(" + ")}`],
+      [this.notes.rule === "none" ? "" : pair],
+      [changed ? `${changed} of ${this.columns} pairs changed by the weights` : ""]];
+  }
+}
+
+VIEWS.matching = Matching;

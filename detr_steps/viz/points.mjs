@@ -1,0 +1,152 @@
+// The view of sampling points: where deformable attention reads, and with which weights.
+
+import { Figure, KEYS, Stage, VIEWS, clamp, lowest, make, range } from "./figure.mjs";
+
+// Where deformable attention reads: M heads, L levels, K points each, around a reference.
+class Points extends Figure {
+  measure() {
+    [this.frames, this.items, this.heads, this.L, this.K] = this.arrays.weights.shape;
+    this.keys = [...KEYS, ["l", "next level"], ["p", "next point"], ["+ − 0", "zoom"]];
+    this.state = { level: -1, point: -1, ...this.state };
+  }
+
+  fill() {
+    const panel = this.find("panel");
+    const pick = (name, count) => this.choice(panel.appendChild(make("div", { class: "row" })), name,
+      ["all", ...range(count).map((i) => i + 1)], () => this.state[name] + 1,
+      (i) => this.set({ [name]: i - 1 })).slice(1);
+    this.main = this.stage(this.find("stages"));
+    pick("head", this.heads).forEach((button, m) => {
+      button.style.borderBottom = `3px solid ${this.colour(m)}`;
+    });
+    pick("level", this.L);
+    this.loupe = new Stage("the cells that one point reads", 160_000);
+    this.stages.push(this.loupe);
+    panel.append(this.loupe.element);
+    this.button("title", "−", "zoom out", null, () => this.press("-"));
+    this.button("title", "+", "zoom in", null, () => this.press("+"));
+    this.main.element.addEventListener("wheel", (event) => {
+      if (!this.state.pinned && !event.ctrlKey) return; // the page scrolls on
+      event.preventDefault();
+      this.magnify(event.deltaY < 0 ? 1.25 : 0.8, ...this.main.place(event));
+    });
+    this.main.element.addEventListener("dblclick", (event) =>
+      this.magnify(this.main.zoom.scale > 7 ? 0 : 2, ...this.main.place(event)));
+    this.frameControls();
+    this.itemBars();
+  }
+
+  // Zoom around a place of the picture, which stays where it is; 0 goes back to all of it.
+  magnify(factor, x, y) {
+    const { zoom } = this.main, scale = factor ? clamp(zoom.scale * factor, 0.6, 16) : 1;
+    const keep = zoom.scale / scale;
+    Object.assign(zoom, { scale, x: x - (x - zoom.x) * keep, y: y - (y - zoom.y) * keep });
+    if (!factor) Object.assign(zoom, { x: 0, y: 0 });
+    this.set({});
+  }
+
+  // The points of a query that are shown: place, weight, head m, level l, number k.
+  points() {
+    const { frame, item, head, level } = this.state, { L, K } = this;
+    const places = this.at("locations", frame, item), weights = this.at("weights", frame, item);
+    return range(weights.length).map((i) => ({ i, x: places[2 * i], y: places[2 * i + 1],
+      weight: weights[i], m: Math.floor(i / L / K), l: Math.floor(i / K) % L, k: i % K }))
+      .filter(({ m, l }) => (head < 0 || m === head) && (level < 0 || l === level))
+      .sort((a, b) => b.weight - a.weight);
+  }
+
+  paint() {
+    const { frame, item, pinned, point } = this.state, points = this.points(), { main, loupe } = this;
+    this.chosen = points.find(({ i }) => i === point) ?? points[0];
+    const { l, x, y } = this.chosen, [h, w] = this.notes.levels[l], scale = Math.min(w, h) / 4;
+    const reference = this.at("references", frame, item, l), [cx, cy] = main.at(...reference);
+    main.plain();
+    main.begin();
+    if (main.zoom.scale > 1.5) this.reading(main);
+    if (this.arrays.boxes) main.boxes([this.box(frame, item)], this.labelColour(item), 2);
+    for (const dot of points) this.dot(main, dot);
+    main.stroke(new Path2D(`M${cx - 8} ${cy}h16M${cx} ${cy - 8}v16`), "#fff", 2);
+    if (pinned) main.ring(...reference, this.colour(0), true);
+    Object.assign(loupe.zoom, { scale, x: x - 0.5 / scale, y: y - 0.5 / scale });
+    loupe.plain();
+    loupe.begin();
+    this.reading(loupe);
+    this.dot(loupe, this.chosen);
+  }
+
+  // Area: weight. Colour: head. Shape: level (disc, square, diamond, triangle).
+  dot(stage, { i, x, y, weight, m, l }) {
+    const [cx, cy] = stage.at(x, y), r = 1.5 + 16 * Math.sqrt(weight), path = new Path2D();
+    const sides = [32, 4, 4, 3][l % 4], turn = l % 4 === 1 ? 0.5 : 0, mine = i === this.chosen.i;
+    for (const s of range(sides)) {
+      const angle = 2 * Math.PI * (s + turn) / sides;
+      path.lineTo(cx + r * Math.sin(angle), cy - r * Math.cos(angle));
+    }
+    path.closePath();
+    Object.assign(stage.ink, { globalAlpha: 0.85, fillStyle: this.colour(m) });
+    stage.ink.fill(path);
+    stage.stroke(path, mine ? "#fff" : this.colour(m), mine ? 2.5 : 0.8);
+    stage.ink.globalAlpha = 1;
+  }
+
+  // The four cells that a point reads and the share of each: bilinear, cell centres at +0.5.
+  four({ x, y, l }) {
+    const [h, w] = this.notes.levels[l], u = x * w - 0.5, v = y * h - 0.5;
+    const left = Math.floor(u), top = Math.floor(v);
+    return [[0, 0], [0, 1], [1, 0], [1, 1]].map(([down, right]) => ({ row: top + down,
+      column: left + right, share: (down ? v - top : 1 - v + top) * (right ? u - left : 1 - u + left),
+      there: top + down >= 0 && top + down < h && left + right >= 0 && left + right < w }));
+  }
+
+  // The grid of the chosen point's level, and the cells that it reads.
+  reading(stage) {
+    const [h, w] = this.notes.levels[this.chosen.l], { ink } = stage, grid = new Path2D();
+    const line = (...ends) => { grid.moveTo(...stage.at(...ends)); grid.lineTo(...stage.at(...ends.slice(2))); };
+    for (const i of range(w + 1)) line(i / w, 0, i / w, 1);
+    for (const i of range(h + 1)) line(0, i / h, 1, i / h);
+    Object.assign(ink, { strokeStyle: "#fff8", lineWidth: 1, font: "600 12px system-ui, sans-serif" });
+    ink.setLineDash([]);
+    ink.stroke(grid);
+    for (const { row, column, share, there } of this.four(this.chosen)) {
+      const box = [(column + 0.5) / w, (row + 0.5) / h, 1 / w, 1 / h];
+      const [left, top] = stage.at(column / w, row / h), [right] = stage.at((column + 1) / w, 0);
+      stage.boxes([box], "#fff", 1.5);
+      if (right - left < 36) continue;
+      ink.fillStyle = "#000a";
+      ink.fillRect(left + 3, top + 3, 50, 18);
+      ink.fillStyle = "#fff";
+      ink.fillText(there ? `× ${share.toFixed(2)}` : "outside", left + 6, top + 16);
+    }
+  }
+
+  // The query nearest to the pointer, unless one is pinned, and the nearest of its points.
+  hover(x, y) {
+    const { frame, pinned } = this.state, far = ([u, v]) => Math.hypot(u - x, v - y);
+    const near = (i) => far(this.at("references", frame, i, 0));
+    if (!pinned) this.state.item = lowest(range(this.items), near);
+    this.set({ point: lowest(this.points(), (p) => far([p.x, p.y])).i });
+  }
+
+  press(key) {
+    const factor = { "+": 1.5, "=": 1.5, "-": 1 / 1.5, 0: 0 }[key], points = this.points();
+    const next = points.findIndex(({ i }) => i === this.chosen.i) + 1;
+    if (factor !== undefined) this.magnify(factor, this.chosen.x, this.chosen.y);
+    else if (key === "l") this.set({ level: (this.state.level + 2) % (this.L + 1) - 1 });
+    else if (key === "p") this.set({ point: points[next % points.length].i });
+    else return super.press(key);
+  }
+
+  describe() {
+    const { frame, item, pinned } = this.state, { m, l, k, weight } = this.chosen;
+    const [h, w] = this.notes.levels[l], cells = this.four(this.chosen).filter(({ there }) => there);
+    const answer = this.answer(frame, item);
+    return [[this.itemName(item), null, pinned ? "pinned, Esc lets go" : ""],
+      [answer, answer && this.labelColour(item)],
+      [`head ${m + 1}, level ${l + 1} (${h} × ${w}), point ${k + 1}: weight ${weight.toFixed(3)}`,
+        this.colour(m)],
+      [cells.length ? `reads ${cells.length} cells near row ${cells[0].row}, column ${cells[0].column}`
+        : "outside of the map: reads nothing"]];
+  }
+}
+
+VIEWS.points = Points;
