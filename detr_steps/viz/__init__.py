@@ -1,7 +1,13 @@
-"""Pictures: still plots, figures with sliders, tables, the map of the course."""
+"""Pictures: still plots, figures to hover over, figures with sliders, tables."""
 
+from . import live
+from .costs import matching, matching_of
 from .family import family_map
+from .figure import InteractiveFigure
+from .film import time_lapse
 from .inline import small_png
+from .inside import decoder_attention, encoder_attention, layers
+from .maps import attention_maps
 from .overlap import two_boxes
 from .play import play
 from .plots import (
@@ -13,20 +19,31 @@ from .plots import (
     picture,
     style,
 )
+from .points import sampling_points
 from .table import claims, table
 
 __all__ = [
     "COLOURS",
+    "InteractiveFigure",
     "attention",
+    "attention_maps",
     "boxes_on",
     "claims",
     "curves",
+    "decoder_attention",
+    "encoder_attention",
     "family_map",
     "gallery",
+    "layers",
+    "live",
+    "matching",
+    "matching_of",
     "picture",
     "play",
+    "sampling_points",
     "small_png",
     "style",
     "table",
+    "time_lapse",
     "two_boxes",
 ]

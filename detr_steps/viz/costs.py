@@ -1,0 +1,201 @@
+"""Who answers for which object, and what it costs: a table to play with."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..data.scenes import SceneBatch
+from ..images import ImageBatch
+from ..objective import matching as costs
+from .figure import InteractiveFigure
+from .inside import open_up
+from .maps import answers, as_picture, check_shape, names_for, truths
+
+RULES = ("hungarian", "none")
+COST_NOT_QUALITY = (
+    "The cost decides who is taught what, not who is right: a matched query can be a "
+    "bad box that was only cheaper than the others."
+)
+
+
+def matching(
+    parts: Mapping[str, Tensor],
+    *,
+    boxes: Tensor,
+    truth: Tensor,
+    rgb: Tensor | np.ndarray | None = None,
+    weights: Mapping[str, float] | None = None,
+    limits: Mapping[str, tuple[float, float]] | None = None,
+    rule: str = "hungarian",
+    names: Sequence[str] | None = None,
+    scores: Tensor | None = None,
+    labels: Tensor | None = None,
+    truth_labels: Tensor | None = None,
+    row_names: Sequence[str] | None = None,
+    column_names: Sequence[str] | None = None,
+    title: str = "Matching: who answers for which object",
+) -> InteractiveFigure:
+    """Hover a cost to see both boxes; move a weight and see who is matched then.
+
+    `parts {name: [Q, N]}` whose weighted sum is the cost, `weights` 1 each if not
+    given, `limits` of their sliders (0 to twice the weight); `boxes [Q, 4]` and `truth
+    [N, 4]` cxcywh in [0, 1]; class `names` with `labels`, `scores [Q]`, `truth_labels
+    [N]` if there are classes; `rule` "hungarian", or "none" for a bare table.
+    Raises: ValueError for shapes that disagree, non-finite costs, a weight without a
+    part, an unknown rule.
+    Built in chapters/02_detr.ipynb.
+    """
+    table = _table(parts)  # [P, Q, N]
+    _, q, n = table.shape
+    weights = _of_parts("weights", weights or {}, parts, lambda name: 1.0)
+    limits = _of_parts(
+        "limits", limits or {}, parts, lambda name: (0.0, 2 * weights[name] or 1.0)
+    )
+    if rule not in RULES:
+        raise ValueError(f"rule {rule!r}: one of {', '.join(RULES)}")
+    found = answers(q, boxes=boxes, scores=scores, labels=labels)
+    if len(truth) != n:
+        raise ValueError(f"parts of {n} objects, but {len(truth)} true boxes")
+    names = names_for(names, labels, truth_labels)
+    column_names = column_names or _objects(n, names, truth_labels)
+    row_names = row_names or [f"query {i}" for i in range(q)]
+    if len(row_names) != q or len(column_names) != n:
+        raise ValueError(
+            f"{len(row_names)} row names and {len(column_names)} column names for a "
+            f"table of {q} x {n}"
+        )
+    notes = {
+        "parts": list(parts),
+        "weights": [float(weights[name]) for name in parts],
+        "limits": [[float(x) for x in limits[name]] for name in parts],
+        "rule": rule,
+        "names": names,
+        "row_names": list(row_names),
+        "column_names": list(column_names),
+        "start": _start(table, weights, truth),
+    }
+    return InteractiveFigure(
+        "matching",
+        {"parts": table.numpy()} | found | truths(truth, truth_labels),
+        notes,
+        picture=as_picture(rgb),
+        title=title,
+        summary=_summary(table, notes),
+        caption=COST_NOT_QUALITY,
+    )
+
+
+def matching_of(
+    model: nn.Module,
+    batch: ImageBatch | SceneBatch,
+    image: int = 0,
+    layer: int = -1,
+    *,
+    names: Sequence[str] | None = None,
+    targets: list[dict] | None = None,
+    title: str = "",
+) -> InteractiveFigure:
+    """Show how a DETR pairs its queries with the objects of one image, and why.
+
+    The parts are minus the probability of the object's class, the L1 distance of the
+    boxes, and minus their GIoU, with the weights of the model's own `config.cost`.
+    `layer` counts decoder layers from 0, or from the end.
+    Raises: ValueError for a batch without targets, an image without objects, a layer
+    beyond the last. Source: Carion et al. 2020, equations 1 and 10.
+    Built in chapters/02_detr.ipynb.
+    """
+    inside = open_up(model, batch, image, names, targets)
+    if len(inside.target["labels"]) == 0:
+        raise ValueError(
+            f"image {image} has no objects to match: choose another, or pass targets="
+        )
+    count = len(inside.scores)
+    if not -count <= layer < count:
+        raise ValueError(f"layer {layer} of {count}: count from 0 to {count - 1}")
+    layer %= count
+    logits, boxes = inside.seen.logits[layer, 0], inside.seen.boxes[layer, 0]
+    weights = model.config.cost
+    return matching(
+        parts_of(logits, boxes, inside.target),
+        boxes=boxes,
+        truth=inside.target["boxes"],
+        rgb=inside.rgb,
+        weights=dict(zip(PARTS, (weights.classification, weights.box, weights.giou))),
+        names=inside.names,
+        scores=inside.scores[layer],
+        labels=inside.labels[layer],
+        truth_labels=inside.target["labels"],
+        title=title or f"Matching after decoder layer {layer + 1}",
+    )
+
+
+PARTS = ("−probability", "L1", "−GIoU")
+
+
+def parts_of(logits: Tensor, boxes: Tensor, target: dict) -> dict[str, Tensor]:
+    """Compute the unweighted parts of DETR's cost for one image, `[Q, N]` each.
+
+    `logits [Q, classes + 1]`, `boxes [Q, 4]`; `target` with `boxes [N, 4]`, `labels`.
+    """
+    packed = costs.pack([target], logits.shape[-1] - 1, "cpu")
+    shares = costs.softmax_class_cost(logits[None, None], packed.labels)
+    distance, overlap = (
+        costs.box_cost(boxes[None, None], packed, costs.CostWeights(0, *only))
+        for only in ((1, 0), (0, 1))
+    )
+    return dict(zip(PARTS, (part[0, 0] for part in (shares, distance, overlap))))
+
+
+def _table(parts: Mapping[str, Tensor]) -> Tensor:
+    if not parts:
+        raise ValueError("no parts: give {name: cost [Q, N]}")
+    for name, part in parts.items():
+        check_shape(f"part {name!r}", torch.as_tensor(part), "Q", "N")
+    shapes = {name: list(part.shape) for name, part in parts.items()}
+    if len({tuple(shape) for shape in shapes.values()}) > 1:
+        raise ValueError(f"the parts have different shapes: {shapes}")
+    stacked = [torch.as_tensor(p).detach().float().cpu() for p in parts.values()]
+    table = torch.stack(stacked)  # [P, Q, N]
+    if not table.isfinite().all():
+        raise ValueError("a cost is NaN or infinite: the predictions have diverged")
+    return table
+
+
+def _of_parts(what: str, given: Mapping, parts: Mapping, other) -> dict:
+    if unknown := sorted(set(given) - set(parts)):
+        raise ValueError(f"{what} for {unknown[0]!r}: the parts are {list(parts)}")
+    return {name: given.get(name, other(name)) for name in parts}
+
+
+def _objects(n: int, names: list[str], labels: Tensor | None) -> list[str]:
+    if labels is None:
+        return [f"object {i}" for i in range(n)]
+    return [f"{i} {names[label]}" for i, label in enumerate(labels.tolist())]
+
+
+def _start(table: Tensor, weights: dict, truth: Tensor) -> dict[str, int]:
+    """The cheapest query of the largest object."""
+    column = int(truth[:, 2:].prod(-1).argmax())
+    cost = sum(weight * part for weight, part in zip(weights.values(), table))
+    return {"item": int(cost[:, column].argmin()), "column": column}
+
+
+def _summary(table: Tensor, notes: dict) -> str:
+    weights = torch.tensor(notes["weights"])[:, None, None]
+    cost = (weights * table).sum(0)  # [Q, N]
+    rows, columns = notes["row_names"], notes["column_names"]
+    formula = " + ".join(
+        f"{w:g} · ({p})" for w, p in zip(notes["weights"], notes["parts"])
+    )
+    text = f"{len(rows)} queries and {len(columns)} objects; cost = {formula}."
+    if notes["rule"] == "none":
+        return text
+    matched = costs.assign(cost[None, None], [cost.shape[1]])[0, 0]  # [N]
+    pairs = [
+        f"{columns[n]} to {rows[q]} at {cost[q, n]:.2f}"
+        for n, q in enumerate(matched.tolist())
+        if q >= 0
+    ]
+    return f"{text} Cheapest pairs: {'; '.join(pairs)}."

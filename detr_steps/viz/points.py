@@ -1,0 +1,139 @@
+"""Where deformable attention samples: points, their weights and their cells."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from .figure import InteractiveFigure
+from .inside import MOST_BYTES
+from .maps import answers, as_picture, check_shape, names_for, truths
+
+WEIGHT_NOT_WORTH = (
+    "A dot is where a value is read, its area its weight. Much weight is not yet much "
+    "effect: what is read there may be nothing new."
+)
+
+
+def sampling_points(
+    references: Tensor,
+    locations: Tensor,
+    weights: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    rgb: Tensor | np.ndarray,
+    *,
+    boxes: Tensor | None = None,
+    scores: Tensor | None = None,
+    labels: Tensor | None = None,
+    matched: Tensor | None = None,
+    truth: Tensor | None = None,
+    truth_labels: Tensor | None = None,
+    names: Sequence[str] | None = None,
+    frames: Sequence[object] | None = None,
+    frame_name: str = "layer",
+    most: int | None = None,
+    start: dict | None = None,
+    title: str = "Sampling points: where each query reads",
+) -> InteractiveFigure:
+    """Show the points each query reads, by head and level, with their weights.
+
+    `references [F, Q, L, 2]` (or 4: boxes, of which the centre counts), `locations [F,
+    Q, M, L, K, 2]` as (x, y) in [0, 1] of the picture (may lie outside), `weights [F,
+    Q, M, L, K]`; without F there is one frame. `sizes` (h, w) of the L levels; `boxes
+    [F, Q, 4]` and the rest as in `attention_maps`; `most` queries, the surest first
+    (by default as many as fit into a megabyte).
+    Raises: ValueError for shapes that disagree, negative or non-finite numbers.
+    Source: Zhu et al. 2021, equation 3 and figure 6.
+    """
+    given = (boxes, scores, labels, matched)
+    if locations.dim() == 5:  # one frame
+        references, locations, weights = (
+            references[None],
+            locations[None],
+            weights[None],
+        )
+        given = [None if x is None else x[None] for x in given]
+    check_shape("locations", locations, "F", "Q", "M", "L", "K", "2")
+    f, q, m, levels, k, _ = locations.shape
+    references = references[..., :2]  # of a box its centre
+    wanted = {
+        "references": (references, (f, q, levels, 2)),
+        "locations": (locations, (f, q, m, levels, k, 2)),
+        "weights": (weights, (f, q, m, levels, k)),
+    }
+    arrays = {name: _checked(name, *pair) for name, pair in wanted.items()}
+    if len(sizes) != levels:
+        raise ValueError(f"{len(sizes)} sizes for {levels} levels: give (h, w) of each")
+    keys = ("boxes", "scores", "labels", "matched")
+    arrays |= answers(f, q, **dict(zip(keys, given)))
+    each = 2 * f * (levels * 2 + m * levels * k * 3)  # bytes of a query
+    room = max(1, MOST_BYTES // each) if most is None else most
+    items = _choose(arrays.get("scores"), q, room)
+    arrays = {name: array[:, items] for name, array in arrays.items()}
+    frames = [str(x) for x in (frames or range(1, f + 1))]
+    if len(frames) != f:
+        raise ValueError(f"{len(frames)} names of frames for {f} frames")
+    begin = {"frame": f - 1, "item": _surest(arrays), "head": -1} | (start or {})
+    notes = {
+        "levels": [[int(h), int(w)] for h, w in sizes],
+        "frame_name": frame_name,
+        "frames": frames,
+        "pick": "box",
+        "item_name": "query",
+        "names": names_for(names, labels, truth_labels),
+        "start": begin,
+    }
+    if len(items) < q:
+        notes["items"] = items
+    return InteractiveFigure(
+        "points",
+        arrays | truths(truth, truth_labels),
+        notes,
+        picture=as_picture(rgb),
+        title=title,
+        summary=_summary(arrays, notes, items, begin),
+        caption=WEIGHT_NOT_WORTH,
+    )
+
+
+def _checked(name: str, values: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+    if tuple(values.shape) != shape:
+        raise ValueError(
+            f"{name} {list(values.shape)} do not go with the locations: expected "
+            f"{list(shape)}"
+        )
+    values = values.detach().float().cpu()
+    if not values.isfinite().all() or (name == "weights" and (values < 0).any()):
+        raise ValueError(f"{name} hold NaN, infinite or negative numbers")
+    # far outside is outside: half precision ends at 65504
+    return values.clamp(-1000, 1000).numpy().astype(np.float16)
+
+
+def _choose(scores: np.ndarray | None, queries: int, most: int) -> list[int]:
+    if most < 1:
+        raise ValueError(f"most={most}: show at least one query")
+    worth = np.zeros(queries) if scores is None else scores[-1]
+    return sorted(np.argsort(-worth, kind="stable")[:most].tolist())
+
+
+def _surest(arrays: dict[str, np.ndarray]) -> int:
+    return int(arrays["scores"][-1].argmax()) if "scores" in arrays else 0
+
+
+def _summary(arrays: dict, notes: dict, items: list[int], begin: dict) -> str:
+    frame, item = begin["frame"], begin["item"]
+    _, q, m, levels, k = arrays["weights"].shape
+    weights = arrays["weights"][frame, item].astype(np.float64)  # [M, L, K]
+    total = max(weights.sum(), 1e-30)
+    shares = weights.sum((0, 2)) / total  # [L]
+    where = arrays["locations"][frame, item].astype(np.float64)  # [M, L, K, 2]
+    outside = ((where < 0) | (where > 1)).any(-1)
+    by_level = ", ".join(
+        f"{share:.0%} of {h} × {w}" for share, (h, w) in zip(shares, notes["levels"])
+    )
+    return (
+        f"{q} queries, each with {m} heads × {levels} levels × {k} points. Query "
+        f"{items[item]} in {notes['frame_name']} {notes['frames'][frame]}: weight by "
+        f"level {by_level}; {int(outside.sum())} of {outside.size} points lie outside "
+        "the picture."
+    )

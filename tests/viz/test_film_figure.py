@@ -1,0 +1,53 @@
+"""The time-lapse shows the film's own numbers, with AP to scrub on."""
+
+import numpy as np
+import pytest
+import torch
+from small import small_detr
+
+from detr_steps import viz
+from detr_steps.analysis import film as filming
+from detr_steps.data.scenes import Scenes
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    model = small_detr(classes=6, queries=9)
+    states = [(s, small_detr(s, classes=6, queries=9).state_dict()) for s in (0, 50)]
+    made = filming.record(model, states, Scenes("val", size=64), (3, 5))
+    path = tmp_path_factory.mktemp("film") / "film.safetensors"
+    filming.save(path, made)
+    return filming.read(path, [{"step": 25, "AP": 0.125}, {"step": 50, "AP": 0.5}])
+
+
+def test_frames_are_steps_and_the_curve_is_the_record(film):
+    figure, shot = viz.time_lapse(film, 1), film.shots[1]
+    assert figure.notes["frame_name"] == "step"
+    assert figure.notes["frames"] == ["0", "50"] and figure.notes["frame_x"] == [0, 50]
+    assert figure.arrays["curve"].tolist() == [[25, 50], [0.125, 0.5]]
+    assert figure.notes["curve"] == {"x": "step", "y": "AP"}
+    assert (figure.arrays["maps"] == shot.maps.numpy()).all()
+    assert np.allclose(figure.arrays["peaks"], shot.peaks)
+    assert np.allclose(figure.arrays["spread"], shot.spread)
+    assert (figure.arrays["matched"] == shot.matched.numpy()).all()
+    assert "AP is 0.12 at step 25 and 0.50 at step 50" in figure.summary
+    start = figure.notes["start"]["item"]
+    assert figure.notes["start"]["frame"] == 1 and shot.matched[-1, start] >= 0
+    assert f"Query {shot.queries[start]} ends as" in figure.summary
+
+
+def test_without_a_record_there_is_no_curve(film):
+    bare = filming.Film(film.steps, film.scenes, film.shots, 3, film.names)
+    figure = viz.time_lapse(bare)
+    assert "curve" not in figure.arrays and "AP" not in figure.summary
+
+
+def test_a_picture_beyond_the_last_is_named(film):
+    with pytest.raises(ValueError, match="picture 2 of a film of 2"):
+        viz.time_lapse(film, 2)
+
+
+def test_a_film_keeps_the_picture(film):
+    rgb = Scenes("val", size=64).draw([5]).rgb[0]
+    shown = torch.from_numpy(viz.time_lapse(film, 1).picture.copy()).permute(2, 0, 1)
+    assert (shown.float() / 255 - rgb).abs().mean() < 0.05
