@@ -113,10 +113,12 @@ def encoder_attention(
     whole = seeing.encoder_maps(inside.seen, inside.real)  # [Ye, S, M, h, w]
     maps, frames, cells, left_out = thin_out(whole)
     start = cells.index(_nearest(cells, inside))
+    row, column = divmod(cells[start], maps.shape[4])
     words = [
         f"Self-attention of {len(cells)} cells of a map of {maps.shape[3]} rows and "
         f"{maps.shape[4]} columns, {_layers(frames)} of the encoder.",
-        f"In layer {frames[-1]} cell {cells[start]} {reading(maps[-1, start])}.",
+        f"In layer {frames[-1]} the cell in row {row + 1}, column {column + 1} "
+        f"{reading(maps[-1, start])}.",
         left_out,
     ]
     return attention_maps(

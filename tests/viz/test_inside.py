@@ -107,6 +107,10 @@ def test_cells_ask_for_themselves(model, scenes, output):
     largest = scenes.targets[1]["boxes"][:, 2:].prod(-1).argmax()
     x, y = (scenes.targets[1]["boxes"][largest, :2] * 8).int().tolist()
     assert figure.notes["start"]["item"] == y * 8 + x
+    most = own[-1, y * 8 + x].mean(0)
+    row, column = divmod(int(most.argmax()), 8)
+    words = f"the cell in row {y + 1}, column {x + 1} reads most in row {row + 1}, "
+    assert words + f"column {column + 1} ({most.max():.2f}" in figure.summary
 
 
 def test_crowds_are_no_objects(model, scenes):
