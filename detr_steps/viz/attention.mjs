@@ -72,7 +72,7 @@ class Attention extends Figure {
 
   // Boxes, cells and names over a stage.
   marks(stage, frame) {
-    const { item, truth, pinned } = this.state;
+    const { item, truth, pinned } = this.state, small = stage.frame !== undefined;
     stage.begin();
     if (this.patch) stage.boxes([this.patch], "#fff", 2, [6, 3]);
     if (this.cells) {
@@ -88,12 +88,12 @@ class Attention extends Figure {
       const others = this.colour(this.at("labels", frame, other));
       if (other !== item) (same[others] ??= []).push(this.box(frame, other));
     }
-    if (truth) stage.boxes(this.all("truth"), "#fff", 1, [4, 4]);
+    if (truth && !small) stage.boxes(this.all("truth"), "#fff", 1, [4, 4]);
     if (truth && object >= 0) stage.boxes([this.at("truth", object)], "#fff", 2, [4, 4]);
-    for (const [others, boxes] of Object.entries(same)) stage.boxes(boxes, others, 1.2);
-    stage.boxes([box], colour, 2.8);
-    stage.ring(box[0], box[1], colour, pinned);
-    stage.name(box, `${this.itemName(item)} ${this.answer(frame, item)}`, colour);
+    for (const [others, boxes] of Object.entries(same)) stage.boxes(boxes, others, small ? 0.5 : 1.2);
+    stage.boxes([box], colour, small ? 2.2 : 2.8);
+    if (pinned || !small) stage.ring(box[0], box[1], colour, pinned);
+    if (!small) stage.name(box, `${this.itemName(item)} ${this.answer(frame, item)}`, colour);
   }
 
   // Row and column of a cell; where cells were left out, the notes tell which are there.
@@ -148,8 +148,9 @@ class Attention extends Figure {
     const who = this.heads === 1 ? "" : this.head < 0 ? "mean of heads: " : `head ${this.head + 1}: `;
     const spread = this.head < 0 || this.heads === 1 ? this.at("spread", frame, item)
       : this.at("spread_heads", frame, item, this.head);
-    const weight = [`${who}heaviest cell ${this.peak.toFixed(2)}${
-      spread === null ? "" : `, spread over ${spread.toFixed(1)} cells`}`];
+    const stops = [0, 64, 128, 192, 255].map((i) => `rgb(${this.lut.subarray(3 * i, 3 * i + 3)})`);
+    const weight = [`${who}heaviest cell ${this.peak.toFixed(2)}${spread === null ? ""
+      : `, spread over ${spread.toFixed(1)} cells`}`, `linear-gradient(90deg, ${stops})`];
     const [row, column] = this.cell(item);
     if (this.cells) return [[`cell in row ${row + 1}, column ${column + 1}`, null, aside], weight];
     return [[this.itemName(item), null, aside],
@@ -174,8 +175,8 @@ class Layers extends Attention {
     const row = this.find("panel").appendChild(make("div", { class: "row" }));
     for (const frame of range(this.frames)) {
       const cell = this.find("stages").appendChild(make("div"));
-      const stage = Object.assign(this.stage(cell, 17_000), { frame });
-      stage.lines = [1, 2].map(() => cell.appendChild(make("p")));
+      const stage = Object.assign(this.stage(cell, 16_384), { frame });
+      stage.text = cell.appendChild(make("p"));
     }
     if (this.heads > 1) {
       this.choice(row, "head", ["mean", ...range(this.heads).map((i) => i + 1)],
@@ -187,17 +188,17 @@ class Layers extends Attention {
   paint() {
     const { item } = this.state, { frames: names, frame_name: kind = "layer" } = this.notes;
     for (const stage of this.stages) {
-      const { frame, lines: [first, second] } = stage;
+      const { frame, text } = stage, name = `${kind} ${names?.[frame] ?? frame + 1}`;
       this.peak = this.glow(stage, frame, item, this.head);
       this.marks(stage, frame);
-      first.textContent = `${kind} ${names?.[frame] ?? frame + 1} · ${this.answer(frame, item)}`;
-      second.textContent = this.match(frame, item);
+      const lines = [name, this.answer(frame, item), ...this.match(frame, item).split(", ")].join("\n");
+      if (text.textContent !== lines) text.textContent = lines;
     }
   }
 
   describe() {
-    const lines = this.stages.map((stage) => stage.lines.map((line) => line.textContent).join(", "));
-    return [super.describe()[0], ...lines.map((line) => [line])]; // the others are spoken only
+    const lines = this.stages.map(({ text }) => [text.textContent.replaceAll("\n", ", ")]);
+    return [super.describe()[0], ...lines]; // the first is shown here, all are spoken
   }
 }
 

@@ -172,9 +172,8 @@ export class Stage {
     this.pixels = new ImageData(base.width, base.height);
     this.numbers = new Uint32Array(this.pixels.data.buffer); // the same, one number per pixel
     this.cells = null;
+    this.context.putImageData(base.colours, 0, 0);
   }
-
-  plain() { this.context.putImageData(this.base.colours, 0, 0); }
 
   // A map of h x w weights in 0..255 over the grey picture.
   glow(values, h, w, cover, table) {
@@ -230,13 +229,13 @@ export class Stage {
     this.stroke(path, colour, width, dash);
   }
 
-  // A name on a plate above a box, or inside it where there is no room above.
-  name(box, text, colour) {
-    const { ink } = this, [left, top] = this.at(...corners(box));
+  // A name on a plate above a box (or below), or inside it where there is no room.
+  name(box, text, colour, below) {
+    const { ink } = this, [x0, y0, , y1] = corners(box), [left, top] = this.at(x0, below ? y1 : y0);
     Object.assign(ink, { font: "600 11px system-ui, sans-serif", fillStyle: colour });
     const wide = ink.measureText(text).width + 10;
     const x = clamp(left - 2, 0, Math.max(0, this.overlay.wide - wide));
-    const y = clamp(top - 19, 0, this.overlay.high - 17);
+    const y = clamp(top + (below ? 2 : -19), 0, this.overlay.high - 17);
     ink.fillRect(x, y, wide, 17);
     ink.fillStyle = inkOn(colour);
     ink.fillText(text, x + 5, y + 12.5);
@@ -280,9 +279,10 @@ export class Figure {
     if (first) Object.assign(this.state, this.notes.start);
     this.measure();
     if (first) this.build();
-    this.table ??= blend(bytesOf(bundle.lut));
+    this.lut ??= bytesOf(bundle.lut);
+    this.table ??= blend(this.lut);
     for (const stage of this.stages) stage.take(raster(image, bundle, stage.most));
-    this.set({});
+    this.draw(); // at once: a new picture does not flash
   }
 
   find(name) { return this.root.querySelector(`.${name}`); }
@@ -401,7 +401,8 @@ export class Figure {
       if (line.said === said) return;
       line.said = said;
       line.replaceChildren(text);
-      if (colour) line.prepend(make("i", { style: `background: ${colour}` }));
+      if (colour) line.prepend(make("i", { style: `background: ${colour}`,
+        class: colour[0] === "#" ? "swatch" : "scale" }));
       if (aside) line.append(make("small", {}, ` ${aside}`));
     });
     clearTimeout(this.speaking);
@@ -487,14 +488,14 @@ export class Figure {
     }, (ink, wide, high) => {
       const { frame, item } = this.state, each = wide / this.items, gap = each > 5 ? 1 : 0;
       for (const i of range(this.items)) {
-        const score = this.at("scores", frame, i) ?? 0.5, tall = 3 + (high - 10) * score;
+        const score = this.at("scores", frame, i) ?? 0, tall = 3 + (high - 10) * score;
         const bar = (colour, top, size) => {
           ink.fillStyle = colour;
           ink.fillRect(i * each + gap, top, Math.max(each - 2 * gap, 1), size);
         };
         if (i === item) bar(this.theme.line, 0, high);
         if (i === item) bar(this.theme.ink, high - 3, 3);
-        ink.globalAlpha = i === item || score >= this.threshold ? 1 : 0.45;
+        ink.globalAlpha = i === item || score >= this.threshold ? 1 : 0.4;
         bar(this.arrays.labels ? this.labelColour(i) : this.theme.soft, high - 5 - tall, tall);
         ink.globalAlpha = 1;
       }

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ..files import write_whole
-from . import still
+from . import posters, still
 from .plots import COLOURS
 
 MOST_PIXELS = 160_000  # of the picture: each is looked up anew in every drawing
@@ -99,6 +99,13 @@ class InteractiveFigure:
         # what a browser will see: after the losses of the picture's coding
         self.picture = None if self._coded is None else _decode_picture(self._coded[1])
 
+    @property
+    def shown(self) -> np.ndarray:
+        """The picture as a browser sees it, or plain grey: uint8 `[H, W, 3]`."""
+        if self.picture is not None:
+            return self.picture
+        return np.full((*still.size_of(self), 3), 128, np.uint8)
+
     @cached_property
     def bundle(self) -> dict:
         """Everything figure.mjs draws from, as JSON values."""
@@ -137,7 +144,7 @@ class InteractiveFigure:
         return FRAGMENT.format(
             wide=WIDE,
             high=HIGH,
-            poster=_data_uri("png", self.poster()),
+            poster=_data_uri("webp", posters.poster(self, (WIDE, HIGH), "webp")),
             summary=html.escape(f"{self.title}. {self.summary}"),
             title=html.escape(self.title),
             page=html.escape(self.page()),
@@ -148,13 +155,9 @@ class InteractiveFigure:
         """Bytes that the figure adds to a notebook or page."""
         return len(self.html().encode())
 
-    @cached_property
-    def _poster(self) -> bytes:
-        return still.poster(self, (WIDE, HIGH))
-
     def poster(self) -> bytes:
         """The first state as a PNG, drawn in Python from the same arrays."""
-        return self._poster
+        return posters.poster(self, (WIDE, HIGH))
 
     def save_html(self, path: Path | str) -> None:
         """Write one page that needs nothing else.

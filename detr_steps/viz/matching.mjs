@@ -8,11 +8,13 @@ class Matching extends Figure {
     [, this.items, this.columns] = this.arrays.parts.shape;
     this.keys = KEYS.filter(([key]) => !["[ ]", "space", "h"].includes(key));
     const { parts, weights = parts.map(() => 1), row_names, column_names } = this.notes;
-    this.state = { column: 0, weights: [...weights], ...this.state };
+    this.state.weights ??= [...weights];
     this.rowName = (q) => row_names?.[q] ?? this.itemName(q);
     this.columnName = (n) => column_names?.[n] ?? `object ${n}`;
     this.solve();
     this.before = this.rowOf; // with the weights of the start
+    this.state.column ??= 0;
+    this.state.item = this.notes.start?.item ?? Math.max(0, this.rowOf[this.state.column]);
   }
 
   fill() {
@@ -77,13 +79,12 @@ class Matching extends Figure {
   paint() {
     const { item, column, truth, pinned } = this.state, stage = this.main, mine = this.colour(column);
     const { heads, rows, cells } = this.grid;
-    stage.plain();
     stage.begin();
     if (truth) stage.boxes(this.all("truth"), "#fff", 1, [4, 4]);
     this.rowOf.forEach((q, n) => { if (q >= 0) stage.boxes([this.at("boxes", q)], this.colour(n), 1.2); });
     stage.boxes([this.at("truth", column)], "#fff", 2.5, [4, 4]);
     stage.boxes([this.at("boxes", item)], mine, 3);
-    stage.name(this.at("truth", column), this.columnName(column), "#ffffff");
+    stage.name(this.at("truth", column), this.columnName(column), "#ffffff", true);
     stage.name(this.at("boxes", item), this.rowName(item), mine);
     if (pinned) stage.ring(...this.at("boxes", item).subarray(0, 2), mine, true);
     for (const old of this.marked ?? []) old.classList.remove("here");
@@ -107,12 +108,12 @@ class Matching extends Figure {
   describe() {
     const { item, column, weights, pinned } = this.state, owner = this.rowOf[column];
     const terms = weights.map((weight, p) =>
-      `${weight.toFixed(1)} × ${this.at("parts", p, item, column).toFixed(2)} ${this.notes.parts[p]}`);
+      `${weight.toFixed(1)} × ${this.at("parts", p, item, column).toFixed(2)} ${this.notes.parts[p]}`.replace("-", "−"));
     const changed = this.rowOf.filter((q, n) => q !== this.before[n]).length;
     const pair = owner === item ? "they are a pair" : `${this.columnName(column)} goes to ${
       owner < 0 ? "nobody" : this.rowName(owner)}, for ${this.cost[owner]?.[column].toFixed(2)}`;
     return [[`${this.rowName(item)} for ${this.columnName(column)}`, null, pinned ? "pinned" : ""],
-      [`cost ${this.cost[item][column].toFixed(2)} = ${terms.join(" + ")}`],
+      [`cost ${this.cost[item][column].toFixed(2)} = ${terms.join(" + ")}`.replace("-", "−")],
       [this.notes.rule === "none" ? "" : pair],
       [changed ? `${changed} of ${this.columns} pairs changed by the weights` : ""]];
   }

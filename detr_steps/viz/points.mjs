@@ -60,15 +60,14 @@ class Points extends Figure {
     this.chosen = points.find(({ i }) => i === point) ?? points[0];
     const { l, x, y } = this.chosen, [h, w] = this.notes.levels[l], scale = Math.min(w, h) / 4;
     const reference = this.at("references", frame, item, l), [cx, cy] = main.at(...reference);
-    main.plain();
     main.begin();
     if (main.zoom.scale > 1.5) this.reading(main);
+    main.ink.setLineDash([]);
     if (this.arrays.boxes) main.boxes([this.box(frame, item)], this.labelColour(item), 2);
     for (const dot of points) this.dot(main, dot);
     main.stroke(new Path2D(`M${cx - 8} ${cy}h16M${cx} ${cy - 8}v16`), "#fff", 2);
     if (pinned) main.ring(...reference, this.colour(0), true);
     Object.assign(loupe.zoom, { scale, x: x - 0.5 / scale, y: y - 0.5 / scale });
-    loupe.plain();
     loupe.begin();
     this.reading(loupe);
     this.dot(loupe, this.chosen);
@@ -76,17 +75,19 @@ class Points extends Figure {
 
   // Area: weight. Colour: head. Shape: level (disc, square, diamond, triangle).
   dot(stage, { i, x, y, weight, m, l }) {
-    const [cx, cy] = stage.at(x, y), r = 1.5 + 16 * Math.sqrt(weight), path = new Path2D();
-    const sides = [32, 4, 4, 3][l % 4], turn = l % 4 === 1 ? 0.5 : 0, mine = i === this.chosen.i;
-    for (const s of range(sides)) {
+    const [cx, cy] = stage.at(x, y), r = 1.5 + 16 * Math.sqrt(weight), { ink } = stage;
+    const sides = [24, 4, 4, 3][l % 4], turn = l % 4 === 1 ? 0.5 : 0, mine = i === this.chosen.i;
+    ink.beginPath();
+    for (let s = 0; s < sides; s++) {
       const angle = 2 * Math.PI * (s + turn) / sides;
-      path.lineTo(cx + r * Math.sin(angle), cy - r * Math.cos(angle));
+      ink.lineTo(cx + r * Math.sin(angle), cy - r * Math.cos(angle));
     }
-    path.closePath();
-    Object.assign(stage.ink, { globalAlpha: 0.85, fillStyle: this.colour(m) });
-    stage.ink.fill(path);
-    stage.stroke(path, mine ? "#fff" : this.colour(m), mine ? 2.5 : 0.8);
-    stage.ink.globalAlpha = 1;
+    ink.closePath();
+    ink.fillStyle = this.colour(m);
+    ink.fill();
+    ink.strokeStyle = mine ? "#fff" : "#000a";
+    ink.lineWidth = mine ? 2.5 : 1;
+    ink.stroke();
   }
 
   // The four cells that a point reads and the share of each: bilinear, cell centres at +0.5.
@@ -109,13 +110,16 @@ class Points extends Figure {
     ink.stroke(grid);
     for (const { row, column, share, there } of this.four(this.chosen)) {
       const box = [(column + 0.5) / w, (row + 0.5) / h, 1 / w, 1 / h];
-      const [left, top] = stage.at(column / w, row / h), [right] = stage.at((column + 1) / w, 0);
+      const [left, top] = stage.at(column / w, row / h), below = row > this.chosen.y * h - 0.5;
+      const [right, bottom] = stage.at((column + 1) / w, (row + 1) / h), y = below ? bottom - 21 : top + 3;
+      ink.fillStyle = `rgba(255, 255, 255, ${0.65 * share})`; // the more is read, the lighter
+      ink.fillRect(left, top, right - left, bottom - top);
       stage.boxes([box], "#fff", 1.5);
-      if (right - left < 36) continue;
-      ink.fillStyle = "#000a";
-      ink.fillRect(left + 3, top + 3, 50, 18);
+      if (right - left < 40) continue;
+      ink.fillStyle = "#000b";
+      ink.fillRect(left + 3, y, there ? 44 : 56, 18);
       ink.fillStyle = "#fff";
-      ink.fillText(there ? `× ${share.toFixed(2)}` : "outside", left + 6, top + 16);
+      ink.fillText(there ? `× ${share.toFixed(2)}` : "outside", left + 6, y + 13);
     }
   }
 

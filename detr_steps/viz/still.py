@@ -1,14 +1,11 @@
-"""The still of an interactive figure, in NumPy and PIL: its poster, and its reference.
+"""What an interactive figure shows, in NumPy: the reference for its canvas.
 
-What figure.mjs shows on a canvas is computed here once more from the same arrays; the
-tests compare the two pixel by pixel.
+What figure.mjs shows is computed here once more from the same arrays: posters are made
+of it, and the tests compare it with the canvas pixel by pixel.
 """
-
-import io
 
 import numpy as np
 from matplotlib import colormaps
-from PIL import Image
 
 # matplotlib's inferno: dark to light, told apart by colour-blind readers
 LUT = (colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
@@ -73,8 +70,25 @@ def glow(
     return np.floor(mixed + 0.5).astype(np.uint8)
 
 
-def poster(figure, size: tuple[int, int]) -> bytes:
-    """The first state of a figure as a PNG."""
-    file = io.BytesIO()
-    Image.new("RGB", size, "white").save(file, "png")
-    return file.getvalue()
+def peak_of(maps: np.ndarray, peaks: np.ndarray, head: int) -> float:
+    """The weight of the heaviest cell: of a head, or for -1 of the mean of all."""
+    if head >= 0:
+        return float(peaks[head])
+    return float(
+        np.tensordot(peaks.astype(np.float64) / 255, maps, 1).max() / len(maps)
+    )
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """IoU of two boxes (cxcywh)."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    low = np.maximum(a[:2] - a[2:] / 2, b[:2] - b[2:] / 2)
+    high = np.minimum(a[:2] + a[2:] / 2, b[:2] + b[2:] / 2)
+    both = np.prod(np.maximum(high - low, 0))
+    return float(both / (np.prod(a[2:]) + np.prod(b[2:]) - both or 1))
+
+
+def total_cost(parts: np.ndarray, weights: list[float] | None = None) -> np.ndarray:
+    """Weighted sum of the parts of a cost: `[P, Q, N] -> [Q, N]`."""
+    weights = np.ones(len(parts)) if weights is None else np.asarray(weights)
+    return np.tensordot(weights, parts.astype(np.float64), 1)
