@@ -4,6 +4,7 @@
     python3 course.py test           run every test, notebooks too
     python3 course.py setup          only make or renew the environment in .venv
     python3 course.py run 02         run chapter 02 without a browser
+    python3 course.py book --open    build the course as a site in build/book
     python3 course.py publish --repo OWNER/NAME --tag TAG
 
 `lab` hands options that it does not know to JupyterLab, `test` to pytest.
@@ -89,6 +90,9 @@ def parse(arguments: list) -> tuple:
     run.add_argument(
         "--save", action="store_true", help="put the new outputs into the notebook"
     )
+    book = add("book", "build the course as a site that needs no server, in build/book")
+    book.add_argument("--open", action="store_true", help="show it in the browser")
+    book.add_argument("--out", metavar="FOLDER", help="another folder than build/book")
     publish = add("publish", "stamp a fork's name into badges and set-up cells")
     publish.add_argument("--repo", required=True, metavar="OWNER/NAME")
     publish.add_argument("--tag", required=True, help="a tag or branch of that fork")
@@ -112,6 +116,8 @@ def main(arguments: list) -> int:
         return lab(rest)
     if options.command == "test":
         return test(rest)
+    if options.command == "book":
+        return call("-m", "tools.book", *arguments[1:])
     if options.command in ("run", "publish"):
         return call(ROOT / "tools" / "notebooks.py", *arguments)
     return 0

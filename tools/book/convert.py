@@ -1,0 +1,153 @@
+"""Turns a notebook into a page of the book. The notebook itself stays as it is."""
+
+import json
+import re
+from pathlib import Path
+
+from tools.notebooks import BADGE, ROOT, text_of
+
+from .chapters import FOLD, HEADING, SETUP, Chapter, Fault, is_words
+from .glossary import Glossary
+from .markdown import LINK, plain
+
+WEB = re.compile(r"[a-z]+:|#")
+
+
+class Converter:
+    """Knows what the pages link to: the other chapters, the library, the glossary."""
+
+    def __init__(
+        self, glossary: Glossary, modules: set[str], repo: tuple[str, str]
+    ) -> None:
+        self.glossary = glossary
+        self.modules = modules  # that have a page: detr_steps.systems.detr
+        self.repo = repo
+
+    def page(self, chapter: Chapter, ending: str) -> str:
+        """The text of the page's notebook; `ending` is Markdown to put at its end."""
+        seen: set[str] = set()
+        cells = [markdown(head(chapter))]
+        section = chapter.label
+        for index, cell in enumerate(chapter.cells):
+            if cell["cell_type"] != "markdown":
+                cells += [markdown(f"(cell-{cell['id']})="), code(cell, section)]
+                continue
+            text = self.prose(chapter, body(cell["source"]) if not index else
+                              cell["source"], seen)  # fmt: skip
+            cells.append(markdown(text))
+            headings = HEADING.findall(cell["source"])
+            section = plain(headings[-1][1]) if headings else section
+        cells.append(markdown(ending))
+        for number, cell in enumerate(cells):
+            cell["id"] = f"page-{number}"
+        book = {"cells": cells, "metadata": {"kernelspec": KERNEL}}
+        return json.dumps(book | {"nbformat": 4, "nbformat_minor": 5})
+
+    def prose(self, chapter: Chapter, text: str, seen: set[str]) -> str:
+        """One Markdown cell, its links and its terms made to lead inside the book."""
+        text = LINK.sub(lambda link: f"({self.target(chapter, link[1])})", text)
+        made, end = "", 0
+        for fold in FOLD.finditer(text):
+            before = text[end : fold.start()]
+            made += self.glossary.link(before, chapter.stem, seen)
+            made += self.fold(chapter, fold, seen)
+            end = fold.end()
+        return made + self.glossary.link(text[end:], chapter.stem, seen)
+
+    def fold(self, chapter: Chapter, fold: re.Match, seen: set[str]) -> str:
+        """A fold, with the empty lines that make its inside Markdown."""
+        summary, inside = fold[1], fold[2].strip()
+        if is_words(summary):
+            seen = seen | {entry.names[0] for entry in self.glossary.entries}
+            mark = '<span id="words"></span>'
+        else:
+            mark = ""
+        inside = self.glossary.link(inside, chapter.stem, seen)
+        return (
+            f"\n\n<details>{mark}<summary>{summary}</summary>\n\n"
+            f"{inside}\n\n</details>\n\n"
+        )
+
+    def target(self, chapter: Chapter, link: str) -> str:
+        """Where a chapter's link leads in the book.
+
+        Chapters and modules to their pages, other files to the repository.
+        Raises Fault for a file that is not there.
+        """
+        if WEB.match(link):
+            return link
+        path, _, fragment = link.partition("#")
+        file = (chapter.path.parent / path).resolve()
+        if not file.exists():
+            raise Fault(f"{chapter.path.name} links to {link}, which is not there")
+        inside = file.relative_to(ROOT)
+        if file.suffix == ".ipynb":
+            return f"{file.name}#{fragment}" if fragment else file.name
+        module = ".".join(inside.with_suffix("").parts)
+        if module in self.modules:
+            return f"../api/{module}.rst"
+        return web_address(inside, file.is_dir(), self.repo)
+
+
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+def web_address(path: Path, is_folder: bool, repo: tuple[str, str]) -> str:
+    """The address of a file or folder of the repository on the web."""
+    kind = "tree" if is_folder else "blob"
+    return f"https://github.com/{repo[0]}/{kind}/{repo[1]}/{path.as_posix()}"
+
+
+def markdown(text: str) -> dict:
+    """A Markdown cell."""
+    return {"cell_type": "markdown", "metadata": {}, "source": text}
+
+
+def code(cell: dict, section: str) -> dict:
+    """A code cell as the book shows it: set-up and solutions folded away."""
+    tags, settings = [], {"image": {"alt": f"Figure of “{section}”"}}
+    if cell["source"].startswith(SETUP):
+        tags.append("hide-cell")
+        words = "Set-up: the same first cell in every chapter"
+        settings |= {"code_prompt_show": words, "code_prompt_hide": words}
+    elif "solution" in cell["metadata"].get("tags", ()):
+        tags.append("hide-cell")
+        settings |= {"code_prompt_show": "Solution", "code_prompt_hide": "Solution"}
+    outputs = [output for output in cell["outputs"] if output.get("data", True)]
+    texts = [text_of(o.get("data", {}).get("text/plain", "")) for o in outputs]
+    told = [text for text in texts if text and text[0] not in "<✓✗["]
+    if told and "\n" not in told[0]:
+        settings["image"] = {"alt": told[0]}
+    metadata = {"tags": tags, "mystnb": settings}
+    return {key: cell[key] for key in ("cell_type", "execution_count", "source")} | {
+        "metadata": metadata,
+        "outputs": outputs,
+    }
+
+
+def head(chapter: Chapter) -> str:
+    """A page's head: title, question, and what can be done with the notebook."""
+    buttons = [
+        f'<a class="action" href="../notebooks/{chapter.path.name}" download>'
+        "Download the notebook</a>"
+    ]
+    if chapter.badge:
+        buttons.insert(
+            0, f'<a class="action first" href="{chapter.badge}">Open in Colab</a>'
+        )
+    question = f'<p class="question">{chapter.question}</p>' * bool(chapter.question)
+    return (
+        f"# {chapter.label}\n\n"
+        f'<div class="chapter-head">{question}<p class="actions">{"".join(buttons)}'
+        "</p></div>"
+    )
+
+
+def body(text: str) -> str:
+    """The first cell's text without what the head shows already."""
+    text = BADGE.sub("", text)
+    title, *rest = HEADING.finditer(text)
+    for heading in reversed(rest[:1]):
+        if heading[2].endswith("?"):
+            text = text[: heading.start()] + text[heading.end() :]
+    return (text[: title.start()] + text[title.end() :]).strip()
