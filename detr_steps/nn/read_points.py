@@ -1,0 +1,110 @@
+"""The core of deformable attention: weighted sums of a few points of several maps."""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .sample import sample
+
+Sizes = tuple[tuple[int, int], ...]  # (h, w) of each level, finest first
+
+
+def read_points(
+    value: Tensor, sizes: Sizes, locations: Tensor, weights: Tensor
+) -> Tensor:
+    """Add up what each query finds at its points, weighted: `[B, Q, M·D]`.
+
+    `value [B, S, M, D]`, the levels of `sizes` one after another, each row by row;
+    `locations [B, Q, M, L, K, 2]` (x, y) as shares of each level's map (see sample.py:
+    beyond it everything is 0, a NaN gives NaN); `weights [B, Q, M, L, K]`.
+    Memory besides arguments and result: one level at a time its map, its locations
+    twice and its points, B·M·(h·w·D + 4·Q·K + Q·K·D) numbers, and the result once more.
+    Nothing is kept for the way back: it samples again, and needs twice that and twice
+    the gradients of the arguments. Half precision is computed in float32.
+    Raises: ValueError where sizes, tokens and points do not belong together.
+    Source: Zhu et al. 2020, equation 3.
+    Built in chapters/06_deformable_attention.ipynb.
+    """
+    check_levels(value.shape[1], sizes)
+    _check_points(value, sizes, locations, weights)
+    exact = value.to(torch.promote_types(value.dtype, torch.float32))
+    tokens = exact.split([h * w for h, w in sizes], dim=1)
+    read = 0
+    for level in zip(tokens, sizes, locations.unbind(3), weights.unbind(3)):
+        read = read + _ReadLevel.apply(*level)  # [B·M, D, Q]
+    read = read.unflatten(0, value.shape[::2]).permute(0, 3, 1, 2).flatten(2)
+    return read.to(value.dtype)
+
+
+class _ReadLevel(torch.autograd.Function):
+    """Weighted sum of one level's points, which are never kept: `[B·M, D, Q]`.
+
+    Written out because autograd would keep every point until the way back, where it
+    is faster to sample them again.
+    """
+
+    @staticmethod
+    def forward(ctx, value, size, locations, weights) -> Tensor:
+        ctx.size = size
+        ctx.save_for_backward(value, locations, weights)
+        points = sample_level(value, size, locations)  # [B·M, D, K, Q]
+        return points.mul_(_by_head(weights)).sum(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, slope: Tensor) -> tuple[Tensor | None, ...]:
+        value, locations, weights = ctx.saved_tensors
+        with torch.enable_grad():
+            value, locations = (x.detach().requires_grad_() for x in (value, locations))
+            points = sample_level(value, ctx.size, locations)  # [B·M, D, K, Q]
+        slope = slope[:, :, None]  # [B·M, D, 1, Q]
+        down = torch.autograd.grad(
+            points, (value, locations), slope * _by_head(weights)
+        )
+        agreement = points.detach().mul_(slope).sum(1)  # [B·M, K, Q]
+        b, q, m, k = weights.shape
+        agreement = agreement.view(b, m, k, q).permute(0, 3, 1, 2)  # [B, Q, M, K]
+        return down[0], None, down[1], agreement.to(weights.dtype)
+
+
+def _by_head(weights: Tensor) -> Tensor:
+    """`[B, Q, M, K] -> [B·M, 1, K, Q]`, as the points lie."""
+    return weights.permute(0, 2, 3, 1).flatten(0, 1)[:, None]
+
+
+def sample_level(value: Tensor, size: tuple[int, int], locations: Tensor) -> Tensor:
+    """Read the points of one level: `[B, h·w, M, D]` at `[B, Q, M, K, 2]`.
+
+    Each head reads its own D channels. Returns `[B·M, D, K, Q]`: queries last, so that
+    sums over points run along contiguous memory.
+    """
+    maps = value.transpose(1, 2).flatten(0, 1)  # [B·M, h·w, D]: whole rows are copied
+    maps = maps.unflatten(1, size).movedim(-1, 1)  # [B·M, D, h, w]
+    return sample(maps, locations.permute(0, 2, 3, 1, 4).flatten(0, 1))
+
+
+def check_levels(tokens: int, sizes: Sizes) -> None:
+    """Raise ValueError unless levels of these sizes hold as many tokens as there are.
+
+    A wrong split would read pixels of one level as another's, without any complaint.
+    """
+    held = sum(h * w for h, w in sizes)
+    if held != tokens:
+        raise ValueError(
+            f"levels of sizes {[tuple(size) for size in sizes]} hold {held} tokens, "
+            f"the value has {tokens}: give (h, w) of each map that was flattened"
+        )
+
+
+def _check_points(
+    value: Tensor, sizes: Sizes, locations: Tensor, weights: Tensor
+) -> None:
+    b, _, heads, _ = value.shape
+    _, q, _, _, k, *_ = locations.shape
+    wanted = (b, q, heads, len(sizes), k, 2)
+    if locations.shape != wanted or weights.shape != wanted[:-1]:
+        raise ValueError(
+            f"locations {list(locations.shape)} and weights {list(weights.shape)} for "
+            f"{b} images, {heads} heads and {len(sizes)} levels: expected "
+            "[B, Q, M, L, K, 2] and [B, Q, M, L, K]"
+        )
