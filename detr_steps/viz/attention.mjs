@@ -81,6 +81,7 @@ class Attention extends Figure {
       stage.boxes([box], "#fff", 2);
       if (pinned) stage.ring(...box.slice(0, 2), this.colour(0), true);
     }
+    if (truth && !small) stage.boxes(this.all("truth"), "#fff", 1, [4, 4]);
     if (!this.arrays.boxes) return;
     const box = this.box(frame, item), object = this.at("matched", frame, item) ?? -1;
     const colour = this.colour(this.at("labels", frame, item)), same = {};
@@ -88,7 +89,6 @@ class Attention extends Figure {
       const others = this.colour(this.at("labels", frame, other));
       if (other !== item) (same[others] ??= []).push(this.box(frame, other));
     }
-    if (truth && !small) stage.boxes(this.all("truth"), "#fff", 1, [4, 4]);
     if (truth && object >= 0) stage.boxes([this.at("truth", object)], "#fff", 2, [4, 4]);
     for (const [others, boxes] of Object.entries(same)) stage.boxes(boxes, others, small ? 0.5 : 1.2);
     stage.boxes([box], colour, small ? 2.2 : 2.8);

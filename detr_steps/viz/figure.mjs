@@ -597,6 +597,7 @@ export default { render };
 
 // The frame's entry: a model that never changes stands in for a kernel.
 export function start(el, script) {
+  if (!globalThis.DecompressionStream) return; // an old browser: the poster behind is seen
   const bundle = JSON.parse(script.textContent);
   const ready = render({ el, model: { get: () => bundle, on() {} } }), figure = el.detrFigure;
   globalThis.detrFigure = { ready, assign, set: (changes) => figure.set(changes), // for tests

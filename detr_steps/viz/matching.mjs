@@ -108,10 +108,10 @@ class Matching extends Figure {
   describe() {
     const { item, column, weights, pinned } = this.state, owner = this.rowOf[column];
     const terms = weights.map((weight, p) =>
-      `${weight.toFixed(1)} × ${this.at("parts", p, item, column).toFixed(2)} ${this.notes.parts[p]}`.replace("-", "−"));
+      `${weight.toFixed(1)} × ${this.at("parts", p, item, column).toFixed(2)} (${this.notes.parts[p]})`.replace("-", "−"));
     const changed = this.rowOf.filter((q, n) => q !== this.before[n]).length;
     const pair = owner === item ? "they are a pair" : `${this.columnName(column)} goes to ${
-      owner < 0 ? "nobody" : this.rowName(owner)}, for ${this.cost[owner]?.[column].toFixed(2)}`;
+      owner < 0 ? "nobody" : this.rowName(owner)}, for ${this.cost[owner]?.[column].toFixed(2)}`.replace("-", "−");
     return [[`${this.rowName(item)} for ${this.columnName(column)}`, null, pinned ? "pinned" : ""],
       [`cost ${this.cost[item][column].toFixed(2)} = ${terms.join(" + ")}`.replace("-", "−")],
       [this.notes.rule === "none" ? "" : pair],

@@ -12,7 +12,16 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from . import still
-from .plots import COLOURS
+from .readout import (
+    answer_of,
+    colour_of,
+    frame_name,
+    get,
+    item_name,
+    lines_of,
+    match_of,
+    start_of,
+)
 from .sheet import ACCENT, INK, LINE, SOFT, TINT, Place, Sheet, ink_on
 
 MOST_QUERIES = 25  # rows of a cost table that are readable on a poster
@@ -30,7 +39,7 @@ def poster(figure, size: tuple[int, int], kind: str = "png") -> bytes:
     room = Place(17, 52, wide - 34, bottom - 52)
     VIEWS[figure.view](sheet, figure, room)
     file, image = io.BytesIO(), sheet.finished()
-    image.save(file, kind, optimize=True, quality=80, method=6)
+    image.save(file, kind, optimize=True, quality=72, method=6)
     return file.getvalue()
 
 
@@ -38,13 +47,13 @@ def poster(figure, size: tuple[int, int], kind: str = "png") -> bytes:
 
 
 def _attention(sheet: Sheet, figure, room: Place) -> None:
-    frame, item, head = _start(figure)
+    frame, item, head = start_of(figure)
     side = Place(room.x + room.wide - 330, room.y, 330, room.high)
     stage = _fit(figure, Place(room.x, room.y, room.wide - 352, room.high - 42))
     grey = still.grey_of(figure.shown)
     sheet.picture(stage, still.glow(grey, *_map(figure, frame, item, head)))
     _marks(sheet, figure, stage, frame, item)
-    for number, (words, colour) in enumerate(_words(figure, frame, item, head)):
+    for number, (words, colour) in enumerate(lines_of(figure, frame, item, head)):
         _line(sheet, side, number, words, colour)
     place = Place(side.x, side.y + 92, side.wide, side.high - 132)
     _heads(sheet, figure, place, frame, item, head, grey)
@@ -54,23 +63,23 @@ def _attention(sheet: Sheet, figure, room: Place) -> None:
 
 
 def _layers(sheet: Sheet, figure, room: Place) -> None:
-    _, item, head = _start(figure)
+    _, item, head = start_of(figure)
     count = len(figure.arrays["maps"])
     columns = min(3, count)
     rows = -(-count // columns)
     wide, high = room.wide / columns, (room.high - 72) / rows
     grey = still.grey_of(figure.shown)
     who = "mean of heads" if head < 0 else f"head {head + 1}"
-    sheet.text(room.x, room.y + 14, f"{_item_name(figure, item)}, {who}", 14, bold=True)
+    sheet.text(room.x, room.y + 14, f"{item_name(figure, item)}, {who}", 14, bold=True)
     for frame in range(count):
         x = room.x + frame % columns * wide
         y = room.y + 28 + frame // columns * high
         stage = _fit(figure, Place(x, y, wide - 96, high - 10))
         sheet.picture(stage, still.glow(grey, *_map(figure, frame, item, head)))
         _marks(sheet, figure, stage, frame, item, few=True)
-        words = [_frame_name(figure, frame), _answer(figure, frame, item)]
-        words += _match(figure, frame, item).split(", ")
-        lines = [line for text in words for line in textwrap.wrap(text, 13)]
+        words = [frame_name(figure, frame), answer_of(figure, frame, item)]
+        words += match_of(figure, frame, item).split(", ")
+        lines = [line for text in words for line in textwrap.wrap(text, 12)]
         for number, line in enumerate(lines):
             at = stage.x + stage.wide + 9, stage.y + 13 + 17 * number
             sheet.text(*at, line, 11.5, bold=number == 0)
@@ -79,13 +88,13 @@ def _layers(sheet: Sheet, figure, room: Place) -> None:
 
 
 def _points(sheet: Sheet, figure, room: Place) -> None:
-    frame, item, _ = _start(figure)
+    frame, item, _ = start_of(figure)
     arrays = figure.arrays
     stage = _fit(figure, Place(room.x, room.y, room.wide - 352, room.high - 42))
     sheet.picture(stage, figure.shown)
-    label = _get(figure, "labels", frame, item)
+    label = get(figure, "labels", frame, item)
     if "boxes" in arrays:
-        sheet.box(stage, arrays["boxes"][frame, item], _colour(label or 0), 2)
+        sheet.box(stage, arrays["boxes"][frame, item], colour_of(label or 0), 2)
     weights = arrays["weights"][frame, item].astype(float)  # [M, L, K]
     places = arrays["locations"][frame, item].astype(float)
     for flat in np.argsort(-weights, axis=None):
@@ -101,14 +110,15 @@ def _points(sheet: Sheet, figure, room: Place) -> None:
             _stroke(sheet, (x - dx, y - dy, x + dx, y + dy), ink, 2 + grow)
     side = Place(room.x + room.wide - 330, room.y, 330, room.high)
     heads, levels = weights.shape[:2]
-    lines = [(_item_name(figure, item), None)]
+    lines = [(item_name(figure, item), None)]
     if label is not None:
-        lines.append((_answer(figure, frame, item), _colour(label)))
+        lines.append((answer_of(figure, frame, item), colour_of(label)))
     for number, (words, colour) in enumerate(lines):
         _line(sheet, side, number, words, colour)
     shares = weights.sum(-1) / weights.sum()  # [M, L]
     _shares(sheet, figure, side._replace(y=side.y + 70, high=side.high - 120), shares)
-    _frames(sheet, figure, Place(room.x, room.y + room.high - 33, 440, 26), frame)
+    row = Place(stage.x, room.y + room.high - 33, stage.wide, 26)
+    _frames(sheet, figure, row, frame)
     row = side._replace(y=room.y + room.high - 37, high=34)
     _bars(sheet, figure, row, frame, item)
 
@@ -125,7 +135,7 @@ def _matching(sheet: Sheet, figure, room: Place) -> None:
     for n, box in enumerate(arrays["truth"]):
         sheet.box(stage, box, "white", 1.2, dash=True)
         if n in pairs:
-            sheet.box(stage, arrays["boxes"][pairs[n]], _colour(n), 2)
+            sheet.box(stage, arrays["boxes"][pairs[n]], colour_of(n), 2)
     weights = notes.get("weights") or [1] * len(notes["parts"])
     words = " + ".join(f"{w:g} × {name}" for w, name in zip(weights, notes["parts"]))
     y = stage.y + stage.high
@@ -141,81 +151,6 @@ VIEWS: dict[str, Callable] = {
     "points": _points,
     "matching": _matching,
 }
-
-
-# --- words ---------------------------------------------------------------------------
-
-
-def _start(figure) -> tuple[int, int, int]:
-    start = figure.notes.get("start", {})
-    frames, items = next(iter(figure.arrays.values())).shape[:2]
-    frame = min(start.get("frame", frames - 1), frames - 1)
-    return frame, min(start.get("item", 0), items - 1), start.get("head", -1)
-
-
-def _get(figure, name: str, *index: int) -> float | None:
-    return figure.arrays[name][index] if name in figure.arrays else None
-
-
-def _colour(label: int) -> str:
-    return COLOURS[int(label) % len(COLOURS)]
-
-
-def _item_name(figure, item: int) -> str:
-    ids = figure.notes.get("items")
-    return f"{figure.notes.get('item_name', 'query')} {ids[item] if ids else item}"
-
-
-def _frame_name(figure, frame: int) -> str:
-    names = figure.notes.get("frames")
-    kind = figure.notes.get("frame_name", "layer")
-    return f"{kind} {names[frame] if names else frame + 1}"
-
-
-def _class_name(figure, label: int) -> str:
-    names = figure.notes.get("names")
-    return names[int(label)] if names else f"class {int(label)}"
-
-
-def _answer(figure, frame: int, item: int) -> str:
-    label, score = (_get(figure, name, frame, item) for name in ("labels", "scores"))
-    if label is None:
-        return ""
-    return _class_name(figure, label) + ("" if score is None else f" {score:.2f}")
-
-
-def _match(figure, frame: int, item: int) -> str:
-    n = _get(figure, "matched", frame, item)
-    if n is None:
-        return ""
-    if n < 0:
-        return "matched to no object"
-    words, label = f"object {int(n)}", _get(figure, "truth_labels", int(n))
-    if label is not None:
-        words += f" ({_class_name(figure, label)})"
-    if "truth" in figure.arrays:
-        box, truth = figure.arrays["boxes"][frame, item], figure.arrays["truth"][int(n)]
-        words += f", IoU {still.overlap(box, truth):.2f}"
-    return words
-
-
-def _words(figure, frame: int, item: int, head: int) -> list[tuple[str, str | None]]:
-    heads, columns = figure.arrays["maps"].shape[2], figure.arrays["maps"].shape[4]
-    peak = still.peak_of(*_maps(figure, frame, item), head)
-    who = f"head {head + 1}: " if head >= 0 else "mean of heads: "
-    weight = f"{who if heads > 1 else ''}heaviest cell {peak:.2f}"
-    spread = _get(figure, "spread", frame, item)
-    if spread is not None and head < 0:
-        weight += f", spread over {spread:.1f} cells"
-    if figure.notes.get("pick") == "cell":
-        ids = figure.notes.get("items")
-        row, column = divmod(ids[item] if ids else item, columns)
-        return [(f"cell in row {row + 1}, column {column + 1}", None), (weight, None)]
-    label = _get(figure, "labels", frame, item)
-    answer = (_answer(figure, frame, item), None if label is None else _colour(label))
-    match = (_match(figure, frame, item), None)
-    lines = [(_item_name(figure, item), None), answer, match, (weight, None)]
-    return [line for line in lines if line[0]]
 
 
 # --- parts ---------------------------------------------------------------------------
@@ -255,21 +190,21 @@ def _marks(
         x, y = notes.get("cover", (1, 1))
         cell = np.array([(column + 0.5) * x / w, (row + 0.5) * y / h, x / w, y / h])
         sheet.box(stage, cell, "white", 2)
-    if "boxes" not in arrays:
-        return
-    mine = _get(figure, "matched", frame, item)
+    mine = get(figure, "matched", frame, item)
     for n, box in enumerate(arrays.get("truth", ())):
         if n == mine or not few:
             sheet.box(stage, box, "white", 2 if n == mine else 1, dash=True)
+    if "boxes" not in arrays:
+        return
     labels = arrays.get("labels", np.zeros(arrays["boxes"].shape[:2], int))[frame]
     for other in () if few else _sure(figure, frame):
         if other != item:
             box = arrays["boxes"][frame, other]
-            sheet.box(stage, box, _colour(labels[other]), 1.2)
-    box, colour = arrays["boxes"][frame, item], _colour(labels[item])
+            sheet.box(stage, box, colour_of(labels[other]), 1.2)
+    box, colour = arrays["boxes"][frame, item], colour_of(labels[item])
     sheet.box(stage, box, colour, 2.4 if few else 2.8)
     if not few:
-        words = f"{_item_name(figure, item)} {_answer(figure, frame, item)}"
+        words = f"{item_name(figure, item)} {answer_of(figure, frame, item)}"
         sheet.name(stage, box, words, colour)
         x, y = stage.x + box[0] * stage.wide, stage.y + box[1] * stage.high
         sheet.ring(float(x), float(y), 5)
@@ -316,7 +251,7 @@ def _frames(sheet: Sheet, figure, row: Place, frame: int) -> None:
         return
     kind = figure.notes.get("frame_name", "layer")
     if "curve" in figure.arrays or count > 8:
-        name = _frame_name(figure, frame)
+        name = frame_name(figure, frame)
         x = row.x + sheet.text(row.x, row.y + 17, name, 12, SOFT) + 10
         _timeline(sheet, figure, Place(x, row.y, row.x + row.wide - x, row.high), frame)
         return
@@ -367,7 +302,7 @@ def _bars(sheet: Sheet, figure, row: Place, frame: int, item: int) -> None:
         tall = 3 + (row.high - 10) * score
         left, wide = x + i * each + gap, max(each - 2 * gap, 1)
         sure = score >= figure.notes.get("threshold", 0.5) or i == item
-        colour = _colour(label) + ("" if sure else "73")
+        colour = colour_of(label) + ("" if sure else "73")
         if i == item:
             sheet.plate(Place(left, row.y, wide, row.high), LINE, radius=0)
             sheet.plate(Place(left, row.y + row.high - 3, wide, 3), INK, radius=0)
@@ -384,7 +319,7 @@ def _dot(sheet: Sheet, x: float, y: float, r: float, head: int, level: int) -> N
     angles = 2 * np.pi * (np.arange(sides) + turn) / sides
     ends = np.stack([x + r * np.sin(angles), y - r * np.cos(angles)], -1) * 2
     ends = [tuple(end) for end in ends]
-    sheet.pen.polygon(ends, _colour(head) + "d9", "#0009")
+    sheet.pen.polygon(ends, colour_of(head) + "d9", "#0009")
 
 
 def _shares(sheet: Sheet, figure, room: Place, shares: np.ndarray) -> None:
@@ -418,7 +353,7 @@ def _table(sheet: Sheet, figure, room: Place, cost: np.ndarray, pairs: dict) -> 
                    name[: int(wide // 6)], 10.5, SOFT, anchor="ms")  # fmt: skip
     for line, q in enumerate(rows):
         y = room.y + (line + 1) * high
-        name = names["row_names"][q] if "row_names" in names else _item_name(figure, q)
+        name = names["row_names"][q] if "row_names" in names else item_name(figure, q)
         sheet.text(room.x + 62, y + high - 5, name, 10.5, SOFT, anchor="rs")
         for n in range(objects):
             cell = Place(room.x + 70 + n * wide, y, wide - 1, high - 1)

@@ -1,0 +1,141 @@
+"""One interactive figure of each view, from made-up numbers; the same every time."""
+
+import numpy as np
+
+from detr_steps.viz.figure import InteractiveFigure
+
+NAMES = ["disc", "box", "ring"]
+CAPTION = "A map shows where was read, not what was found there."
+
+
+def picture(height: int = 96, width: int = 128) -> np.ndarray:
+    """Coloured stripes and noise, uint8 `[H, W, 3]`."""
+    random = np.random.default_rng(5)
+    y, x = np.mgrid[:height, :width]
+    stripes = np.stack([x * 2, 255 - x - y, (x // 8 + y // 8) % 2 * 160], -1)
+    noise = random.integers(0, 30, stripes.shape)
+    return np.clip(stripes + noise, 0, 255).astype(np.uint8)
+
+
+def sparse_maps(*shape: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Maps `[..., h, w]` with one to three bright places each, and their peaks.
+
+    As spread out as detr-tiny's: the median is like a tenth of the map, read evenly.
+    """
+    random = np.random.default_rng(seed)
+    *outer, h, w = shape
+    y, x = np.mgrid[:h, :w]
+    maps = np.full(shape, 1e-4)
+    for _ in range(3):
+        cy, cx = random.uniform(0, h, outer), random.uniform(0, w, outer)
+        size = random.uniform(0.3, 1, outer) * (max(h, w) / 8) ** 0.5
+        far = (y - cy[..., None, None]) ** 2 + (x - cx[..., None, None]) ** 2
+        strength = random.exponential(1, outer)[..., None, None]
+        maps += strength * np.exp(-far / 2 / size[..., None, None] ** 2)
+    maps *= random.lognormal(0, 0.3, shape)  # real maps are never smooth
+    maps /= maps.sum((-2, -1), keepdims=True)
+    peaks = maps.max((-2, -1))
+    small = np.round(maps / peaks[..., None, None] * 255).astype(np.uint8)
+    return small, peaks.astype(np.float32)
+
+
+def answers(frames: int, queries: int) -> dict[str, np.ndarray]:
+    """Boxes, scores, labels and matches; query 2 lies inside query 1."""
+    random = np.random.default_rng(1)
+    boxes = random.uniform(0.25, 0.75, (frames, queries, 4)) * [1, 1, 0.5, 0.5]
+    boxes[:, 0] = 0.2, 0.2, 0.2, 0.25
+    boxes[:, 1] = 0.7, 0.6, 0.5, 0.6
+    boxes[:, 2] = 0.7, 0.65, 0.15, 0.2
+    scores = np.full((frames, queries), 0.1)
+    scores[:, :3] = 0.6, 0.9, 0.8
+    matched = np.full((frames, queries), -1)
+    matched[-1, :2] = 0, 1
+    return {
+        "boxes": boxes.astype(np.float16),
+        "scores": scores.astype(np.float16),
+        "labels": (np.arange(frames * queries).reshape(frames, -1) % 3).astype("int16"),
+        "matched": matched.astype(np.int16),
+        "truth": np.array([[0.2, 0.2, 0.2, 0.2], [0.7, 0.6, 0.45, 0.6]], np.float16),
+        "truth_labels": np.array([0, 1], np.int16),
+    }
+
+
+def attention(view: str = "attention", **changes: object) -> InteractiveFigure:
+    """Three layers, six queries, four heads, a map of 6 x 8 cells."""
+    maps, peaks = sparse_maps(3, 6, 4, 6, 8)
+    notes = {"names": NAMES, "pick": "box", "start": {"frame": 2, "item": 1}}
+    settings = {
+        "picture": picture(),
+        "title": "Where queries look",
+        "summary": "Six queries over stripes, three layers.",
+        "caption": CAPTION,
+        "notes": notes,
+        "arrays": {"maps": maps, "peaks": peaks, **answers(3, 6)},
+    }
+    return InteractiveFigure(view, **(settings | changes))
+
+
+def layers() -> InteractiveFigure:
+    """The same numbers, all layers side by side."""
+    return attention("layers")
+
+
+def encoder() -> InteractiveFigure:
+    """Cells that look at cells; the map sticks out of the picture."""
+    maps, peaks = sparse_maps(2, 48, 2, 6, 8)
+    notes = {"pick": "cell", "item_name": "cell", "cover": [1.06, 1.1]}
+    arrays = {"maps": maps, "peaks": peaks}
+    return attention(arrays=arrays, notes=notes, title="What cells read")
+
+
+def lapse() -> InteractiveFigure:
+    """Twelve steps of a training and a curve."""
+    maps, peaks = sparse_maps(12, 6, 4, 6, 8)
+    steps = [100 * 2**i for i in range(12)]
+    x = np.linspace(0, steps[-1], 40)
+    curve = np.stack([x, 0.4 * x / steps[-1]]).astype(np.float32)
+    notes = {"names": NAMES, "frame_name": "step", "frame_x": steps}
+    notes |= {"frames": [f"{s:,}" for s in steps], "curve": {"x": "step", "y": "AP"}}
+    arrays = {"maps": maps, "peaks": peaks, "curve": curve, **answers(12, 6)}
+    return attention(arrays=arrays, notes=notes, title="A training")
+
+
+def points() -> InteractiveFigure:
+    """Two layers, six queries, four heads, two levels, three points."""
+    random = np.random.default_rng(2)
+    arrays = answers(2, 6)
+    references = np.repeat(arrays["boxes"][:, :, None, :2], 2, 2)
+    shape = (2, 6, 4, 2, 3)
+    places = references[:, :, None, :, None] + random.normal(0, 0.08, (*shape, 2))
+    weights = random.dirichlet(np.ones(6), shape[:3]).reshape(shape)
+    arrays |= {
+        "references": references.astype(np.float16),
+        "locations": places.astype(np.float16),
+        "weights": weights.astype(np.float16),
+    }
+    notes = {"levels": [[12, 16], [6, 8]], "names": NAMES, "start": {"item": 1}}
+    return attention("points", arrays=arrays, notes=notes, title="Where it reads")
+
+
+def matching(queries: int = 9, objects: int = 4) -> InteractiveFigure:
+    """A cost of three parts; the weights decide who is paired."""
+    random = np.random.default_rng(3)
+    boxes = random.uniform(0.2, 0.8, (queries, 4)) * [1, 1, 0.4, 0.4]
+    truth = random.uniform(0.2, 0.8, (objects, 4)) * [1, 1, 0.4, 0.4]
+    arrays = {
+        "parts": random.normal(0, 1, (3, queries, objects)).astype(np.float32),
+        "boxes": boxes.astype(np.float32),
+        "truth": truth.astype(np.float32),
+    }
+    notes = {
+        "parts": ["class", "L1", "GIoU"],
+        "weights": [1, 5, 2],
+        "limits": [[0, 4], [0, 10], [0, 4]],
+    }
+    return attention("matching", arrays=arrays, notes=notes, title="Who gets whom")
+
+
+ALL = {
+    make.__name__: make
+    for make in (attention, encoder, lapse, layers, points, matching)
+}
