@@ -1,8 +1,11 @@
-"""Encoder and decoder layers of DETR, post-norm (built in chapters/02_detr.ipynb)."""
+"""Encoder and decoder layers, post-norm (built in chapters/02_detr.ipynb).
+
+What they read with is given to them, so DETR and Deformable DETR share them.
+"""
 
 from torch import Tensor, nn
 
-from .attention import Attention
+from .deform_attention import Places
 
 
 class FeedForward(nn.Module):
@@ -22,11 +25,16 @@ class FeedForward(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Tokens ask all tokens, then think alone. Source: Carion et al. 2020, fig. 10."""
+    """Tokens read other tokens, then think alone. Source: Carion et al. 2020, fig. 10.
 
-    def __init__(self, channels: int, heads: int, hidden: int, dropout: float) -> None:
+    `attention` decides which: `Attention` all of them, a deformable one a few points.
+    """
+
+    def __init__(
+        self, attention: nn.Module, channels: int, hidden: int, dropout: float
+    ) -> None:
         super().__init__()
-        self.attention = Attention(channels, heads, dropout)
+        self.attention = attention
         self.attention_norm = nn.LayerNorm(channels)
         self.feed_forward = FeedForward(channels, hidden, dropout)
         self.feed_forward_norm = nn.LayerNorm(channels)
@@ -38,13 +46,19 @@ class EncoderLayer(nn.Module):
         positions: Tensor,
         padding: Tensor | None = None,
         trace: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """`tokens, positions [B, S, C]` -> tokens, if asked weights `[B, M, S, S]`."""
+        places: Places | None = None,
+    ) -> tuple[Tensor, object]:
+        """`tokens, positions [B, S, C]` -> tokens and, if asked, what attention saw.
+
+        `places` where to look, in place of keys, for a deformable attention. What is
+        seen are weights `[B, M, S, S]` or a `Reading`.
+        """
         where = tokens + positions  # queries and keys have a place, values have none
-        read, weights = self.attention(where, where, tokens, padding, trace)
+        keys = where if places is None else places
+        read, seen = self.attention(where, keys, tokens, padding, trace)
         tokens = self.attention_norm(tokens + self.dropout(read))
         thought = self.feed_forward(tokens)
-        return self.feed_forward_norm(tokens + self.dropout(thought)), weights
+        return self.feed_forward_norm(tokens + self.dropout(thought)), seen
 
 
 class DecoderLayer(nn.Module):
@@ -53,11 +67,18 @@ class DecoderLayer(nn.Module):
     Source: Carion et al. 2020, fig. 10. Built in chapters/02_detr.ipynb.
     """
 
-    def __init__(self, channels: int, heads: int, hidden: int, dropout: float) -> None:
+    def __init__(
+        self,
+        self_attention: nn.Module,
+        cross_attention: nn.Module,
+        channels: int,
+        hidden: int,
+        dropout: float,
+    ) -> None:
         super().__init__()
-        self.self_attention = Attention(channels, heads, dropout)
+        self.self_attention = self_attention
         self.self_norm = nn.LayerNorm(channels)
-        self.cross_attention = Attention(channels, heads, dropout)
+        self.cross_attention = cross_attention
         self.cross_norm = nn.LayerNorm(channels)
         self.feed_forward = FeedForward(channels, hidden, dropout)
         self.feed_forward_norm = nn.LayerNorm(channels)
@@ -67,24 +88,25 @@ class DecoderLayer(nn.Module):
         self,
         content: Tensor,
         query_positions: Tensor,
+        keys: Tensor | Places,
         memory: Tensor,
-        memory_positions: Tensor,
         padding: Tensor | None = None,
         trace: bool = False,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    ) -> tuple[Tensor, Tensor | None, object]:
         """Refine the queries' content `[B, Q, C]` once.
 
-        `query_positions [B, Q, C]`, `memory`, `memory_positions [B, S, C]`,
-        `padding [B, S]`. Returns the content and, if asked, the weights of
-        self-attention `[B, M, Q, Q]` and cross-attention `[B, M, Q, S]`.
+        `query_positions [B, Q, C]`; `keys [B, S, C]`, the memory with its positions, or
+        the `Places` of a deformable attention; `memory [B, S, C]`, `padding [B, S]`.
+        Returns the content and, if asked, the weights of self-attention `[B, M, Q, Q]`
+        and what cross-attention saw: weights `[B, M, Q, S]` or a `Reading`.
         """
         who = content + query_positions
         talk, self_weights = self.self_attention(who, who, content, trace=trace)
         content = self.self_norm(content + self.dropout(talk))
-        read, cross_weights = self.cross_attention(
-            content + query_positions, memory + memory_positions, memory, padding, trace
+        read, seen = self.cross_attention(
+            content + query_positions, keys, memory, padding, trace
         )
         content = self.cross_norm(content + self.dropout(read))
         thought = self.feed_forward(content)
         content = self.feed_forward_norm(content + self.dropout(thought))
-        return content, self_weights, cross_weights
+        return content, self_weights, seen

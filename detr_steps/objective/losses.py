@@ -31,7 +31,7 @@ def class_loss(
     Source: Carion et al. 2020, section 3.1. Built in chapters/02_detr.ipynb.
     """
     empty = logits.shape[-1] - 1
-    wanted = _wanted_classes(logits, packed, matched, empty)  # [Y, B, Q]
+    wanted = wanted_classes(logits, packed, matched, empty)  # [Y, B, Q]
     weight = torch.ones_like(wanted, dtype=logits.dtype)
     weight = weight.masked_fill(wanted == empty, no_object)  # [Y, B, Q]
     surprise = functional.cross_entropy(
@@ -41,9 +41,13 @@ def class_loss(
     return (weight * surprise).sum((1, 2)) / total
 
 
-def _wanted_classes(
+def wanted_classes(
     logits: Tensor, packed: Packed, matched: Tensor, empty: int
 ) -> Tensor:
+    """Class that each query should name, `empty` for those without an object.
+
+    `logits [Y, B, Q, …]`, only for their shape; `matched [Y, B, N]`. `[Y, B, Q]`.
+    """
     y, b, q, _ = logits.shape
     # one more slot than queries: objects without a query are written there, then cut
     wanted = torch.full((y, b, q + 1), empty, device=logits.device)
@@ -63,14 +67,18 @@ def box_losses(boxes: Tensor, packed: Packed, matched: Tensor) -> tuple[Tensor, 
     mine = boxes.gather(2, index)  # [Y, B, N, 4]
     theirs = packed.boxes.to(boxes.dtype)[None]  # [1, B, N, 4]
     counts = (matched >= 0).to(boxes.dtype)  # [Y, B, N]
-    objects = mean_over_processes(
-        torch.tensor(float(sum(packed.counts)), device=boxes.device, dtype=boxes.dtype)
-    ).clamp(min=1)
+    objects = count_objects(packed, boxes)
     distance = ((mine - theirs).abs().sum(-1) * counts).sum((1, 2))
     overlap = box_ops.paired_giou(
         box_ops.cxcywh_to_xyxy(mine), box_ops.cxcywh_to_xyxy(theirs)
     )
     return distance / objects, ((1 - overlap) * counts).sum((1, 2)) / objects
+
+
+def count_objects(packed: Packed, like: Tensor) -> Tensor:
+    """Objects in the whole batch, per process and at least 1: what losses divide by."""
+    count = like.new_tensor(float(sum(packed.counts)))
+    return mean_over_processes(count).clamp(min=1)
 
 
 def weighted_terms(

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .. import boxes as box_ops
 from ..images import ImageBatch
-from ..nn.attention import Trace
+from ..nn.attention import Attention, Trace
 from ..nn.backbone import SmallConfig
 from ..nn.heads import MLP
 from ..nn.layers import DecoderLayer, EncoderLayer
@@ -21,8 +20,7 @@ from ..nn.resnet import ResNetConfig
 from ..objective import losses, matching
 from ..objective.losses import LossWeights
 from ..objective.matching import CostWeights
-
-MOST_TOKENS = 20_000  # dense attention over more needs tens of gigabytes
+from .detections import Detections, check_batch, check_images, detections
 
 
 @dataclass(frozen=True)
@@ -91,15 +89,6 @@ class Output(NamedTuple):
     trace: Trace | None = None
 
 
-class Detections(NamedTuple):
-    """What was found in one image, best first: `boxes [n, 4]` xyxy pixels, `scores [n]`
-    in [0, 1], `labels [n]`."""
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-
-
 class Memory(NamedTuple):
     """The encoded image: `tokens`, `positions [B, S, C]`, `padding [B, S]` or None,
     `size (h, w)` of the map, `maps` the encoder's attention if asked for."""
@@ -117,22 +106,38 @@ class DETR(nn.Module):
     Source: Carion et al. 2020, section 3.2. Built in chapters/02_detr.ipynb.
     """
 
+    most_tokens = 20_000  # dense attention over more needs tens of gigabytes
+
     def __init__(self, config: DETRConfig) -> None:
         super().__init__()
         self.config = config
-        c, shape = config.channels, (config.heads, config.hidden, config.dropout)
         self.backbone = config.backbone.build()
+        self.build_parts(config)
+
+    def build_parts(self, config: DETRConfig) -> None:
+        """Make everything behind the backbone: what other systems change."""
+        c, heads, dropout = config.channels, config.heads, config.dropout
         self.project = nn.Conv2d(self.backbone.channels[-1], c, 1)
+
+        def attention() -> nn.Module:
+            return Attention(c, heads, dropout)
+
         self.encoder = nn.ModuleList(
-            EncoderLayer(c, *shape) for _ in range(config.encoder_layers)
+            EncoderLayer(attention(), c, config.hidden, dropout)
+            for _ in range(config.encoder_layers)
         )
         self.decoder = nn.ModuleList(
-            DecoderLayer(c, *shape) for _ in range(config.decoder_layers)
+            DecoderLayer(attention(), attention(), c, config.hidden, dropout)
+            for _ in range(config.decoder_layers)
         )
         self.decoder_norm = nn.LayerNorm(c)  # one, shared by the outputs of all layers
         self.queries = nn.Embedding(config.queries, c)
         self.class_head = nn.Linear(c, config.classes + 1)
         self.box_head = MLP(c, c, c, 4)
+
+    def tokens(self, height: int, width: int) -> int:
+        """How many tokens an image of so many pixels makes."""
+        return height * width // self.backbone.strides[-1] ** 2
 
     def forward(self, batch: ImageBatch, trace: bool = False) -> Output:
         """Predict from every decoder layer; `trace` also returns attention maps."""
@@ -167,9 +172,12 @@ class DETR(nn.Module):
         """
         who = self.queries.weight.expand(len(memory.tokens), -1, -1)  # [B, Q, C]
         content = torch.zeros_like(who)
+        keys = memory.tokens + memory.positions  # [B, S, C]
         contents, self_maps, cross_maps = [], [], []
         for layer in self.decoder:
-            content, self_map, cross_map = layer(content, who, *memory[:3], trace)
+            content, self_map, cross_map = layer(
+                content, who, keys, memory.tokens, memory.padding, trace
+            )
             contents.append(self.decoder_norm(content))
             self_maps.append(self_map)
             cross_maps.append(cross_map)
@@ -183,7 +191,7 @@ class DETR(nn.Module):
         """Assign queries to objects in every layer: `[Y, B, N]`, -1 for none."""
         with torch.no_grad():
             logits, boxes = _at_least_float32(*output[:2])
-            cost = matching.softmax_class_cost(logits, packed.labels)
+            cost = self.class_cost(logits, packed.labels)
             cost = cost * self.config.cost.classification
             cost = cost + matching.box_cost(boxes, packed, self.config.cost)
         return matching.assign(cost, packed.counts, logits=logits, boxes=boxes)
@@ -202,7 +210,7 @@ class DETR(nn.Module):
         weights = self.config.loss
         distance, overlap = losses.box_losses(boxes, packed, matched)
         terms = {
-            "class": losses.class_loss(logits, packed, matched, weights.no_object),
+            "class": self.class_loss(logits, packed, matched),
             "box": distance,
             "giou": overlap,
         }
@@ -225,62 +233,31 @@ class DETR(nn.Module):
             output = self(batch)
         finally:
             self.train(training)
-        return detections(output.logits[-1], output.boxes[-1], sizes)
+        return self.as_detections(output.logits[-1], output.boxes[-1], sizes)
 
+    # How classes are told: one of many, or none. Focal (focal.py) asks yes or no.
 
-def detections(
-    logits: Tensor, boxes: Tensor, sizes: list[tuple[int, int]]
-) -> list[Detections]:
-    """Turn one layer's predictions into detections, best first.
+    def class_cost(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What a query costs for each object, by class alone: `[Y, B, Q, N]`."""
+        return matching.softmax_class_cost(logits, labels)
 
-    `logits [B, Q, classes + 1]`, `boxes [B, Q, 4]` cxcywh in [0, 1]. "No object" is
-    dropped *before* the best class is chosen, so all Q queries answer.
-    """
-    scores, labels = logits.softmax(-1)[..., :-1].max(-1)  # [B, Q]
-    scale = torch.tensor([(w, h, w, h) for h, w in sizes], device=boxes.device)
-    corners = box_ops.cxcywh_to_xyxy(boxes) * scale[:, None]  # [B, Q, 4]
-    order = scores.argsort(dim=-1, descending=True, stable=True)
-    return [
-        Detections(corners[i][o], scores[i][o], labels[i][o])
-        for i, o in enumerate(order)
-    ]
+    def class_loss(
+        self, logits: Tensor, packed: matching.Packed, matched: Tensor
+    ) -> Tensor:
+        """Classification loss of each layer `[Y]`."""
+        no_object = self.config.loss.no_object
+        return losses.class_loss(logits, packed, matched, no_object)
+
+    def as_detections(
+        self, logits: Tensor, boxes: Tensor, sizes: list[tuple[int, int]]
+    ) -> list[Detections]:
+        """One layer's predictions as detections, best first."""
+        return detections(logits, boxes, sizes)
 
 
 def shrink_padding(padding: Tensor, size: tuple[int, int]) -> Tensor:
     """Padding `[B, H, W]` at the size of a feature map: `[B, h, w]`, nearest pixel."""
     return functional.interpolate(padding[:, None].float(), size=size)[:, 0].bool()
-
-
-def check_batch(targets: int, images: int) -> None:
-    """Raise ValueError unless there is one target for each image."""
-    if targets != images:
-        raise ValueError(f"{targets} targets for {images} images: give one per image")
-
-
-def check_images(model: nn.Module, batch: ImageBatch, sizes: int) -> None:
-    """Raise TypeError or ValueError, with the cure, unless a model can take a batch."""
-    if not isinstance(batch, ImageBatch):
-        raise TypeError(
-            f"expected an ImageBatch, got {type(batch).__name__}: use "
-            "ImageBatch.from_list([normalise(rgb)]) with rgb [3, H, W] in [0, 1]"
-        )
-    if batch.pixels.shape[1] != 3:
-        raise ValueError(
-            f"images of {batch.pixels.shape[1]} channels, the model needs 3: convert "
-            "to RGB, or repeat gray with image.expand(3, -1, -1)"
-        )
-    if sizes != len(batch):
-        raise ValueError(f"{sizes} sizes for {len(batch)} images: give one (H, W) each")
-    height, width = batch.pixels.shape[-2:]
-    tokens = height * width // model.backbone.strides[-1] ** 2
-    if tokens > MOST_TOKENS:
-        raise ValueError(
-            f"{height} x {width} pixels make {tokens:,} tokens, and attention compares "
-            f"all with all (at most {MOST_TOKENS:,}): shrink the image first, as "
-            "detr-steps predict does (short side 800, long side 1333)"
-        )
-    if not batch.pixels.isfinite().all():
-        raise ValueError("the pixels hold NaN or infinity: check how they were read")
 
 
 def _at_least_float32(*tensors: Tensor) -> list[Tensor]:

@@ -126,7 +126,7 @@ def seen(monkeypatch) -> list:
 
 def test_encoder_positions_go_to_queries_and_keys_only(seen):
     tokens, positions = torch.randn(2, 5, 16), torch.randn(2, 5, 16)
-    EncoderLayer(16, 4, 32, 0.0)(tokens, positions)
+    EncoderLayer(Attention(16, 4), 16, 32, 0.0)(tokens, positions)
     ((query, key, value),) = seen
     assert torch.equal(query, tokens + positions) and torch.equal(key, query)
     assert torch.equal(value, tokens)
@@ -135,7 +135,8 @@ def test_encoder_positions_go_to_queries_and_keys_only(seen):
 def test_decoder_positions_go_to_queries_and_keys_only(seen):
     content, who = torch.randn(2, 3, 16), torch.randn(2, 3, 16)
     memory, where = torch.randn(2, 5, 16), torch.randn(2, 5, 16)
-    DecoderLayer(16, 4, 32, 0.0)(content, who, memory, where)
+    layer = DecoderLayer(Attention(16, 4), Attention(16, 4), 16, 32, 0.0)
+    layer(content, who, memory + where, memory)
     talk, read = seen
     assert torch.equal(talk[0], content + who) and torch.equal(talk[1], talk[0])
     assert torch.equal(talk[2], content)
@@ -146,6 +147,6 @@ def test_decoder_positions_go_to_queries_and_keys_only(seen):
 def test_layers_are_post_norm():
     """The last thing a layer does is normalise: mean 0, deviation 1 in each token."""
     x = torch.randn(2, 5, 16) * 7 + 3
-    out = EncoderLayer(16, 4, 32, 0.0)(x, x)[0]
+    out = EncoderLayer(Attention(16, 4), 16, 32, 0.0)(x, x)[0]
     assert torch.allclose(out.mean(-1), torch.zeros(2, 5), atol=1e-5)
     assert torch.allclose(out.std(-1, unbiased=False), torch.ones(2, 5), atol=1e-3)

@@ -1,0 +1,65 @@
+"""Where queries start: points and boxes as shares of an image (chapter 08)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .read_points import Sizes
+
+
+def inverse_sigmoid(share: Tensor, smallest: float = 1e-5) -> Tensor:
+    """Undo `sigmoid`: `[0, 1]` to a number; shares are cut to be at least `smallest`.
+
+    The cut matters for boxes at the border: systems differ in it.
+    Built in chapters/08_multi_scale.ipynb.
+    """
+    share = share.clamp(0, 1)
+    return (share.clamp(min=smallest) / (1 - share).clamp(min=smallest)).log()
+
+
+def move(references: Tensor, deltas: Tensor) -> Tensor:
+    """Predict boxes from where queries look: `[..., 2 or 4], [..., 4] -> [..., 4]`.
+
+    The delta is added before the sigmoid, so boxes stay in [0, 1] and far from the
+    border a delta means the same everywhere. A point has no size: there width and
+    height come from the delta alone. cxcywh, float32 or better.
+    Source: Zhu et al. 2020, appendix A.3. Built in chapters/08_multi_scale.ipynb.
+    """
+    start = inverse_sigmoid(references)
+    return (functional.pad(start, (0, 4 - start.shape[-1])) + deltas).sigmoid()
+
+
+def valid_share(padding: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """How much of a padded map is image: `[B, h, w] -> [B, 2]`, along x and y.
+
+    At least one pixel, so that nothing is divided by zero if all is padding.
+    Built in chapters/08_multi_scale.ipynb.
+    """
+    _, h, w = padding.shape
+    columns, rows = (~padding[:, 0]).sum(-1), (~padding[:, :, 0]).sum(-1)  # [B]
+    counts = torch.stack((columns, rows), -1).clamp(min=1).to(dtype)
+    return counts / counts.new_tensor((w, h))
+
+
+def token_centres(sizes: Sizes, valid: Tensor) -> Tensor:
+    """Centres of all pixels of all levels: `[B, S, 2]` (x, y), shares of the image.
+
+    `valid [B, L, 2]` the share of each level that is image: padding lies beyond 1.
+    Source: Zhu et al. 2020, section 4.1. Built in chapters/08_multi_scale.ipynb.
+    """
+    centres = []
+    for level, (h, w) in enumerate(sizes):
+        y = (torch.arange(h, device=valid.device, dtype=valid.dtype) + 0.5) / h
+        x = (torch.arange(w, device=valid.device, dtype=valid.dtype) + 0.5) / w
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # [h, w, 2]
+        centres.append(grid.flatten(0, 1) / valid[:, level, None])  # [B, h·w, 2]
+    return torch.cat(centres, 1)
+
+
+def on_levels(references: Tensor, valid: Tensor) -> Tensor:
+    """Turn shares of the image into shares of each padded level.
+
+    `references [B, Q, 2 or 4]`, `valid [B, L, 2]` -> `[B, Q, L, 2 or 4]`.
+    """
+    scale = valid.repeat(1, 1, references.shape[-1] // 2)  # [B, L, 2 or 4]
+    return references[:, :, None] * scale[:, None]
