@@ -56,7 +56,7 @@ def browser(chromium):
 def page(browser, tmp_path):
     """A fresh page; what it looks like is kept when its test fails."""
     context = browser.new_context(viewport={"width": 1200, "height": 900})
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(60_000)
     yield context.new_page()
     context.close()
 

@@ -4,7 +4,7 @@ from urllib.parse import urlparse
 
 LOCAL = "file", "data", "blob", "about"  # schemes that ask nobody
 BADGE_HOST = "colab.research.google.com"  # of a chapter's one picture from elsewhere
-SLOW = 20_000  # milliseconds that a figure may take on a busy machine
+SLOW = 60_000  # milliseconds that a busy machine may take
 READY = """async limit => {
     const late = new Promise(done => setTimeout(done, limit, "never got ready"));
     const ready = detrFigure.ready.then(() => "ready", error => `failed: ${error}`);
