@@ -4,15 +4,21 @@ import math
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from matplotlib.axes import Axes
+from PIL import Image
 from torch import Tensor
 
 from ..data.twins import Boards
 from .plots import COLOURS
+from .sheet import ink_on
 
 MARKERS = ("o", "s", "^", "P")  # disc, square, triangle, plus
+LETTERS = "ABCDEFGH"  # one for each colour: two objects of a letter are twins
 FRAME = "black"
+LETTER_IN = {"^": (0.46, 0.07), "P": (0.36, 0.0)}  # its size, and how much lower
+DARK, DIM, PALE = "#3f454d", "#565d66", "#d9dde2"  # of board_picture
 # as COLOURS, but a dark red that is not taken for orange, and black for grey
 PAINTS = (*COLOURS[:3], "#8B1A1A", *COLOURS[4:7], "#111111")
 
@@ -21,38 +27,66 @@ def board(
     boards: Boards,
     index: int = 0,
     ax: Axes | None = None,
-    shade: Tensor | None = None,
     asker: int | None = None,
     title: str = "",
 ) -> Axes:
-    """Draw one board: objects, and if given a shade `[S]` on the cells.
+    """Draw one board; a frame goes round the cell `asker`, a dashed one round its twin.
 
-    A frame goes round the cell `asker`, a dashed one round its twin. The largest
-    shade is a middle grey, so that objects and frames stay visible.
+    Every colour has a letter, too.
     """
     rows, columns = boards.size
     ax = ax or plt.subplots(figsize=(0.7 * columns, 0.7 * rows))[1]
-    if shade is not None:
-        heat = shade.detach().view(rows, columns).numpy()
-        ax.imshow(heat, cmap="Greys", vmin=0, vmax=1.6 * float(heat.max()) or 1)
-    for cell in (boards.shape[index] >= 0).nonzero().flatten().tolist():
-        ax.scatter(
-            cell % columns,
-            cell // columns,
-            s=110,
-            color=PAINTS[int(boards.colour[index, cell]) % len(PAINTS)],
-            marker=MARKERS[int(boards.shape[index, cell]) % len(MARKERS)],
-            edgecolors="white",
-            linewidths=0.8,
-        )
+    _objects(ax, boards, index, width=24)
     ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), title=title)
-    ax.set(xticks=range(columns), yticks=range(rows), aspect="equal")
+    ax.set_xticks(range(columns), range(1, columns + 1))
+    ax.set_yticks(range(rows), range(1, rows + 1))
+    ax.set(aspect="equal")
     _cell_lines(ax, rows, columns)
     if asker is not None:
         _frame(ax, asker, columns, "-")
         if boards.twin[index, asker] >= 0:
             _frame(ax, int(boards.twin[index, asker]), columns, "--")
     return ax
+
+
+def board_picture(boards: Boards, index: int = 0, cell: int = 44) -> np.ndarray:
+    """Draw one board to lay attention over: uint8 `[H, W, 3]`, `cell` pixels a cell.
+
+    Letters stand for the colours, which would be gone under the colours of a map; the
+    board is dark, so that the map glows.
+    """
+    rows, columns = boards.size
+    with plt.rc_context({"figure.constrained_layout.use": False}), plt.ioff():
+        figure = plt.figure(figsize=(columns, rows), dpi=2 * cell, facecolor=DARK)
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(-0.5, columns - 0.5))
+    ax.set(ylim=(rows - 0.5, -0.5))
+    ax.axis("off")
+    _objects(ax, boards, index, width=36, paint=PALE)
+    ax.vlines(np.arange(1, columns) - 0.5, -0.5, rows - 0.5, color=DIM, lw=1, zorder=0)
+    ax.hlines(np.arange(1, rows) - 0.5, -0.5, columns - 0.5, color=DIM, lw=1, zorder=0)
+    figure.canvas.draw()
+    drawn = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+    plt.close(figure)
+    drawn = Image.fromarray(np.ascontiguousarray(drawn))
+    return np.asarray(drawn.resize((columns * cell, rows * cell), Image.Resampling.BOX))
+
+
+def _objects(
+    ax: Axes, boards: Boards, index: int, width: float, paint: str | None = None
+) -> None:
+    """Draw objects `width` points wide with letters; all in one paint, if given."""
+    columns = boards.size[1]
+    for cell in (boards.shape[index] >= 0).nonzero().flatten().tolist():
+        row, column = divmod(cell, columns)
+        colour, shape = (int(x[index, cell]) for x in (boards.colour, boards.shape))
+        fill = paint or PAINTS[colour % len(PAINTS)]
+        marker = MARKERS[shape % len(MARKERS)]
+        look = {"color": fill, "marker": marker, "edgecolors": paint or "white"}
+        ax.scatter(column, row, s=width**2, linewidths=0.8, **look)
+        share, lower = LETTER_IN.get(marker, (0.46, 0.0))
+        look = {"ha": "center", "va": "center_baseline", "weight": "bold"}
+        look |= {"size": share * width, "color": ink_on(fill)}
+        ax.text(column, row + lower, LETTERS[colour % len(LETTERS)], **look)
 
 
 def _cell_lines(ax: Axes, rows: int, columns: int) -> None:

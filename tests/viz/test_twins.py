@@ -1,6 +1,7 @@
 """Pictures of the twin game: what they show is what was given."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from detr_steps.viz.twins import (
     FRAME,
     PAINTS,
     board,
+    board_picture,
     by_distance,
     reach,
     weights_on_map,
@@ -32,7 +34,26 @@ def test_board_frames_the_asker_and_its_twin(boards):
 
 def test_an_empty_cell_has_no_second_frame(boards):
     empty = int((boards.twin[0] < 0).nonzero()[0])
-    assert len(board(boards, 0, asker=empty, shade=torch.rand(48)).patches) == 1
+    assert len(board(boards, 0, asker=empty).patches) == 1
+
+
+def test_twins_share_a_letter(boards):
+    ax = board(boards, 1)
+    letter = {tuple(t.get_position()): t.get_text() for t in ax.texts}
+    at = {(round(x), round(y)): name for (x, y), name in letter.items()}
+    assert len(at) == 16 and len(set(at.values())) == 8
+    for cell in (boards.twin[1] >= 0).nonzero().flatten().tolist():
+        twin = int(boards.twin[1, cell])
+        assert at[cell % 8, cell // 8] == at[twin % 8, twin // 8]
+
+
+def test_the_picture_of_a_board_lies_on_the_cells(boards):
+    drawn = board_picture(boards, 2, cell=40)
+    assert drawn.dtype == np.uint8 and drawn.shape == (6 * 40, 8 * 40, 3)
+    inner = drawn.reshape(6, 40, 8, 40, 3)[:, 6:34, :, 6:34].max((1, 3, 4)).flatten()
+    there = boards.shape[2].numpy() >= 0
+    assert inner[there].min() > 200 > 100 > inner[~there].max()
+    assert not plt.get_fignums()
 
 
 def test_shares_by_distance(boards):
