@@ -194,6 +194,16 @@ def test_options_of_others_pass_through():
         course.parse(["setup", "--port", "1"])
 
 
+def test_the_book_is_built_inside_the_environment(monkeypatch):
+    called = []
+    monkeypatch.setattr(course, "ready", lambda: None)
+    monkeypatch.setattr(course, "call", lambda *command: called.append(command) or 3)
+    assert course.main(["book", "--open", "--out", "site"]) == 3
+    assert called == [("-m", "tools.book", "--open", "--out", "site")]
+    with pytest.raises(SystemExit):
+        course.main(["book", "--port", "1"])
+
+
 def test_everything_is_tested_unless_a_path_is_named():
     command, threads = course.test_command(["-k", "giou"], cores=8)
     assert "tests" in command and command[command.index("-n") + 1] == "2"

@@ -8,7 +8,6 @@ import ast
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 
 from tools.notebooks import ROOT
 
@@ -16,8 +15,8 @@ from .chapters import Chapter, Fault
 from .diffs import diff
 from .library import CHAPTER_FILE, first_sentence
 
-# The systems in the course's order: the one list to add to.
-SYSTEMS = ("classifier", "detr")
+# Each system and the one it is set beside, in the course's order: the list to add to.
+SYSTEMS = {"detr": "classifier"}
 OTHER = "imports and constants"
 FOLDER = ROOT / "detr_steps" / "systems"
 
@@ -48,10 +47,20 @@ class System:
         return found[1] if found else None
 
     @property
-    def main(self) -> str:
-        """The class with a config of its own: what the file is about."""
+    def main(self) -> str | None:
+        """The class with a config of its own: what the file is about.
+
+        None for a file of parts that several systems share.
+        """
         names = [n.name for n in self.tree.body if isinstance(n, ast.ClassDef)]
-        return next((name for name in names if f"{name}Config" in names), self.name)
+        return next((name for name in names if f"{name}Config" in names), None)
+
+    def builds_on(self, old: "System") -> bool:
+        """True where it imports the other file, and inherits what it leaves out."""
+        return any(
+            isinstance(node, ast.ImportFrom) and node.module == old.name
+            for node in self.tree.body
+        )
 
     @cached_property
     def pieces(self) -> dict[str, list[str]]:
@@ -93,15 +102,19 @@ def is_docstring(node: ast.AST) -> bool:
 
 
 def pairs() -> list[tuple[System, System]]:
-    """Neighbouring systems in the course's order.
+    """Each system with the one it is set beside: (old, new), in the course's order.
 
-    Raises Fault for a file of detr_steps/systems that the list does not name.
+    Raises Fault for a system of detr_steps/systems that the list does not name.
     """
-    there = {path.stem for path in FOLDER.glob("*.py")} - {"__init__"}
-    if there != set(SYSTEMS):
-        wrong = sorted(there ^ set(SYSTEMS))
-        raise Fault(f"SYSTEMS in tools/book/changes.py and detr_steps/systems: {wrong}")
-    return list(pairwise(map(System.read, SYSTEMS)))
+    files = (System.read(path.stem) for path in FOLDER.glob("*.py"))
+    there = {system.name for system in files if system.main}
+    named = {*SYSTEMS, *SYSTEMS.values()}
+    if there != named:
+        wrong = ", ".join(sorted(there ^ named))
+        raise Fault(
+            f"SYSTEMS in tools/book/changes.py, and the files there are: {wrong}"
+        )
+    return [(System.read(old), System.read(new)) for new, old in SYSTEMS.items()]
 
 
 # --- pages ----------------------------------------------------------------------
@@ -144,13 +157,16 @@ before it, definition by definition: what is new, what is gone, what is differen
 
 
 def sorted_pieces(old: System, new: System) -> dict[str, list[str]]:
-    """The names of all pieces: new, changed, unchanged, gone."""
+    """The names of all pieces: new, changed, unchanged, inherited or gone."""
     both = [key for key in new.pieces if key in old.pieces]
+    left = [key for key in old.pieces if key not in new.pieces]
+    inherits = new.builds_on(old)
     return {
         "new": [key for key in new.pieces if key not in old.pieces],
         "changed": [key for key in both if old.pieces[key] != new.pieces[key]],
         "unchanged": [key for key in both if old.pieces[key] == new.pieces[key]],
-        "gone": [key for key in old.pieces if key not in new.pieces],
+        "inherited": left if inherits else [],
+        "gone": [] if inherits else left,
     }
 
 
@@ -167,9 +183,9 @@ def page(old: System, new: System, labels: dict[str, str]) -> str:
         lines.append(f"- {link}: {about}.{at}")
     lines.append("")
     for word, keys in kinds.items():
-        system = old if word == "gone" else new
+        system = old if word in ("gone", "inherited") else new
         names = ", ".join(f"`{shown(key, system)}`" for key in keys)
-        lines.append(f"**{word.capitalize()}** {names or 'nothing'}\n")
+        lines += [f"**{word.capitalize()}** {names}\n"] * bool(keys)
     for key in new.pieces:
         if key not in kinds["unchanged"]:
             lines += section(key, old, new, "changed" if key in old.pieces else "new")
@@ -190,4 +206,4 @@ def section(key: str, old: System, new: System, word: str) -> list[str]:
 
 def shown(key: str, system: System) -> str:
     """A piece's name as the file has it."""
-    return key.replace("·", system.main)
+    return key.replace("·", system.main or "")

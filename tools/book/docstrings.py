@@ -76,9 +76,10 @@ class Docstrings:
         )
 
     def chapter(self, stem: str) -> str:
-        """A link to a chapter's page, or its file's name where it is not there yet."""
+        """A link to a chapter's page, or its number where it is not there yet."""
         label = self.chapters.get(stem)
-        return rf"\ :doc:`{label} </chapters/{stem}>`\ " if label else f"{stem}.ipynb"
+        link = rf"\ :doc:`{label} </chapters/{stem}>`\ "
+        return link if label else f"chapter {stem[:2]}"
 
 
 def fields_table(thing: type, docstrings: Docstrings) -> list[str]:

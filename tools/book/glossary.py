@@ -84,10 +84,11 @@ class Glossary:
             entry = self.explained(words, stem)
             if entry is None:
                 return match[0]
-            name = entry.names[0]
-            first = "" if name in seen else f'<span id="{anchor(name)}"></span>'
-            seen.add(name)
-            entry.uses.add(stem)
+            name, first = entry.names[0], ""
+            if name not in seen:
+                first = f'<span id="{anchor(name)}"></span>'
+                seen.add(name)
+                entry.uses.add(stem)
             stars = stars * (len(stars) == 2)  # italics come from the page's style
             return f"{first}{stars}{{term}}`{words} <{name}>`{stars}"
 

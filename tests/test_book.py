@@ -1,0 +1,317 @@
+"""The built book: quiet, whole, linked both ways, and readable on a phone."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import unquote, urlparse
+
+import pytest
+from bs4 import BeautifulSoup
+from pages import hovering_changes, live_figures
+
+from tools.notebooks import ROOT, chapters, text_of
+
+CHAPTERS = chapters()
+PHONE = {"width": 390, "height": 844}
+# A frame like the interactive figures': it shows what the page told it.
+LISTENER = """<iframe id="listener" sandbox="allow-scripts" srcdoc="<script>
+onmessage = event => { document.title = JSON.stringify(event.data) }</script>">
+</iframe>"""
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory) -> SimpleNamespace:
+    """The book as `course.py book` builds it, and what the build said."""
+    folder = tmp_path_factory.mktemp("site") / "book"
+    command = [sys.executable, "-m", "tools.book", "--out", str(folder)]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = {path.resolve(): Page(path) for path in pages_of(folder)}
+    said, warned = done.stdout, done.stderr
+    return SimpleNamespace(folder=folder, pages=pages, said=said, warned=warned)
+
+
+def pages_of(folder: Path) -> list[Path]:
+    """All pages; the theme leaves bits of HTML of its own in _static."""
+    found = folder.rglob("*.html")
+    return sorted(path for path in found if "_static" not in path.parts)
+
+
+def soup(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+class Page(HTMLParser):
+    """A page's ids, and the addresses that its links and files lead to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.files: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.ids.add(given.get("id"))
+        if tag == "a" and given.get("href"):
+            self.links.append(given["href"])
+        name = "href" if tag == "link" else "src"
+        if given.get(name):
+            self.files.append(given[name])
+
+
+# --- what is built --------------------------------------------------------------
+
+
+def test_it_builds_without_a_warning_and_says_where_it_is(book):
+    assert "warning" not in book.warned.lower()
+    assert book.said.rstrip().endswith(str(book.folder / "index.html"))
+    assert not book.folder.with_name("book-work").exists()
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_has_its_page_with_everything_in_it(book, path):
+    page = soup(book.folder / "chapters" / f"{path.stem}.html")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = [c for c in cells if c["cell_type"] == "code" and text_of(c["source"])]
+    assert {f"cell-{cell['id']}" for cell in code} <= {
+        each["id"] for each in page.select("[id^=cell-]")
+    }
+    solved = [c for c in code if "solution" in c["metadata"].get("tags", ())]
+    folds = page.select("details.hide")
+    assert len(folds) == len(solved) + 1  # and the set-up cell
+    assert not [fold for fold in folds if fold.has_attr("open")]
+    pictures = [
+        output
+        for cell in code
+        for output in cell["outputs"]
+        if "image/png" in output.get("data", {})
+        and "text/html" not in output.get("data", {})
+    ]
+    assert len(page.select(".cell_output img[src^='../_images']")) == len(pictures)
+    copy = book.folder / "notebooks" / path.name
+    assert copy.read_bytes() == path.read_bytes()
+    assert f"../notebooks/{path.name}" in [a.get("href") for a in page.select("a")]
+
+
+def test_every_link_inside_the_book_leads_somewhere(book):
+    lost = []
+    for path, page in book.pages.items():
+        for address in page.links + page.files:
+            parts = urlparse(address)
+            if parts.scheme:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve()
+            target = path if not parts.path else target
+            there = target.exists()
+            if there and parts.fragment and address in page.links:
+                there = unquote(parts.fragment) in book.pages[target].ids
+            if not there:
+                lost.append(f"{path.name}: {address}")
+    assert len(book.pages) > 50
+    assert lost == []
+
+
+def test_no_page_loads_anything_from_elsewhere(book):
+    asked = {
+        address
+        for page in book.pages.values()
+        for address in page.files
+        if urlparse(address).scheme not in ("", "data")
+    }
+    assert asked == set()
+
+
+# --- what leads to what ---------------------------------------------------------
+
+
+def names_of(meaning) -> set[str]:
+    """The ids of the terms that a definition of the glossary stands under."""
+    names = set()
+    for before in meaning.find_previous_siblings():
+        if before.name == "dd":
+            break
+        names.add(before["id"])
+    return names
+
+
+def test_glossary_and_chapters_lead_to_each_other(book):
+    page = soup(book.folder / "glossary.html")
+    terms = {dt["id"] for dt in page.select("dl.glossary dt")}
+    used = 0
+    for back in page.select("a.seen"):
+        chapter, _, anchor = back["href"].partition("#")
+        text = (book.folder / chapter).read_text(encoding="utf-8")
+        at = text.index(f'id="{anchor}"')
+        there = re.findall(r'href="\.\./glossary\.html#([^"]+)"', text[at:])
+        there = there if anchor == "words" else there[:1]  # right behind the anchor
+        assert set(there) & names_of(back.find_parent("dd")), back["href"]
+        used += anchor != "words"
+    linked = {
+        link.partition("#")[2]
+        for page in book.pages.values()
+        for link in page.links
+        if link.startswith("../glossary.html#")
+    }
+    assert used > 20 and linked <= terms and len(linked) > 20
+
+
+def test_the_ledger_holds_every_claim_of_every_chapter(book):
+    rows = []
+    for path in CHAPTERS:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if "viz.claims(" in text_of(cell["source"]):
+                for output in cell["outputs"]:
+                    text = text_of(output.get("data", {}).get("text/markdown", ""))
+                    rows += text.splitlines()[2:]
+    shown = soup(book.folder / "claims.html").select("table.claims tbody tr")
+    assert len(shown) == len(rows) >= 15
+    for row, line in zip(shown, rows):
+        assert row.select("td")[1].get_text() == line.split("|")[2].strip()
+
+
+def built_in() -> list[tuple[str, str, str]]:
+    """(module, name, chapter) for each docstring that names its chapter."""
+    found = []
+    for path in sorted((ROOT / "detr_steps").rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        module = module.removesuffix(".__init__")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                text = " ".join((ast.get_docstring(node) or "").split())
+                said = re.search(r"Built in chapters/(\d\d_\w+)\.ipynb", text)
+                if said and node.name[0] != "_":
+                    found.append((module, node.name, said[1]))
+    return found
+
+
+def test_the_library_leads_to_the_chapters_that_build_it(book):
+    there = {path.stem for path in CHAPTERS}
+    told = [each for each in built_in() if each[2] in there]
+    assert len(told) > 15
+    for module, name, chapter in told:
+        page = soup(book.folder / "api" / f"{module}.html")
+        entry = page.find(id=f"{module}.{name}").find_parent("dl")
+        links = [a["href"] for a in entry.select("p.chapters a")]
+        assert f"../chapters/{chapter}.html" in links, f"{module}.{name}"
+
+
+@pytest.mark.parametrize(
+    ("chapter", "name", "cell"),
+    [
+        ("00_start_here", "detr_steps.boxes.iou", "ch00-22"),
+        ("01_attention", "detr_steps.nn.attention.attend", "ch01-22"),
+        ("02_detr", "detr_steps.systems.detr.DETR", "ch02-25"),
+    ],
+)
+def test_what_a_chapter_proves_is_linked_both_ways(book, chapter, name, cell):
+    module = name.rpartition(".")[0]
+    page = soup(book.folder / "chapters" / f"{chapter}.html")
+    row = page.find("a", href=f"../api/{module}.html#{name}").find_parent("tr")
+    cell = row.find("a", string=re.compile("proved"))["href"].removeprefix("#")
+    entry = soup(book.folder / "api" / f"{module}.html").find(id=name)
+    back = entry.find_parent("dl").select("p.chapters a")
+    assert f"../chapters/{chapter}.html#{cell}" in [a["href"] for a in back]
+
+
+# --- in a browser ---------------------------------------------------------------
+
+
+def addresses(folder: Path) -> list[Path]:
+    """All pages, of the library's sources only some."""
+    found = pages_of(folder)
+    sources = [path for path in found if "_modules" in path.parts]
+    return [path for path in found if path not in sources] + sources[:3]
+
+
+@pytest.mark.browser
+def test_every_page_is_quiet_asks_nobody_and_fits_a_phone(book, page, watch):
+    page.set_viewport_size(PHONE)
+    wide = []
+    for path in addresses(book.folder):
+        page.goto(path.as_uri())
+        width = page.evaluate("document.documentElement.scrollWidth")
+        if width > PHONE["width"]:
+            wide.append(f"{path.relative_to(book.folder)}: {width} px")
+    assert wide == []
+    assert watch.errors == [] and watch.outside == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_figures_fit_their_column_and_live(book, page, watch, path):
+    page.goto((book.folder / "chapters" / f"{path.stem}.html").as_uri())
+    wide = page.evaluate(
+        """() => {
+        const right = e => e.getBoundingClientRect().right;
+        return [...document.querySelectorAll(".cell_output :is(img, iframe)")]
+            .filter(e => right(e) > right(e.closest(".cell")) + 1).length}"""
+    )
+    assert wide == 0
+    for frame in live_figures(page):
+        # a frame out of sight draws nothing, and would never hold still
+        frame.frame_element().scroll_into_view_if_needed()
+        assert hovering_changes(page, frame), frame.name
+    assert watch.errors == [] and watch.outside == []
+
+
+@pytest.mark.browser
+def test_search_finds_a_word_and_shows_where(book, page, watch):
+    page.goto((book.folder / "index.html").as_uri())
+    page.keyboard.press("Control+k")
+    page.locator("#pst-search-dialog input").fill("hungarian")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search.html?q=hungarian")
+    found = page.locator("#search-results ul.search li")
+    found.first.wait_for()
+    chapter = found.filter(has=page.locator("a[href*='02_detr']"))
+    assert "hungarian" in chapter.first.locator(".excerpt").inner_text().lower()
+    assert watch.errors == [] and watch.outside == []
+    page.goto((book.folder / "search.html").as_uri() + "?q=zeppelin")
+    page.get_by_text("did not match any documents").wait_for()
+
+
+@pytest.mark.browser
+def test_figures_are_told_whether_the_page_is_dark(book, page, watch):
+    first = book.folder / "chapters" / f"{CHAPTERS[0].stem}.html"
+    text = first.read_text(encoding="utf-8")
+    file = first.with_name("listener.html")
+    file.write_text(text.replace("</h1>", f"</h1>{LISTENER}", 1), encoding="utf-8")
+    try:
+        page.goto(file.as_uri())
+    finally:
+        file.unlink()
+    frame = page.locator("#listener").element_handle().content_frame()
+    told = "value => document.title === JSON.stringify({type: 'theme', value})"
+    frame.wait_for_function(told, arg="light")  # on load, without a click
+    for mode in ("dark", "light"):
+        page.locator(".theme-switch-button").first.click()
+        page.locator(f".theme-change-button[data-mode={mode}]").first.click()
+        frame.wait_for_function(told, arg=mode)
+    assert watch.errors == []
+
+
+@pytest.mark.browser
+def test_pictures_lie_on_a_light_plate_in_the_dark(book, page):
+    page.emulate_media(color_scheme="dark")
+    page.goto((book.folder / "chapters" / f"{CHAPTERS[0].stem}.html").as_uri())
+    paper, plate = page.evaluate(
+        """() => [document.body, document.querySelector(".cell_output img")]
+        .map(e => getComputedStyle(e).backgroundColor.match(/\\d+/g).slice(0, 3))
+        .map(parts => Math.max(...parts.map(Number)))"""
+    )
+    assert paper < 60 and plate > 230

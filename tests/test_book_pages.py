@@ -1,0 +1,297 @@
+"""How the book's pages are made: terms, claims, uses, docstrings, diffs, links."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tools.book import changes, docstrings, ledger, markdown
+from tools.book.chapters import Chapter, Fault
+from tools.book.convert import Converter
+from tools.book.diffs import diff
+from tools.book.glossary import Glossary, entries_of
+from tools.book.library import Library, first_sentence
+from tools.book.uses import uses_of
+
+
+def chapter(*cells: tuple[str, str], stem: str = "02_detr") -> Chapter:
+    """A chapter from (kind, source) pairs, its title put before them."""
+    made = [("markdown", "# 02 · DETR: can it?\n"), *cells]
+    cells = [
+        {"cell_type": kind, "id": f"c{i}", "metadata": {}, "source": source}
+        | ({"outputs": [], "execution_count": i} if kind == "code" else {})
+        for i, (kind, source) in enumerate(made)
+    ]
+    return Chapter(
+        Path(__file__).resolve().parents[1] / f"chapters/{stem}.ipynb", cells
+    )
+
+
+WORDS = """<details><summary>Terms</summary>
+
+*slot*: a place · *query* (object query): who asks; *key, value* found by, said
+
+**Further reading.** *Not a term* in a book.
+
+</details>"""
+
+
+# --- terms ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("*a* one · *b, c* two.", [(["a"], "one"), (["b", "c"], "two")]),
+        ("- *a* one\n- *b*: two\n", [(["a"], "one"), (["b"], "two")]),
+        ("*AP* mean; *AP50* one IoU", [(["AP"], "mean"), (["AP50"], "one IoU")]),
+        ("*m* (bipartite): each once", [(["m"], "(bipartite) each once")]),
+        ("*a* not *b* but c", [(["a"], "not *b* but c")]),
+        ("*a* one\n\n**Read on.** *b* two", [(["a"], "one")]),
+    ],
+)
+def test_terms_are_read_in_every_manner_of_the_chapters(text, found):
+    assert entries_of(text) == found
+
+
+def test_the_first_use_gets_an_anchor_and_later_ones_only_the_link():
+    made = chapter(
+        ("markdown", "A *slot*. Two *Slots*, `*slot*`."), ("markdown", WORDS)
+    )
+    glossary = Glossary([made])
+    text = glossary.link(made.cells[1]["source"], made.stem, set())
+    anchor = '<span id="use-slot"></span>'
+    assert (
+        text
+        == f"A {anchor}{{term}}`slot <slot>`. Two {{term}}`Slots <slot>`, `*slot*`."
+    )
+
+
+def test_a_word_leads_only_to_the_chapter_that_explains_it():
+    first = chapter(("markdown", WORDS), stem="01_attention")
+    other = chapter(("markdown", "The *slot* of a card."))
+    glossary = Glossary([first, other])
+    source = other.cells[1]["source"]
+    assert glossary.link(source, other.stem, set()) == source
+    assert "use-slot" not in glossary.page([first, other])  # never used, only explained
+    assert "01_attention.html#words" in glossary.page([first, other])
+
+
+# --- claims ---------------------------------------------------------------------
+
+
+def test_a_table_of_claims_without_output_is_a_fault():
+    made = chapter(("code", "viz.claims([])"))
+    with pytest.raises(Fault, match="02_detr.ipynb, cell c1: no table of claims"):
+        _ = made.claims
+
+
+def test_claims_are_read_from_the_kept_output():
+    made = chapter(("code", "viz.claims([('<a>', 'b', True)])"))
+    table = "| the paper says | we measured | verdict |\n| :-- | :-- | :-- |\n"
+    rows = ["| <a> | b | holds |\n", "| c | d | not here: slower |"]
+    made.cells[1]["outputs"] = [{"data": {"text/markdown": [table, *rows]}}]
+    assert [(c.said, c.verdict) for c in made.claims] == [
+        ("<a>", "holds"),
+        ("c", "not here: slower"),
+    ]
+    page = ledger.page([made])
+    assert "&lt;a&gt;" in page and "<a>" not in page
+    assert "2 claims. Held: 1." in page and "not hold here: 1" in " ".join(page.split())
+    assert 'href="chapters/02_detr.html#cell-c1"' in page
+
+
+# --- the library ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def library() -> Library:
+    return Library()
+
+
+USES = """\
+from detr_steps import DETR, DETRConfig, boxes as b, viz, zoo
+from detr_steps.check import same
+from detr_steps.objective import matching
+
+tiny = DETRConfig.tiny().build()
+mine = tiny(batch)
+viz.table(("a",), [])
+same(lambda a: a, lambda a: b.iou(a, a), (1,))
+"""
+PROOFS = """\
+theirs = matching.box_cost(mine, packed, matching.CostWeights())
+same(mine, theirs[0])
+same(mine, tiny.loss(mine, targets)["total"])
+def hidden(b):
+    return b.giou
+"""
+
+
+def test_uses_and_proofs_are_told_apart(library):
+    found = uses_of(chapter(("code", USES), ("code", PROOFS)), library)
+    proofs = {use.name.called: use.proofs for use in found.values()}
+    assert proofs == {
+        "DETRConfig": [],
+        "viz.table": [],
+        "check.same": [],
+        "boxes.iou": ["c1"],
+        "objective.matching.box_cost": ["c2"],
+        "objective.matching.CostWeights": [],  # settings prove nothing
+        "DETR": ["c2"],
+    }
+
+
+def test_every_module_has_a_floor_and_public_names_have_one_home(library):
+    homes = [public.full for public in library.public]
+    assert len(homes) == len(set(homes)) > 60
+    assert {public.called for public in library.public} >= {"DETR", "viz.table"}
+
+
+@dataclass
+class Settings:
+    """One."""
+
+    width: int = 3  # C of tokens, in `pixels`
+    parts: list = None
+
+
+def test_docstrings_become_links_code_and_plain_text():
+    made = docstrings.Docstrings(
+        {"02_detr": "02 · DETR"}, {"iou": "detr_steps.boxes.iou"}
+    )
+    lines = ["Take `iou` of `x [n, *]`, a_b * c.", "", "Source: A 2020. Raises: it."]
+    made.process(None, "method", "m", lambda: 0, None, lines)
+    text = "\n".join(lines)
+    assert r":py:obj:`iou <detr_steps.boxes.iou>`" in text
+    assert "``x [n, *]``" in text and r"a\_b \* c." in text
+    assert "**Source** A 2020." in text and "**Raises** it." in text
+    lines = ["Do. Built in", "chapters/02_detr.ipynb."]
+    made.process(None, "module", "m", None, None, lines)
+    assert ":doc:`02 · DETR </chapters/02_detr>`" in lines[0]
+    lines = ["Do. Built in chapters/02_detr.ipynb. Built in chapters/09_x.ipynb."]
+    made.process(None, "function", "f", lambda: 0, None, lines)
+    assert lines[0] == "Do. Built in chapter 09."  # 02 is among the links below it
+
+
+def test_fields_are_shown_with_their_comments():
+    assert docstrings.fields_of(Settings) == [
+        ("width", "int", "3", "C of tokens, in `pixels`"),
+        ("parts", "list", "None", ""),
+    ]
+    assert docstrings.fields_of(Path) == []
+
+
+def test_first_sentences_end_where_they_end():
+    assert first_sentence("IoU of `a [n, 4]`, e.g. boxes. More.") == (
+        "IoU of `a [n, 4]`, e.g. boxes."
+    )
+    assert first_sentence("Two\nlines\n\nNext.") == "Two lines"
+
+
+# --- diffs ----------------------------------------------------------------------
+
+
+def test_a_diff_shows_what_is_new_gone_and_the_same():
+    old = ["def f(x):", "    y = x + 1", "    return y"]
+    new = ["def f(x):", "    y = x + 2", "    return y"]
+    html = diff(old, new)
+    assert html.count('class="line same"') == 2
+    assert html.count('class="line new"') == html.count('class="line gone"') == 1
+    assert "\n\n" not in diff(["a", "", "", "b"], ["a", "", "", "c"])
+
+
+def test_long_unchanged_runs_are_folded():
+    run = [f"name_{i} = {i}" for i in range(30)]
+    html = diff(["x = 1", *run], ["x = 2", *run])
+    assert "24 unchanged lines" in html and "details" not in diff(run[:9], run[:9])
+
+
+def test_the_systems_own_class_is_paired_by_its_role():
+    old = changes.System(
+        "a", "class AConfig:\n    x = 1\n\nclass A:\n    def f(self): ..."
+    )
+    new = changes.System(
+        "b", "class BConfig:\n    x = 2\n\nclass B:\n    def f(self): ..."
+    )
+    kinds = changes.sorted_pieces(old, new)
+    assert kinds["changed"] == ["·Config", "·"] and kinds["unchanged"] == ["·.f()"]
+    assert kinds["new"] == kinds["gone"] == kinds["inherited"] == []
+
+
+def test_what_a_system_does_not_change_it_inherits():
+    old = changes.System("a", "class AConfig: ...\nclass A:\n    def f(self): ...")
+    text = "class BConfig: ...\nclass B(A):\n    def g(self): ..."
+    kinds = changes.sorted_pieces(old, changes.System("b", text))
+    assert (kinds["gone"], kinds["inherited"]) == (["·.f()"], [])
+    kinds = changes.sorted_pieces(old, changes.System("b", f"from .a import A\n{text}"))
+    assert "·.f()" in kinds["inherited"] and not kinds["gone"]
+
+
+def test_a_system_that_the_course_does_not_name_is_a_fault(monkeypatch):
+    monkeypatch.setattr(changes, "SYSTEMS", {"detr": "nothing"})
+    with pytest.raises(Fault, match="files there are: classifier, nothing"):
+        changes.pairs()
+
+
+# --- pages ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def converter() -> Converter:
+    modules = {"detr_steps.systems.detr"}
+    return Converter(Glossary([]), modules, ("ada/detr", "v1"))
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        ("01_attention.ipynb", "01_attention.ipynb"),
+        ("../detr_steps/systems/detr.py", "../api/detr_steps.systems.detr.rst"),
+        ("../data/zoo", "https://github.com/ada/detr/tree/v1/data/zoo"),
+        ("../README.md", "https://github.com/ada/detr/blob/v1/README.md"),
+        ("https://arxiv.org/abs/1", "https://arxiv.org/abs/1"),
+        ("#part", "#part"),
+    ],
+)
+def test_links_of_a_notebook_lead_inside_the_book(converter, link, target):
+    text = converter.prose(chapter(), f"See [this]({link}).", set())
+    assert text == f"See [this]({target})."
+
+
+def test_a_link_to_nothing_is_a_fault(converter):
+    with pytest.raises(Fault, match="02_detr.ipynb links to ../gone.py"):
+        converter.prose(chapter(), "[this](../gone.py)", set())
+
+
+def test_a_page_folds_set_up_and_solutions_and_keeps_the_notebook_as_it_is(converter):
+    made = chapter(("code", "# @title Setup\n1"), ("code", "2"), ("code", "3"))
+    made.cells[2]["metadata"] = {"tags": ["solution"]}
+    before = json.dumps(made.cells)
+    cells = json.loads(converter.page(made, "the end"))["cells"]
+    folded = ["hide-cell" in c["metadata"].get("tags", ()) for c in cells]
+    code = [c["cell_type"] == "code" for c in cells]
+    assert [f for f, is_code in zip(folded, code) if is_code] == [True, True, False]
+    assert [c["source"] for c in cells if c["source"].startswith("(cell-")] == [
+        "(cell-c1)=",
+        "(cell-c2)=",
+        "(cell-c3)=",
+    ]
+    assert cells[0]["source"].startswith("# 02 · DETR\n") and "Can it?" in str(cells[0])
+    assert cells[-1]["source"] == "the end"
+    assert json.dumps(made.cells) == before
+
+
+def test_markdown_is_left_alone_inside_code_maths_and_links():
+    text = "a *b* `*c*` $*d*$ [*e*](f*g*h) <i title='*j*'>"
+    found = []
+    markdown.change_prose(text, lambda s: found.append(s) or s)
+    assert "".join(found) == "a *b*   [*e* "
+
+
+def test_a_first_cell_without_a_title_is_a_fault(tmp_path):
+    path = tmp_path / "02_x.ipynb"
+    path.write_text('{"cells": [{"cell_type": "markdown", "source": ["Hello"]}]}')
+    with pytest.raises(Fault, match="must begin with '# NN · Title'"):
+        Chapter.read(path)
