@@ -1,6 +1,6 @@
 // Views of attention maps: one frame with all heads, or all frames (layers) side by side.
 
-import { Figure, Stage, VIEWS, clamp, farness, iou, lowest, make, range } from "./figure.mjs";
+import { Figure, Stage, VIEWS, change, clamp, farness, iou, lowest, make, range } from "./figure.mjs";
 
 class Attention extends Figure {
   measure() {
@@ -59,11 +59,10 @@ class Attention extends Figure {
   paint() {
     const { frame, item } = this.state;
     this.peak = this.glow(this.main, frame, item, this.head);
-    for (const { head, stage, number } of this.tiles) {
-      const peak = this.glow(stage, frame, item, head).toFixed(2);
-      if (number.textContent !== peak) number.textContent = peak;
-    }
     this.marks(this.main, frame);
+    for (const { head, stage, number } of this.tiles) {
+      change(number, "textContent", this.glow(stage, frame, item, head).toFixed(2));
+    }
     if (!this.moved) return;
     this.moved = false; // the patch: at most once per drawing the kernel looks again
     this.model.set("point", this.patch.slice(0, 2));
@@ -187,13 +186,13 @@ class Layers extends Attention {
 
   paint() {
     const { item } = this.state, { frames: names, frame_name: kind = "layer" } = this.notes;
-    for (const stage of this.stages) {
-      const { frame, text } = stage, name = `${kind} ${names?.[frame] ?? frame + 1}`;
+    const texts = this.stages.map((stage) => {
+      const { frame } = stage, name = `${kind} ${names?.[frame] ?? frame + 1}`;
       this.peak = this.glow(stage, frame, item, this.head);
       this.marks(stage, frame);
-      const lines = [name, this.answer(frame, item), ...this.match(frame, item).split(", ")].join("\n");
-      if (text.textContent !== lines) text.textContent = lines;
-    }
+      return [name, this.answer(frame, item), ...this.match(frame, item).split(", ")].join("\n");
+    });
+    this.stages.forEach(({ text }, frame) => change(text, "textContent", texts[frame]));
   }
 
   describe() {

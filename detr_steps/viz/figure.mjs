@@ -30,15 +30,16 @@ const READ = { u1: (bytes) => new Uint8Array(bytes), i2: (bytes) => new Int16Arr
   f4: (bytes) => new Float32Array(bytes),
   f2: (bytes) => Float32Array.from(new Uint16Array(bytes), half) };
 
-// The arrays of a bundle, {name: {shape, data}}, laid out as in NumPy.
+// The arrays of a bundle, {name: {shape, strides, data}}, laid out as in NumPy.
 async function unpack(bundle) {
   const packed = new Blob([bytesOf(bundle.data)]).stream(), arrays = {};
   const stream = packed.pipeThrough(new DecompressionStream("deflate"));
   const bytes = await new Response(stream).arrayBuffer();
   let at = 0;
   for (const [name, { dtype, shape }] of Object.entries(bundle.arrays)) {
-    const end = at + dtype[1] * shape.reduce((a, b) => a * b, 1);
-    arrays[name] = { shape, data: READ[dtype](bytes.slice(at, end)) };
+    const strides = shape.map((_, axis) => shape.slice(axis + 1).reduce((a, b) => a * b, 1));
+    const end = at + dtype[1] * shape[0] * strides[0];
+    arrays[name] = { shape, strides, data: READ[dtype](bytes.slice(at, end)) };
     at = end;
   }
   return arrays;
@@ -112,11 +113,14 @@ function blend(lut) {
   return table;
 }
 
-// Bilinear reading between n cell centres at `count` pixels: cell on the left, and the part of
-// its right neighbour. `cover`: the share of the picture that the n cells span.
+// Bilinear reading between n cell centres at `count` pixels: for each pixel the cell before it and
+// the part of the cell after it; for each cell its first pixel. `cover`: the share of the picture
+// that the n cells span.
 function between(count, n, cover) {
   const at = range(count).map((i) => clamp((i + 0.5) / count / cover * n - 0.5, 0, n - 1));
-  return [Int32Array.from(at, Math.floor), Float64Array.from(at, (x) => x % 1)];
+  const before = Int32Array.from(at, Math.floor), first = range(n).map((i) => before.findIndex((j) => j >= i));
+  return { before, part: Float64Array.from(at, (x) => x % 1),
+    first: [...first.map((x) => (x < 0 ? count : x)), count] };
 }
 
 // --- Stage ---------------------------------------------------------------------------------
@@ -126,6 +130,11 @@ export function make(tag, attributes = {}, ...children) {
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   element.append(...children);
   return element;
+}
+
+// Set a property of the page only where it differs: each change costs the browser work.
+export function change(target, name, value) {
+  if (target[name] !== value) target[name] = value;
 }
 
 // Clear a canvas; `wide` and `high` (set by the ResizeObserver) are its size in CSS pixels.
@@ -159,7 +168,8 @@ function inkOn(colour) {
 export class Stage {
   constructor(label, most) {
     this.most = most;
-    this.picture = make("canvas", { class: "picture", role: "img", "aria-label": label });
+    this.picture = make("canvas", { class: "picture",
+      ...(label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" }) });
     this.overlay = make("canvas", { class: "overlay", "aria-hidden": "true" });
     this.element = make("div", { class: "stack" }, this.picture, this.overlay);
     this.zoom = { scale: 1, x: 0, y: 0 }; // x, y: the place of the picture at the left top
@@ -171,21 +181,30 @@ export class Stage {
     this.context = this.picture.getContext("2d", { willReadFrequently: true });
     this.pixels = new ImageData(base.width, base.height);
     this.numbers = new Uint32Array(this.pixels.data.buffer); // the same, one number per pixel
-    this.cells = null;
+    this.cells = this.cold = null;
     this.context.putImageData(base.colours, 0, 0);
   }
 
-  // A map of h x w weights in 0..255 over the grey picture.
+  // A map of h x w weights in 0..255 over the grey picture. Most cells of a map are next to
+  // nothing: pixels between two of those are copied from `cold`, the picture under no weight.
   glow(values, h, w, cover, table) {
     const { width, height, grey } = this.base, { numbers } = this, line = new Float64Array(w + 1);
     this.cells ??= [between(width, w, cover[0]), between(height, h, cover[1])];
-    const [[left, part], [top, share]] = this.cells;
+    const cold = this.cold ??= Uint32Array.from(grey, (value) => table[value]);
+    const [{ part, first }, { before, part: share }] = this.cells;
     for (let y = 0, pixel = 0; y < height; y++) {
-      const up = top[y] * w, down = Math.min(top[y] + 1, h - 1) * w, s = share[y];
+      const up = before[y] * w, down = Math.min(before[y] + 1, h - 1) * w, s = share[y];
       for (let i = 0; i < w; i++) line[i] = values[up + i] * (1 - s) + values[down + i] * s;
-      for (let x = 0; x < width; x++, pixel++) {
-        const value = line[left[x]] * (1 - part[x]) + line[left[x] + 1] * part[x];
-        numbers[pixel] = table[((value + 0.5) | 0) << 8 | grey[pixel]];
+      for (let i = 0; i < w; i++) {
+        const a = line[i], b = line[i + 1], end = first[i + 1];
+        if (a < 0.5 && b < 0.5) {
+          for (let x = first[i]; x < end; x++, pixel++) numbers[pixel] = cold[pixel];
+          continue;
+        }
+        for (let x = first[i]; x < end; x++, pixel++) {
+          const value = a * (1 - part[x]) + b * part[x];
+          numbers[pixel] = table[((value + 0.5) | 0) << 8 | grey[pixel]];
+        }
       }
     }
     this.context.putImageData(this.pixels, 0, 0);
@@ -194,9 +213,9 @@ export class Stage {
   begin() {
     this.ink = clear(this.overlay);
     const { scale, x, y } = this.zoom;
-    const move = scale === 1 ? "" : `scale(${scale}) translate(${-100 * x}%, ${-100 * y}%)`;
-    if (this.picture.style.transform !== move) this.picture.style.transform = move;
-    this.picture.style.imageRendering = scale > 2 ? "pixelated" : "";
+    const move = `scale(${scale}) translate(${-100 * x}%, ${-100 * y}%)`;
+    change(this.picture.style, "transform", move);
+    change(this.picture.style, "imageRendering", scale > 2 ? "pixelated" : "auto");
   }
 
   // From shares of the picture to CSS pixels, and back from a pointer.
@@ -232,7 +251,7 @@ export class Stage {
   // A name on a plate above a box (or below), or inside it where there is no room.
   name(box, text, colour, below) {
     const { ink } = this, [x0, y0, , y1] = corners(box), [left, top] = this.at(x0, below ? y1 : y0);
-    Object.assign(ink, { font: "600 11px system-ui, sans-serif", fillStyle: colour });
+    ink.fillStyle = colour;
     const wide = ink.measureText(text).width + 10;
     const x = clamp(left - 2, 0, Math.max(0, this.overlay.wide - wide));
     const y = clamp(top + (below ? 2 : -19), 0, this.overlay.high - 17);
@@ -303,6 +322,7 @@ export class Figure {
         [target.wide, target.high] = [contentRect.width, contentRect.height];
         target.width = Math.max(1, Math.round(target.wide * ratio));
         target.height = Math.max(1, Math.round(target.high * ratio));
+        target.getContext("2d").font = "600 11px system-ui, sans-serif"; // once: it costs time
       }
       this.draw();
     });
@@ -343,10 +363,10 @@ export class Figure {
   at(name, ...index) {
     const array = this.arrays[name];
     if (!array) return null;
-    const inner = array.shape.slice(index.length).reduce((a, b) => a * b, 1);
-    const start = inner * index.reduce((sum, i, axis) => sum * array.shape[axis] + i, 0);
-    return index.length === array.shape.length ? array.data[start]
-      : array.data.subarray(start, start + inner);
+    const { data, strides } = array, last = index.length - 1;
+    let start = 0;
+    for (let axis = 0; axis <= last; axis++) start += index[axis] * strides[axis];
+    return last === strides.length - 1 ? data[start] : data.subarray(start, start + strides[last]);
   }
 
   all(name) { return range(this.arrays[name]?.shape[0] ?? 0).map((i) => this.at(name, i)); }
@@ -377,8 +397,8 @@ export class Figure {
     const start = performance.now(), { counts } = this;
     if (start - this.slide?.start > 180) this.slide = null;
     this.paint();
-    this.say(this.describe());
     for (const update of this.refresh) update();
+    this.say(this.describe());
     const took = performance.now() - start;
     counts.draws += 1;
     counts.total += took;
@@ -411,7 +431,7 @@ export class Figure {
   }
 
   // A stage with at most `most` pixels that follows the pointer: move shows, click or tap pins.
-  stage(place, most = 160_000) {
+  stage(place, most = 400_000) {
     const stage = new Stage(this.bundle.summary, most), { element } = stage;
     let down = null;
     const move = (event) => {
@@ -439,7 +459,7 @@ export class Figure {
   button(place, text, label, pressed, act) {
     const button = make("button", { type: "button", "aria-label": label, title: label }, text);
     button.addEventListener("click", act);
-    if (pressed) this.refresh.push(() => button.setAttribute("aria-pressed", pressed()));
+    if (pressed) this.refresh.push(() => change(button, "ariaPressed", String(pressed())));
     (typeof place === "string" ? this.find(place) : place).append(button);
     return button;
   }
@@ -472,7 +492,7 @@ export class Figure {
       point(event);
     });
     this.refresh.push(() => {
-      control.value = chosen();
+      change(control, "value", String(chosen()));
       paint(clear(canvas), canvas.wide, canvas.high);
     });
     place.append(box);
@@ -516,7 +536,7 @@ export class Figure {
       return;
     }
     const label = place.appendChild(make("label"));
-    this.refresh.push(() => { label.textContent = `${kind} ${names[chosen()]}`; });
+    this.refresh.push(() => change(label, "textContent", `${kind} ${names[chosen()]}`));
     this.strip(place, kind, this.frames, chosen, choose, (...on) => this.timeline(...on));
   }
 
@@ -540,7 +560,7 @@ export class Figure {
     if (!n) return;
     const near = lowest(range(n), (i) => Math.abs(data[i] - steps[frame]));
     const right = frame > frames / 2, text = `${this.notes.curve.y} ${data[n + near].toFixed(2)}`;
-    Object.assign(ink, { font: "11px system-ui, sans-serif", textAlign: right ? "right" : "left" });
+    ink.textAlign = right ? "right" : "left";
     ink.fillText(text, (frame + 0.5) * each + (right ? -6 : 6), 9);
   }
 

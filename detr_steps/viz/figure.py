@@ -22,7 +22,9 @@ from ..files import write_whole
 from . import posters, still
 from .plots import COLOURS
 
-MOST_PIXELS = 160_000  # of the picture: each is looked up anew in every drawing
+# of the picture: under a map every pixel is looked up anew in every drawing
+MOST_PIXELS = {"attention": 110_000, "layers": 110_000}
+MOST_PIXELS |= {"points": 300_000, "matching": 300_000}
 TYPES = {"uint8": "u1", "int16": "i2", "float16": "f2", "float32": "f4"}
 WIDE, HIGH = 820, 560  # CSS pixels; narrower places are served by the same height
 
@@ -95,7 +97,9 @@ class InteractiveFigure:
         self.view, self.notes, self.title = view, notes, title
         self.summary, self.caption = summary, caption
         self.arrays = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
-        self._coded = None if picture is None else _code_picture(picture)
+        self._coded = None
+        if picture is not None:
+            self._coded = _code_picture(picture, MOST_PIXELS[view])
         # what a browser will see: after the losses of the picture's coding
         self.picture = None if self._coded is None else _decode_picture(self._coded[1])
 
@@ -230,14 +234,14 @@ def _read(name: str) -> str:
     return (resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
-def _code_picture(picture: np.ndarray) -> tuple[str, bytes]:
+def _code_picture(picture: np.ndarray, most: int) -> tuple[str, bytes]:
     """Shrink if need be, then WebP or PNG, whichever is smaller."""
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(
             f"the picture is {picture.dtype} {picture.shape}: give uint8 [H, W, 3]"
         )
     image = Image.fromarray(np.ascontiguousarray(picture))
-    scale = min(1.0, (MOST_PIXELS / (image.width * image.height)) ** 0.5)
+    scale = min(1.0, (most / (image.width * image.height)) ** 0.5)
     if scale < 1:
         size = int(image.width * scale), int(image.height * scale)
         image = image.resize(size, Image.Resampling.LANCZOS)

@@ -1,6 +1,6 @@
 // The view of matching: what each query would cost for each object, and who gets whom.
 
-import { Figure, KEYS, VIEWS, assign, clamp, farness, lowest, make, range } from "./figure.mjs";
+import { Figure, KEYS, VIEWS, assign, change, clamp, farness, lowest, make, range } from "./figure.mjs";
 
 // The cost of every query for every object, and the cheapest one-to-one assignment.
 class Matching extends Figure {
@@ -50,8 +50,8 @@ class Matching extends Figure {
       this.set({});
     });
     this.refresh.push(() => {
-      control.value = this.state.weights[p];
-      label.textContent = `${name} × ${this.state.weights[p].toFixed(1)}`;
+      change(control, "value", String(this.state.weights[p]));
+      change(label, "textContent", `${name} × ${this.state.weights[p].toFixed(1)}`);
     });
     this.find("items").append(label, control);
   }

@@ -20,7 +20,7 @@ class Points extends Figure {
       button.style.borderBottom = `3px solid ${this.colour(m)}`;
     });
     pick("level", this.L);
-    this.loupe = new Stage("the cells that one point reads", 160_000);
+    this.loupe = new Stage("the cells that one point reads", 400_000);
     this.stages.push(this.loupe);
     panel.append(this.loupe.element);
     this.button("title", "−", "zoom out", null, () => this.press("-"));
@@ -105,7 +105,7 @@ class Points extends Figure {
     const line = (...ends) => { grid.moveTo(...stage.at(...ends)); grid.lineTo(...stage.at(...ends.slice(2))); };
     for (const i of range(w + 1)) line(i / w, 0, i / w, 1);
     for (const i of range(h + 1)) line(0, i / h, 1, i / h);
-    Object.assign(ink, { strokeStyle: "#fff8", lineWidth: 1, font: "600 12px system-ui, sans-serif" });
+    Object.assign(ink, { strokeStyle: "#fff8", lineWidth: 1 });
     ink.setLineDash([]);
     ink.stroke(grid);
     for (const { row, column, share, there } of this.four(this.chosen)) {
