@@ -16,7 +16,7 @@ from .diffs import diff
 from .library import CHAPTER_FILE, first_sentence
 
 # Each system and the one it is set beside, in the course's order: the list to add to.
-SYSTEMS = {"detr": "classifier"}
+SYSTEMS = {"detr": "classifier", "deformable_detr": "detr"}
 OTHER = "imports and constants"
 FOLDER = ROOT / "detr_steps" / "systems"
 
@@ -108,13 +108,14 @@ def pairs() -> list[tuple[System, System]]:
     """
     files = (System.read(path.stem) for path in FOLDER.glob("*.py"))
     there = {system.name for system in files if system.main}
-    named = {*SYSTEMS, *SYSTEMS.values()}
-    if there != named:
-        wrong = ", ".join(sorted(there ^ named))
-        raise Fault(
-            f"SYSTEMS in tools/book/changes.py, and the files there are: {wrong}"
-        )
-    return [(System.read(old), System.read(new)) for new, old in SYSTEMS.items()]
+    new = sorted(there - {*SYSTEMS, *SYSTEMS.values()})
+    if new:
+        raise Fault(f"add to SYSTEMS in tools/book/changes.py: {', '.join(new)}")
+    return [
+        (System.read(old), System.read(new))
+        for new, old in SYSTEMS.items()
+        if {old, new} <= there
+    ]
 
 
 # --- pages ----------------------------------------------------------------------
@@ -138,8 +139,8 @@ def index(labels: dict[str, str]) -> str:
     """The list of all steps."""
     lines = ["# What changed\n", ABOUT]
     for old, new in pairs():
-        at = f" ([{labels[new.chapter]}](../chapters/{new.chapter}.ipynb))"
-        at = at if new.chapter in labels else ""
+        at = labels.get(new.chapter)
+        at = f" ([{at}](../chapters/{new.chapter}.ipynb))" if at else ""
         counts = ", ".join(f"{len(names)} {word}" for word, names in
                            sorted_pieces(old, new).items() if names)  # fmt: skip
         lines.append(
@@ -184,14 +185,23 @@ def page(old: System, new: System, labels: dict[str, str]) -> str:
     lines.append("")
     for word, keys in kinds.items():
         system = old if word in ("gone", "inherited") else new
-        names = ", ".join(f"`{shown(key, system)}`" for key in keys)
-        lines += [f"**{word.capitalize()}** {names}\n"] * bool(keys)
+        lines += summary(word, [shown(key, system) for key in keys])
     for key in new.pieces:
         if key not in kinds["unchanged"]:
             lines += section(key, old, new, "changed" if key in old.pieces else "new")
     for key in kinds["gone"]:
         lines += section(key, old, new, "gone")
     return "\n".join(lines)
+
+
+def summary(word: str, names: list[str]) -> list[str]:
+    """Names under a word, the methods of a class on one line with it."""
+    lines: dict[str, list[str]] = {}
+    for name in names:
+        owner, _, last = name.rpartition(".")
+        lines.setdefault(f"`{owner}`: " if owner else "", []).append(f"`{last}`")
+    listed = [f"- {owner}{', '.join(each)}" for owner, each in lines.items()]
+    return [f"**{word.capitalize()}**\n", *listed, ""] if names else []
 
 
 def section(key: str, old: System, new: System, word: str) -> list[str]:
