@@ -2,12 +2,15 @@
 
 from . import evaluation, interop, training, zoo
 from .images import ImageBatch
+from .systems.deformable_detr import DeformableDETR, DeformableDETRConfig
 from .systems.detr import DETR, Detections, DETRConfig, Output
 
 __version__ = "0.1.0"
 __all__ = [
     "DETR",
     "DETRConfig",
+    "DeformableDETR",
+    "DeformableDETRConfig",
     "Detections",
     "ImageBatch",
     "Output",

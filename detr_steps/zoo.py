@@ -17,11 +17,16 @@ from .data.scenes import Scenes
 from .evaluation import evaluate
 from .files import read_tensors, write_json, write_tensors, write_whole
 from .nn.backbone import SmallConfig
+from .nn.deform_attention import Sampling
 from .nn.patches import PatchConfig
+from .nn.point_weights import FromKeys, FromQuery, Learned, Uniform
 from .nn.resnet import ResNetConfig
+from .nn.within_levels import WithinLevels
+from .objective.focal import FocalWeights
 from .objective.losses import LossWeights
 from .objective.matching import CostWeights
 from .systems.classifier import ClassifierConfig
+from .systems.deformable_detr import DeformableDETRConfig
 from .systems.detr import DETRConfig
 from .training.folder import read_record
 
@@ -34,11 +39,19 @@ DESCRIBABLE = {
         ClassifierConfig,
         CostWeights,
         DETRConfig,
+        DeformableDETRConfig,
+        FocalWeights,
+        FromKeys,
+        FromQuery,
+        Learned,
         LossWeights,
         PatchConfig,
         ResNetConfig,
+        Sampling,
         Scenes,
         SmallConfig,
+        Uniform,
+        WithinLevels,
     )
 }
 

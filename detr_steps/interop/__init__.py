@@ -1,8 +1,9 @@
-"""Weights from elsewhere: the official DETR checkpoints and Hugging Face's.
+"""Weights from elsewhere: the checkpoints of the authors and Hugging Face's.
 
 A checkpoint is read without running anything inside it, its names are translated by the
-tables in names.py, every weight is checked, and only then is the model changed. Layouts
-are those of github.com/facebookresearch/detr and of transformers 5.23.0.
+tables of layouts.py, every weight is checked, and only then is the model changed. They
+are those of github.com/facebookresearch/detr, github.com/fundamentalvision/
+Deformable-DETR and transformers 5.23.0.
 """
 
 from .files import CheckpointError

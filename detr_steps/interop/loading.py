@@ -8,9 +8,9 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from ..systems.detr import DETR
 from .files import CheckpointError, read, weights_in
-from .names import HF, HF_RENAMED, OFFICIAL, SIGNS, rename, split_fused
+from .layouts import Layout, layout_of
+from .names import HF_RENAMED, SIGNS, rename, split_fused
 
 SHOWN = 4  # names of each kind that a report prints
 
@@ -54,17 +54,21 @@ class Report:
 def load_official(
     model: nn.Module, path: str | Path, class_head: ClassHead = "load"
 ) -> Report:
-    """Load a checkpoint of facebookresearch/detr into a `DETR`, then switch to eval.
+    """Load a checkpoint of a system's authors, then switch to eval.
 
-    `path` a `.pth` with the key "model", a plain state dict or a safetensors file of
-    the same names. `class_head="keep"` leaves the model's own class head alone: to
-    fine-tune on other classes. Raises: CheckpointError, with nothing changed.
+    `model` a `DETR` (facebookresearch/detr) or a `DeformableDETR` (fundamentalvision/
+    Deformable-DETR); `path` a `.pth` with the key "model", a plain state dict or a
+    safetensors file of the same names. `class_head="keep"` leaves the model's own class
+    heads alone: to fine-tune on other classes.
+    Raises: CheckpointError, with nothing changed; TypeError for another system.
     Used in chapters/02_detr.ipynb.
     """
+    layout = layout_of(model)
     state = read(Path(path))
-    _refuse_strangers(state, "transformer.decoder.")
-    ours = split_fused(rename(state, OFFICIAL))
-    return _load(model, ours, class_head, "load_official(model, path")
+    _refuse_strangers(state, layout.official_sign)
+    _compare_settings(model, layout, state)
+    ours = split_fused(rename(state, layout.official(model.config)))
+    return _load(model, layout, ours, class_head, "load_official(model, path")
 
 
 def load_hf(
@@ -72,32 +76,39 @@ def load_hf(
     source: str | Path | Mapping[str, Tensor],
     class_head: ClassHead = "load",
 ) -> Report:
-    """Load weights of transformers' `DetrForObjectDetection`, then switch to eval.
+    """Load weights of transformers, then switch to eval.
 
-    `source` a folder with model.safetensors or pytorch_model.bin (and config.json,
-    which is compared with the model), or a state dict; names of transformers 5 or 4.
-    `class_head` as in `load_official`. Raises: CheckpointError, with nothing changed.
+    `model` a `DETR` (its `DetrForObjectDetection`) or a `DeformableDETR`
+    (`DeformableDetrForObjectDetection`); `source` a folder with model.safetensors or
+    pytorch_model.bin (and config.json, which is compared with the model), or a state
+    dict; names of transformers 5 or 4. `class_head` and errors as in `load_official`.
     """
+    layout = layout_of(model)
     if isinstance(source, Mapping):
         state = dict(source)
     else:
-        _compare_config(model, Path(source))
+        _compare_config(layout.hf_settings(model.config), Path(source))
         state = read(weights_in(Path(source)))
-    _refuse_strangers(state, "query_position_embeddings")
-    ours = rename(rename(state, HF_RENAMED), HF)
-    return _load(model, ours, class_head, "load_hf(model, folder")
+    _refuse_strangers(state, layout.hf_sign)
+    _compare_settings(model, layout, state)
+    ours = rename(rename(state, HF_RENAMED), layout.hf(model.config))
+    return _load(model, layout, ours, class_head, "load_hf(model, folder")
 
 
 def _load(
-    model: nn.Module, theirs: dict[str, Tensor], class_head: ClassHead, call: str
+    model: nn.Module,
+    layout: Layout,
+    theirs: dict[str, Tensor],
+    class_head: ClassHead,
+    call: str,
 ) -> Report:
-    if not isinstance(model, DETR):
-        raise TypeError(f"expected a detr_steps.DETR, got {type(model).__name__}")
     if class_head not in get_args(ClassHead):
         raise ValueError(f"class_head={class_head!r}: one of {get_args(ClassHead)}")
     ours = model.state_dict()
     if class_head == "keep":
-        head = {name: ours[name] for name in ours if name.startswith("class_head.")}
+        head = {
+            name: ours[name] for name in ours if name.startswith(layout.class_heads)
+        }
         theirs = theirs | head
     else:
         head = {}
@@ -105,7 +116,7 @@ def _load(
     theirs = {k: v for k, v in theirs.items() if not k.endswith("num_batches_tracked")}
     report = _compare(ours, theirs, tuple(head))
     if not report.complete:
-        advice = _diagnose(ours, theirs, report, call)
+        advice = _diagnose(type(model.config), layout, ours, theirs, report, call)
         raise CheckpointError(f"{advice}. Nothing was loaded:\n  {report}")
     model.load_state_dict(theirs)
     model.eval()  # ready to detect; model.train() switches dropout on again
@@ -131,18 +142,24 @@ def _compare(
 
 
 def _diagnose(
-    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], report: Report, call: str
+    config: type,
+    layout: Layout,
+    ours: Mapping[str, Tensor],
+    theirs: Mapping[str, Tensor],
+    report: Report,
+    call: str,
 ) -> str:
-    wrong = {name for name, _, _ in report.wrong_shape}
-    if wrong and all(name.startswith("class_head.") for name in wrong):
-        mine, other = (len(x["class_head.bias"]) - 1 for x in (ours, theirs))
+    wrong = [name for name, _, _ in report.wrong_shape]
+    if wrong and all(name.startswith(layout.class_heads) for name in wrong):
+        mine, other = (len(x[wrong[0]]) - layout.no_object for x in (ours, theirs))
         return (
             f"the checkpoint knows {other} classes, the model {mine}: build the model "
-            f"with classes={other} (as DETRConfig.coco_r50(classes={other}) does), or "
-            f'keep its own class head and train that: {call}, class_head="keep")'
+            f"with classes={other} (as {config.__name__}.coco_r50(classes={other}) "
+            f"does), or keep its own class head and train that: {call}, "
+            'class_head="keep")'
         )
-    if wrong == {"queries.weight"}:
-        mine, other = len(ours["queries.weight"]), len(theirs["queries.weight"])
+    if wrong == [layout.queries]:
+        mine, other = (len(x[layout.queries]) for x in (ours, theirs))
         return (
             f"the checkpoint has {other} queries, the model {mine}: build the model "
             f"with queries={other}"
@@ -153,9 +170,21 @@ def _diagnose(
             "checkpoint, or one of a model with fewer layers"
         )
     return (
-        "the checkpoint belongs to a DETR of another size: compare its backbone, its "
-        "layers and its channels with the model's DETRConfig"
+        "the checkpoint belongs to a model of another size: compare its backbone, its "
+        f"layers and its channels with the model's {config.__name__}"
     )
+
+
+def _compare_settings(
+    model: nn.Module, layout: Layout, state: Mapping[str, Tensor]
+) -> None:
+    for name, value in layout.settings_shown(state).items():
+        mine = getattr(model.config, name)
+        if mine != value:
+            raise CheckpointError(
+                f"the checkpoint is of a model with {name}={value}, this one has "
+                f"{name}={mine}: build the model with {name}={value}"
+            )
 
 
 def _refuse_strangers(state: Mapping[str, Tensor], own: str) -> None:
@@ -175,23 +204,15 @@ def _refuse_strangers(state: Mapping[str, Tensor], own: str) -> None:
     )
 
 
-def _compare_config(model: nn.Module, folder: Path) -> None:
+def _compare_config(ours: Mapping[str, object], folder: Path) -> None:
     # things that change what a model computes, but not the shape of any weight
     file = folder / "config.json"
-    if not isinstance(model, DETR) or not file.is_file():
+    if not file.is_file():
         return
     theirs = json.loads(file.read_text(encoding="utf-8"))
-    ours = {
-        "model_type": "detr",
-        "position_embedding_type": "sine",
-        "activation_function": "relu",
-        "encoder_attention_heads": model.config.heads,
-        "decoder_attention_heads": model.config.heads,
-        "dilation": getattr(model.config.backbone, "dilate_last", False),
-    }
     for key, value in ours.items():
         if theirs.get(key, value) != value:
             raise CheckpointError(
                 f"{file} says {key} = {theirs[key]!r}, this model needs {value!r}: "
-                "choose another checkpoint or another DETRConfig"
+                "choose another checkpoint or another config"
             )

@@ -6,32 +6,52 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from .files import CheckpointError
+
 PROJECTIONS = ("query", "key", "value")  # order of the rows of a fused projection
 
-# their name -> ours; # stands for a number; the first line that fits the start wins
+# Tables: their name -> ours; # stands for a number; the first line that fits the start
+# of a name wins. What all systems share comes first.
+
+
+def official_layer(theirs: str, ours: str, *norms: str) -> dict[str, str]:
+    """Names inside an encoder or decoder layer; `norms` ours for norm1, norm2, …"""
+    names = {
+        "linear1.": "feed_forward.widen.",
+        "linear2.": "feed_forward.narrow.",
+        **{f"norm{i + 1}.": f"{norm}." for i, norm in enumerate(norms)},
+    }
+    return {theirs + a: ours + b for a, b in names.items()}
+
+
+def official_attention(theirs: str, ours: str) -> dict[str, str]:
+    """Names inside an attention; its fused `in_proj_…` is split afterwards."""
+    return {f"{theirs}.out_proj.": f"{ours}.output.", f"{theirs}.": f"{ours}."}
+
+
 OFFICIAL = {
     "backbone.0.body.": "backbone.",
     "input_proj.": "project.",
     "query_embed.": "queries.",
-    "transformer.encoder.layers.#.self_attn.out_proj.": "encoder.#.attention.output.",
-    "transformer.encoder.layers.#.self_attn.": "encoder.#.attention.",
-    "transformer.encoder.layers.#.linear1.": "encoder.#.feed_forward.widen.",
-    "transformer.encoder.layers.#.linear2.": "encoder.#.feed_forward.narrow.",
-    "transformer.encoder.layers.#.norm1.": "encoder.#.attention_norm.",
-    "transformer.encoder.layers.#.norm2.": "encoder.#.feed_forward_norm.",
-    "transformer.decoder.layers.#.self_attn.out_proj.": (
-        "decoder.#.self_attention.output."
+    **official_attention(
+        "transformer.encoder.layers.#.self_attn", "encoder.#.attention"
     ),
-    "transformer.decoder.layers.#.self_attn.": "decoder.#.self_attention.",
-    "transformer.decoder.layers.#.multihead_attn.out_proj.": (
-        "decoder.#.cross_attention.output."
+    **official_layer(
+        "transformer.encoder.layers.#.",
+        "encoder.#.",
+        *("attention_norm", "feed_forward_norm"),
     ),
-    "transformer.decoder.layers.#.multihead_attn.": "decoder.#.cross_attention.",
-    "transformer.decoder.layers.#.linear1.": "decoder.#.feed_forward.widen.",
-    "transformer.decoder.layers.#.linear2.": "decoder.#.feed_forward.narrow.",
-    "transformer.decoder.layers.#.norm1.": "decoder.#.self_norm.",
-    "transformer.decoder.layers.#.norm2.": "decoder.#.cross_norm.",
-    "transformer.decoder.layers.#.norm3.": "decoder.#.feed_forward_norm.",
+    **official_attention(
+        "transformer.decoder.layers.#.self_attn", "decoder.#.self_attention"
+    ),
+    **official_attention(
+        "transformer.decoder.layers.#.multihead_attn", "decoder.#.cross_attention"
+    ),
+    **official_layer(
+        "transformer.decoder.layers.#.",
+        "decoder.#.",
+        *("self_norm", "cross_norm", "feed_forward_norm"),
+    ),
     "transformer.decoder.norm.": "decoder_norm.",
     "class_embed.": "class_head.",
     "bbox_embed.": "box_head.",
@@ -54,9 +74,28 @@ HF_RENAMED = {
 }
 
 
-def _hf_attention(theirs: str, ours: str) -> dict[str, str]:
+def hf_attention(theirs: str, ours: str) -> dict[str, str]:
+    """Names inside an attention."""
     parts = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "o_proj": "output"}
     return {f"{theirs}.{a}.": f"{ours}.{b}." for a, b in parts.items()}
+
+
+def hf_layer(theirs: str, ours: str) -> dict[str, str]:
+    """Names inside an encoder or decoder layer, of which there are two or three norms.
+
+    `ours` "encoder.#." or "decoder.#.".
+    """
+    names = {
+        "mlp.fc1.": "feed_forward.widen.",
+        "mlp.fc2.": "feed_forward.narrow.",
+        "self_attn_layer_norm.": "self_norm.",
+        "encoder_attn_layer_norm.": "cross_norm.",
+        "final_layer_norm.": "feed_forward_norm.",
+    }
+    if ours.startswith("encoder"):
+        names["self_attn_layer_norm."] = "attention_norm."
+        del names["encoder_attn_layer_norm."]
+    return {theirs + a: ours + b for a, b in names.items()}
 
 
 def _hf_stage(stage: int) -> dict[str, str]:
@@ -72,7 +111,7 @@ def _hf_stage(stage: int) -> dict[str, str]:
     return names
 
 
-HF = {
+HF_BACKBONE = {
     "model.backbone.model.embedder.embedder.convolution.": "backbone.conv1.",
     "model.backbone.model.embedder.embedder.normalization.": "backbone.bn1.",
     **_hf_stage(0),
@@ -80,20 +119,17 @@ HF = {
     **_hf_stage(2),
     **_hf_stage(3),
     "model.backbone.model.": "backbone.",  # timm's ResNet: torchvision's names, as ours
+}
+
+HF = {
+    **HF_BACKBONE,
     "model.input_projection.": "project.",
     "model.query_position_embeddings.": "queries.",
-    **_hf_attention("model.encoder.layers.#.self_attn", "encoder.#.attention"),
-    "model.encoder.layers.#.self_attn_layer_norm.": "encoder.#.attention_norm.",
-    "model.encoder.layers.#.mlp.fc1.": "encoder.#.feed_forward.widen.",
-    "model.encoder.layers.#.mlp.fc2.": "encoder.#.feed_forward.narrow.",
-    "model.encoder.layers.#.final_layer_norm.": "encoder.#.feed_forward_norm.",
-    **_hf_attention("model.decoder.layers.#.self_attn", "decoder.#.self_attention"),
-    "model.decoder.layers.#.self_attn_layer_norm.": "decoder.#.self_norm.",
-    **_hf_attention("model.decoder.layers.#.encoder_attn", "decoder.#.cross_attention"),
-    "model.decoder.layers.#.encoder_attn_layer_norm.": "decoder.#.cross_norm.",
-    "model.decoder.layers.#.mlp.fc1.": "decoder.#.feed_forward.widen.",
-    "model.decoder.layers.#.mlp.fc2.": "decoder.#.feed_forward.narrow.",
-    "model.decoder.layers.#.final_layer_norm.": "decoder.#.feed_forward_norm.",
+    **hf_attention("model.encoder.layers.#.self_attn", "encoder.#.attention"),
+    **hf_layer("model.encoder.layers.#.", "encoder.#."),
+    **hf_attention("model.decoder.layers.#.self_attn", "decoder.#.self_attention"),
+    **hf_attention("model.decoder.layers.#.encoder_attn", "decoder.#.cross_attention"),
+    **hf_layer("model.decoder.layers.#.", "decoder.#."),
     "model.decoder.layernorm.": "decoder_norm.",
     "class_labels_classifier.": "class_head.",
     "bbox_predictor.": "box_head.",
@@ -102,7 +138,17 @@ HF = {
 # a part of a name that only one kind of checkpoint has; looked up in this order
 SIGNS = {
     "mask_head.": "DETR with its panoptic mask head",
-    "sampling_offsets": "Deformable DETR or one of its successors",
+    ".cross_attn.sampling_offsets": (
+        "the official Deformable DETR (or a successor), for interop.load_official with "
+        "a detr_steps.DeformableDETR"
+    ),
+    ".encoder_attn.sampling_offsets": (
+        "Hugging Face's Deformable DETR (or a successor), for interop.load_hf with a "
+        "detr_steps.DeformableDETR"
+    ),
+    "queries.embedding.": "detr_steps itself, for detr_steps.zoo.load",
+    "queries.project.": "detr_steps itself, for detr_steps.zoo.load",
+    "sampling_offsets": "a successor of Deformable DETR",
     "refpoint_embed": "DAB-DETR",
     "ca_qcontent_proj": "Conditional DETR",
     "q_content_proj": "Conditional DETR",
@@ -117,12 +163,25 @@ SIGNS = {
 
 
 def rename(state: Mapping[str, Tensor], table: dict[str, str]) -> dict[str, Tensor]:
-    """Translate the names of a state dict; a name that no line fits stays as it is."""
+    """Translate the names of a state dict; a name that no line fits stays as it is.
+
+    Raises: CheckpointError where two weights get one name and are not the same.
+    """
     rules = [
         (re.compile(re.escape(a).replace(r"\#", r"(\d+)")), b.replace("#", r"\1"))
         for a, b in table.items()
     ]
-    return {_translate(name, rules): value for name, value in state.items()}
+    renamed, source = {}, {}
+    for theirs, value in state.items():
+        ours = _translate(theirs, rules)
+        if ours in renamed and not torch.equal(renamed[ours], value):
+            raise CheckpointError(
+                f"{source[ours]} and {theirs} differ, but in this model they are one "
+                f"({ours}): a checkpoint that refines boxes from layer to layer? Build "
+                "the model with refine=True"
+            )
+        renamed[ours], source[ours] = value, theirs
+    return renamed
 
 
 def _translate(name: str, rules: list[tuple[re.Pattern, str]]) -> str:
@@ -149,8 +208,10 @@ def to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give the weights of a `DETR` the names and the fused layout of the official code.
 
     `torch.save({"model": to_official(model.state_dict())}, path)` makes a file that
-    facebookresearch/detr loads.
+    facebookresearch/detr loads. Raises: ValueError for another system's weights.
     """
+    if "decoder_norm.weight" not in state_dict:
+        raise ValueError("these are not the weights of a detr_steps.DETR")
     fused = {}
     for name, value in state_dict.items():
         match = re.fullmatch(r"(.*attention\.)(query|key|value)\.(weight|bias)", name)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from ..images import ImageBatch
 from ..nn.attention import Attention, Trace
 from ..nn.backbone import SmallConfig
+from ..nn.deform_attention import DeformableTrace
 from ..nn.heads import MLP
 from ..nn.layers import DecoderLayer, EncoderLayer
 from ..nn.position import sine_position
@@ -81,12 +82,14 @@ class Output(NamedTuple):
     """Predictions of every decoder layer, first to last.
 
     `logits [Y, B, Q, classes + 1]` (last class: no object), `boxes [Y, B, Q, 4]` cxcywh
-    in [0, 1] of the un-padded image, `trace` attention maps if asked for.
+    in [0, 1] of the un-padded image, `trace` what attention saw, if asked for;
+    `proposals` what a two-stage system predicted before, in the same form.
     """
 
     logits: Tensor
     boxes: Tensor
-    trace: Trace | None = None
+    trace: Trace | DeformableTrace | None = None
+    proposals: "Output | None" = None
 
 
 class Memory(NamedTuple):

@@ -1,0 +1,81 @@
+"""Which systems can be loaded from elsewhere, and what they are called there."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..systems.deformable_detr import DeformableDETR
+from ..systems.detr import DETR, DETRConfig
+from . import deformable
+from .names import HF, OFFICIAL
+
+Table = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the weights of one system are called elsewhere.
+
+    `official(config)`, `hf(config)` tables of names.py; `official_sign`, `hf_sign` a
+    part of a name that shows such a checkpoint; `class_heads` how the names of what
+    tells classes begin; `no_object` rows there that are no class; `queries` the weight
+    with a row for each query; `settings_shown(names)` what a checkpoint's names tell
+    about its config; `hf_settings(config)` what its config.json must say.
+    """
+
+    official: Callable[[object], Table]
+    hf: Callable[[object], Table]
+    official_sign: str
+    hf_sign: str
+    class_heads: str
+    no_object: int
+    queries: str
+    settings_shown: Callable[[Iterable[str]], dict[str, object]]
+    hf_settings: Callable[[object], dict[str, object]]
+
+
+def _detr_hf_settings(config: DETRConfig) -> dict[str, object]:
+    return {
+        "model_type": "detr",
+        "position_embedding_type": "sine",
+        "activation_function": "relu",
+        "encoder_attention_heads": config.heads,
+        "decoder_attention_heads": config.heads,
+        "dilation": getattr(config.backbone, "dilate_last", False),
+    }
+
+
+LAYOUTS = {
+    DETR: Layout(
+        official=lambda config: OFFICIAL,
+        hf=lambda config: HF,
+        official_sign="transformer.decoder.",
+        hf_sign="query_position_embeddings",
+        class_heads="class_head.",
+        no_object=1,
+        queries="queries.weight",
+        settings_shown=lambda names: {},
+        hf_settings=_detr_hf_settings,
+    ),
+    DeformableDETR: Layout(
+        official=deformable.official,
+        hf=deformable.hf,
+        official_sign=".cross_attn.sampling_offsets",
+        hf_sign=".encoder_attn.sampling_offsets",
+        class_heads="class_heads.",
+        no_object=0,
+        queries="queries.embedding.weight",
+        settings_shown=deformable.settings_shown,
+        hf_settings=deformable.hf_settings,
+    ),
+}
+
+
+def layout_of(model: nn.Module) -> Layout:
+    """Find the layout of a model. Raises: TypeError for one that has none."""
+    for kind in type(model).__mro__:
+        if kind in LAYOUTS:
+            return LAYOUTS[kind]
+    known = " or ".join(f"detr_steps.{kind.__name__}" for kind in LAYOUTS)
+    raise TypeError(f"expected a {known}, got {type(model).__name__}")
