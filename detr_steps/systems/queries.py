@@ -112,10 +112,10 @@ def token_boxes(memory: LevelMemory) -> tuple[Tensor, Tensor]:
     nothing: `[B, S]` bool.
     """
     sides = [
-        torch.full((h * w, 2), SMALLEST * 2.0**level)
+        memory.centres.new_full((h * w, 2), SMALLEST * 2.0**level)
         for level, (h, w) in enumerate(memory.sizes)
     ]
-    sides = torch.cat(sides).to(memory.centres).expand_as(memory.centres)
+    sides = torch.cat(sides).expand_as(memory.centres)
     boxes = torch.cat((memory.centres, sides), -1)
     usable = ((boxes > MARGIN) & (boxes < 1 - MARGIN)).all(-1)
     if memory.padding is not None:
