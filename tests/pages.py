@@ -1,5 +1,6 @@
 """What every page of the course is asked for: quiet, alone, its figures alive."""
 
+from collections.abc import Iterator
 from urllib.parse import urlparse
 
 LOCAL = "file", "data", "blob", "about"  # schemes that ask nobody
@@ -40,24 +41,27 @@ class Watch:
             self.errors.append(f"{message.text} ({place[:120]})")
 
 
-def live_figures(page, limit: int = SLOW) -> list:
-    """The frames of all interactive figures of a page, top to bottom, once ready.
+def live_figures(page, limit: int = SLOW) -> Iterator:
+    """The frame of each interactive figure of a page, top to bottom, in sight, ready.
 
     Fails with what is missing where a frame holds no figure or never gets ready.
     """
-    frames = []
-    for number, element in enumerate(page.locator("iframe[srcdoc]").all(), 1):
-        element.scroll_into_view_if_needed()  # they load when they come into sight
+    for element in page.locator("iframe[srcdoc]").all():
+        # out of sight a frame neither loads nor draws
+        element.scroll_into_view_if_needed()
         frame = element.element_handle().content_frame()
-        title = element.get_attribute("title") or f"figure {number}"
-        try:
-            frame.wait_for_function("() => globalThis.detrFigure", timeout=limit)
-            told = frame.evaluate(READY, limit)
-        except Exception as error:
-            told = f"no figure inside ({str(error).splitlines()[0]})"
-        assert told == "ready", f"{title}: {told}"
-        frames.append(frame)
-    return frames
+        told = is_ready(frame, limit)
+        assert told == "ready", f"{element.get_attribute('title')}: {told}"
+        yield frame
+
+
+def is_ready(frame, limit: int) -> str:
+    """Say "ready" once a frame's figure has drawn, or what is wrong with it."""
+    try:
+        frame.wait_for_function("() => globalThis.detrFigure", timeout=limit)
+        return frame.evaluate(READY, limit)
+    except Exception as error:
+        return f"no figure inside ({str(error).splitlines()[0]})"
 
 
 def stage(within):
@@ -99,9 +103,10 @@ def move(page, canvas, x: float, y: float) -> None:
 
 def assert_figures_live(page, watch: Watch, limit: int = SLOW) -> int:
     """Every interactive figure answers the pointer, in silence; their number."""
-    frames = live_figures(page, limit)
-    for frame in frames:
+    count = 0
+    for frame in live_figures(page, limit):
         title = frame.frame_element().get_attribute("title")
         assert hovering_changes(page, frame), f"{title}: hovering changes nothing"
+        count += 1
     assert watch.errors == []
-    return len(frames)
+    return count

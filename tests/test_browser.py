@@ -61,9 +61,10 @@ def show_figure(page, html: str, folder: Path) -> None:
     show(page, nbformat.v4.new_notebook(cells=[cell]), folder)
 
 
-def test_a_whole_figure_is_live(page, watch, figure, tmp_path):
-    show_figure(page, figure, tmp_path)
-    assert assert_figures_live(page, watch) == 1
+def test_whole_figures_are_live_also_far_down(page, watch, figure, tmp_path):
+    far = '<div style="height: 3000px"></div>'
+    show_figure(page, figure + far + figure, tmp_path)
+    assert assert_figures_live(page, watch) == 2
     assert watch.outside == []
 
 
