@@ -164,7 +164,7 @@ class Attention extends Figure {
     if (object < 0) return "matched to no object";
     const label = this.at("truth_labels", object), truth = this.at("truth", object);
     return `object ${object}${label === null ? "" : ` (${this.className(label)})`}${
-      truth && `, IoU ${iou(this.at("boxes", frame, item), truth).toFixed(2)}`}`;
+      truth ? `, IoU ${iou(this.at("boxes", frame, item), truth).toFixed(2)}` : ""}`;
   }
 }
 
@@ -175,6 +175,7 @@ class Layers extends Attention {
     for (const frame of range(this.frames)) {
       const cell = this.find("stages").appendChild(make("div"));
       const stage = Object.assign(this.stage(cell, 16_384), { frame });
+      stage.picture.setAttribute("aria-label", this.frameName(frame));
       stage.text = cell.appendChild(make("p"));
     }
     if (this.heads > 1) {
@@ -185,12 +186,12 @@ class Layers extends Attention {
   }
 
   paint() {
-    const { item } = this.state, { frames: names, frame_name: kind = "layer" } = this.notes;
-    const texts = this.stages.map((stage) => {
-      const { frame } = stage, name = `${kind} ${names?.[frame] ?? frame + 1}`;
+    const { item } = this.state;
+    const texts = this.stages.map((stage, frame) => {
       this.peak = this.glow(stage, frame, item, this.head);
       this.marks(stage, frame);
-      return [name, this.answer(frame, item), ...this.match(frame, item).split(", ")].join("\n");
+      return [this.frameName(frame), this.answer(frame, item),
+        ...this.match(frame, item).split(", ")].join("\n");
     });
     this.stages.forEach(({ text }, frame) => change(text, "textContent", texts[frame]));
   }

@@ -113,16 +113,6 @@ function blend(lut) {
   return table;
 }
 
-// Bilinear reading between n cell centres at `count` pixels: for each pixel the cell before it and
-// the part of the cell after it; for each cell its first pixel. `cover`: the share of the picture
-// that the n cells span.
-function between(count, n, cover) {
-  const at = range(count).map((i) => clamp((i + 0.5) / count / cover * n - 0.5, 0, n - 1));
-  const before = Int32Array.from(at, Math.floor), first = range(n).map((i) => before.findIndex((j) => j >= i));
-  return { before, part: Float64Array.from(at, (x) => x % 1),
-    first: [...first.map((x) => (x < 0 ? count : x)), count] };
-}
-
 // --- Stage ---------------------------------------------------------------------------------
 
 export function make(tag, attributes = {}, ...children) {
@@ -181,29 +171,34 @@ export class Stage {
     this.context = this.picture.getContext("2d", { willReadFrequently: true });
     this.pixels = new ImageData(base.width, base.height);
     this.numbers = new Uint32Array(this.pixels.data.buffer); // the same, one number per pixel
-    this.cells = this.cold = null;
+    this.cold = this.first = null;
     this.context.putImageData(base.colours, 0, 0);
   }
 
-  // A map of h x w weights in 0..255 over the grey picture. Most cells of a map are next to
-  // nothing: pixels between two of those are copied from `cold`, the picture under no weight.
+  // A map of h x w weights in 0..255 over the grey picture; bilinear between the centres of cells,
+  // level beyond the outer ones. `cover`: the share of the picture that the map spans, in x and y.
   glow(values, h, w, cover, table) {
-    const { width, height, grey } = this.base, { numbers } = this, line = new Float64Array(w + 1);
-    this.cells ??= [between(width, w, cover[0]), between(height, h, cover[1])];
+    const { width, height, grey } = this.base, { numbers } = this, line = new Float64Array(w + 2);
+    const wide = w / width / cover[0], high = h / height / cover[1]; // cells per pixel
     const cold = this.cold ??= Uint32Array.from(grey, (value) => table[value]);
-    const [{ part, first }, { before, part: share }] = this.cells;
+    const first = this.first ??= range(w + 2).map((k) => (k > w ? width
+      : clamp(Math.ceil((k - 0.5) / wide - 0.5), 0, width))); // pixel behind each centre
     for (let y = 0, pixel = 0; y < height; y++) {
-      const up = before[y] * w, down = Math.min(before[y] + 1, h - 1) * w, s = share[y];
-      for (let i = 0; i < w; i++) line[i] = values[up + i] * (1 - s) + values[down + i] * s;
-      for (let i = 0; i < w; i++) {
-        const a = line[i], b = line[i + 1], end = first[i + 1];
-        if (a < 0.5 && b < 0.5) {
-          for (let x = first[i]; x < end; x++, pixel++) numbers[pixel] = cold[pixel];
+      const at = (y + 0.5) * high - 0.5, row = Math.floor(at), share = at - row;
+      const up = w * clamp(row, 0, h - 1), down = w * clamp(row + 1, 0, h - 1);
+      for (let i = 0; i < w; i++) line[i + 1] = values[up + i] * (1 - share) + values[down + i] * share;
+      line[0] = line[1];
+      line[w + 1] = line[w];
+      for (let k = 0; k <= w; k++) { // pixels between two centres, from value a to value b
+        const a = line[k], b = line[k + 1], end = first[k + 1];
+        if (a < 0.5 && b < 0.5) { // as most of a map: no weight to speak of
+          while (pixel < y * width + end) numbers[pixel] = cold[pixel++];
           continue;
         }
-        for (let x = first[i]; x < end; x++, pixel++) {
-          const value = a * (1 - part[x]) + b * part[x];
-          numbers[pixel] = table[((value + 0.5) | 0) << 8 | grey[pixel]];
+        const start = a + (b - a) * ((first[k] + 0.5) * wide + 0.5 - k), stop = y * width + end;
+        const step = 65536 * (b - a) * wide | 0; // whole numbers are faster: 65536 is 1
+        for (let value = 65536 * (start + 0.5) | 0; pixel < stop; pixel++, value += step) {
+          numbers[pixel] = table[(value >> 8 & 0xff00) | grey[pixel]];
         }
       }
     }
@@ -371,6 +366,7 @@ export class Figure {
 
   all(name) { return range(this.arrays[name]?.shape[0] ?? 0).map((i) => this.at(name, i)); }
   itemName(i) { return `${this.notes.item_name ?? "query"} ${this.notes.items?.[i] ?? i}`; }
+  frameName(i) { return `${this.notes.frame_name ?? "layer"} ${this.notes.frames?.[i] ?? i + 1}`; }
   className(label) { return this.notes.names?.[label] ?? `class ${label}`; }
   colour(label) { return this.bundle.colours[(label ?? 0) % this.bundle.colours.length]; }
   labelColour(item) { return this.colour(this.at("labels", this.state.frame, item)); }
@@ -536,7 +532,7 @@ export class Figure {
       return;
     }
     const label = place.appendChild(make("label"));
-    this.refresh.push(() => change(label, "textContent", `${kind} ${names[chosen()]}`));
+    this.refresh.push(() => change(label, "textContent", this.frameName(chosen())));
     this.strip(place, kind, this.frames, chosen, choose, (...on) => this.timeline(...on));
   }
 

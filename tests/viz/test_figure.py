@@ -7,9 +7,9 @@ import json
 import zlib
 from html.parser import HTMLParser
 
-import figures
 import numpy as np
 import pytest
+import sample_figures as figures
 import torch
 from matplotlib import colormaps
 from PIL import Image
