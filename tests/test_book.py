@@ -241,6 +241,8 @@ def addresses(folder: Path) -> list[Path]:
 @pytest.mark.browser
 def test_every_page_is_quiet_asks_nobody_and_fits_a_phone(book, page, watch):
     page.set_viewport_size(PHONE)
+    # the theme's icons take most of a page's time; the chapters' tests load them
+    page.route("**/fontawesome.js*", lambda route: route.fulfill(body=""))
     wide = []
     for path in addresses(book.folder):
         page.goto(path.as_uri())

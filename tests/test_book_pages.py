@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tools.book import changes, docstrings, ledger, markdown
+from tools.book.__main__ import main
 from tools.book.chapters import Chapter, Fault
 from tools.book.convert import Converter
 from tools.book.diffs import diff
@@ -239,6 +240,27 @@ def test_a_system_that_the_course_does_not_name_is_a_fault(monkeypatch):
     monkeypatch.setattr(changes, "SYSTEMS", {"detr": "nothing"})
     with pytest.raises(Fault, match="add to SYSTEMS .*: classifier"):
         changes.pairs()
+
+
+# --- building -------------------------------------------------------------------
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert main(["--out", str(tmp_path)]) == 1
+    assert "holds something else" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_fault_leaves_the_book_that_was_there(tmp_path, monkeypatch, capsys):
+    def fail():
+        raise Fault("a link to nothing")
+
+    monkeypatch.setattr("tools.book.__main__.Site", fail)
+    (tmp_path / "searchindex.js").write_text("old")
+    assert main(["--out", str(tmp_path)]) == 1
+    assert "a link to nothing" in capsys.readouterr().err
+    assert (tmp_path / "searchindex.js").read_text() == "old"
 
 
 # --- pages ----------------------------------------------------------------------

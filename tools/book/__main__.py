@@ -21,10 +21,12 @@ from .site import BOOK, Site
 
 def build(out: Path, work: Path) -> Path | None:
     """Build the site into `out`, by way of `work`; its first page, or None."""
+    check(out, "searchindex.js")
+    check(work, "source")
     shutil.rmtree(work, ignore_errors=True)
     source, made = work / "source", work / "site"
     pages = Site().write(source)
-    print(f"{pages} pages, {BOOK.name}/conf.py", flush=True)
+    print(f"Building {pages} pages", flush=True)
     options = ["-c", str(BOOK), "-d", str(work / "doctrees"), "-b", "html", "-q"]
     if build_main([*options, "-W", "--keep-going", "-T", str(source), str(made)]):
         return None
@@ -33,6 +35,13 @@ def build(out: Path, work: Path) -> Path | None:
     made.rename(out)
     shutil.rmtree(work)
     return out / "index.html"
+
+
+def check(folder: Path, mark: str) -> None:
+    """Raise Fault unless a folder is ours to replace: a build left `mark` in it."""
+    empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not (empty or (folder / mark).exists()):
+        raise Fault(f"{folder} holds something else: choose an empty folder as --out")
 
 
 def main(arguments: list[str]) -> int:
