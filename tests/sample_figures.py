@@ -64,13 +64,14 @@ def attention(view: str = "attention", **changes: object) -> InteractiveFigure:
     """Three layers, six queries, four heads, a map of 6 x 8 cells."""
     maps, peaks = sparse_maps(3, 6, 4, 6, 8)
     notes = {"names": NAMES, "pick": "box", "start": {"frame": 2, "item": 1}}
+    spread = np.full((3, 6), 12.3, np.float16)
     settings = {
         "picture": picture(),
         "title": "Where queries look",
         "summary": "Six queries over stripes, three layers.",
         "caption": CAPTION,
         "notes": notes,
-        "arrays": {"maps": maps, "peaks": peaks, **answers(3, 6)},
+        "arrays": {"maps": maps, "peaks": peaks, "spread": spread, **answers(3, 6)},
     }
     return InteractiveFigure(view, **(settings | changes))
 

@@ -19,7 +19,9 @@ class Attention extends Figure {
 
   // Small maps of the mean and of each head: they are the head picker.
   headMaps() {
-    const count = this.heads + 1, columns = Math.ceil(Math.sqrt(count));
+    const count = this.heads + 1, { width, height } = this.bundle, size = (columns) =>
+      Math.min(340 / columns, 290 / Math.ceil(count / columns) * width / height);
+    const columns = lowest(range(count).map((i) => i + 1), (n) => -size(n)); // the largest tiles
     const box = make("div", { class: "heads", role: "group", "aria-label": "head" });
     box.style.setProperty("--columns", columns);
     box.style.setProperty("--rows", Math.ceil(count / columns));

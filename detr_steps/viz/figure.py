@@ -23,7 +23,7 @@ from . import posters, still
 from .plots import COLOURS
 
 # of the picture: under a map every pixel is looked up anew in every drawing
-MOST_PIXELS = {"attention": 110_000, "layers": 110_000}
+MOST_PIXELS = {"attention": 90_000, "layers": 90_000}
 MOST_PIXELS |= {"points": 300_000, "matching": 300_000}
 TYPES = {"uint8": "u1", "int16": "i2", "float16": "f2", "float32": "f4"}
 WIDE, HIGH = 820, 560  # CSS pixels; narrower places are served by the same height

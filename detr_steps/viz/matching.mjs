@@ -53,7 +53,7 @@ class Matching extends Figure {
       change(control, "value", String(this.state.weights[p]));
       change(label, "textContent", `${name} × ${this.state.weights[p].toFixed(1)}`);
     });
-    this.find("items").append(label, control);
+    this.find("items").append(make("div", { class: "slider" }, label, control));
   }
 
   solve() {

@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 
 from . import still
 from .readout import (
+    SCALE,
     answer_of,
     colour_of,
     frame_name,
@@ -55,7 +56,7 @@ def _attention(sheet: Sheet, figure, room: Place) -> None:
     _marks(sheet, figure, stage, frame, item)
     for number, (words, colour) in enumerate(lines_of(figure, frame, item, head)):
         _line(sheet, side, number, words, colour)
-    place = Place(side.x, side.y + 92, side.wide, side.high - 132)
+    place = Place(side.x, side.y + 100, side.wide, side.high - 140)
     _heads(sheet, figure, place, frame, item, head, grey)
     row = Place(stage.x, room.y + room.high - 33, stage.wide, 26)
     _frames(sheet, figure, row, frame)
@@ -174,10 +175,17 @@ def _fit(figure, room: Place) -> Place:
 
 def _line(sheet: Sheet, side: Place, number: int, words: str, colour: str | None):
     x, y = side.x, side.y + 14 + 20 * number
-    if colour:
+    if colour == SCALE:
+        sheet.picture(Place(x, y - 9, 36, 10), still.LUT[None], radius=3)
+        x += 42
+    elif colour:
         sheet.plate(Place(x, y - 9, 10, 10), colour, radius=3)
         x += 16
-    sheet.text(x, y, words, 15 if number == 0 else 13, bold=number == 0)
+    size = 15 if number == 0 else 13
+    for line, text in enumerate(textwrap.wrap(words, 40)):
+        sheet.text(
+            x if line == 0 else side.x, y + 18 * line, text, size, bold=size > 13
+        )
 
 
 def _marks(
@@ -223,7 +231,11 @@ def _heads(
     heads = figure.arrays["maps"].shape[2]
     if heads < 2:
         return
-    columns = int(np.ceil((heads + 1) ** 0.5))
+    height, width = still.size_of(figure)
+    columns = max(
+        range(1, heads + 2),  # those that make the largest tiles
+        key=lambda n: min(340 / n, 290 / -(-(heads + 1) // n) * width / height),
+    )
     rows = -(-(heads + 1) // columns)
     cell = Place(0, 0, (room.wide - 6) / columns - 6, (room.high - 6) / rows - 6)
     cell = _fit(figure, cell)
@@ -350,7 +362,7 @@ def _table(sheet: Sheet, figure, room: Place, cost: np.ndarray, pairs: dict) -> 
     for n in range(objects):
         name = names.get("column_names", [f"object {i}" for i in range(objects)])[n]
         sheet.text(room.x + 70 + (n + 0.5) * wide, room.y + high - 5,
-                   name[: int(wide // 6)], 10.5, SOFT, anchor="ms")  # fmt: skip
+                   name[: int(wide // 5.5)], 10.5, SOFT, anchor="ms")  # fmt: skip
     for line, q in enumerate(rows):
         y = room.y + (line + 1) * high
         name = names["row_names"][q] if "row_names" in names else item_name(figure, q)

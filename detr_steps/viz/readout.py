@@ -3,6 +3,8 @@
 from . import still
 from .plots import COLOURS
 
+SCALE = "scale"  # in place of a colour: the whole colour map
+
 
 def start_of(figure) -> tuple[int, int, int]:
     """Frame, item and head (-1: mean of all) that a figure begins with."""
@@ -66,7 +68,7 @@ def match_of(figure, frame: int, item: int) -> str:
 
 
 def lines_of(figure, frame: int, item: int, head: int) -> list[tuple[str, str | None]]:
-    """The lines beside the stage, each with its colour if it has one."""
+    """The lines beside the stage, each with its colour, or SCALE, or None."""
     heads, columns = figure.arrays["maps"].shape[2], figure.arrays["maps"].shape[4]
     maps, peaks = (figure.arrays[name][frame, item] for name in ("maps", "peaks"))
     peak = still.peak_of(maps, peaks, head)
@@ -78,12 +80,12 @@ def lines_of(figure, frame: int, item: int, head: int) -> list[tuple[str, str | 
     if figure.notes.get("pick") == "cell":
         ids = figure.notes.get("items")
         row, column = divmod(ids[item] if ids else item, columns)
-        return [(f"cell in row {row + 1}, column {column + 1}", None), (weight, None)]
+        return [(f"cell in row {row + 1}, column {column + 1}", None), (weight, SCALE)]
     label = get(figure, "labels", frame, item)
     lines = [
         (item_name(figure, item), None),
         (answer_of(figure, frame, item), None if label is None else colour_of(label)),
         (match_of(figure, frame, item), None),
-        (weight, None),
+        (weight, SCALE),
     ]
     return [line for line in lines if line[0]]
