@@ -23,7 +23,7 @@ for (const summary of document.querySelectorAll("details.hide > summary")) {
 }
 
 // A wide figure is small on a phone: a tap shows it by itself, to be zoomed.
-for (const image of document.querySelectorAll(".cell_output > img, .hero-picture img")) {
+for (const image of document.querySelectorAll(".cell_output > img")) {
   const link = document.createElement("a");
   link.href = image.src;
   link.className = "figure";

@@ -25,6 +25,18 @@ def questions(path: Path) -> dict[str, str]:
     return found
 
 
+def figure() -> str:
+    """The course's own model at work, to be hovered: the first thing to see."""
+    from detr_steps import viz, zoo
+    from detr_steps.data.scenes import Scenes
+
+    scene = Scenes("val").draw([277])
+    model = zoo.load("detr-tiny")
+    title = "Hover a box: where does its query look?"
+    shown = viz.decoder_attention(model, scene, title=title)
+    return shown.html().replace("\n", "&#10;")  # an empty line would end the HTML block
+
+
 def name_of(stop: Stop) -> str:
     """A stop's name in one line."""
     return stop.name.replace("\n", " ")

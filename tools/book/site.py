@@ -52,6 +52,7 @@ class Site:
         asked = landing.questions(BOOK / "questions.toml")
         filled = {
             "first": self.chapters[0].stem,
+            "figure": landing.figure(),
             "map": landing.path_map(self.chapters),
             "path": landing.path_list(self.chapters, asked),
             "words": str(sum(len(entry.names) for entry in self.glossary.entries)),
@@ -67,7 +68,6 @@ class Site:
             put(folder / path.name, path.read_text(encoding="utf-8"))
         for name, text in self.pages().items():
             put(folder / name, text)
-        shutil.copy(ROOT / "data" / "readme.png", folder)
         notebooks = folder / "extra" / "notebooks"
         notebooks.mkdir(parents=True)
         for chapter in self.chapters:
