@@ -116,7 +116,7 @@ def numbers_used(call) -> tuple[object, float, float]:
 
 @pytest.mark.parametrize("sizes", [((40, 30),), ((40, 30), (20, 15), (10, 8), (5, 4))])
 def test_memory_is_what_the_docstring_states(sizes):
-    b, q, m, k, d = 2, 300, 4, 4, 16
+    b, q, m, k, d = 2, 1200, 4, 4, 16
     given = arguments(b, q, m, k, d, sizes, torch.float32, learn=True)
     value, locations, weights = given
     out, most, kept = numbers_used(
