@@ -3,12 +3,14 @@
 Built in chapters/02_detr.ipynb; Carion et al. 2020, figure 4.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from ..boxes import nms
 from ..evaluation import coco_ap
-from ..systems.detr import Detections, detections
+from ..systems.detections import Detections, detections
 
 
 @torch.no_grad()
@@ -35,12 +37,17 @@ def ap_by_layer(
     targets: list[dict],
     data: object,
     threshold: float | None = None,
+    choose: Callable[..., list[Detections]] = detections,
 ) -> list[float]:
-    """AP of each decoder layer `[Y]`; with NMS at a `threshold` if given."""
+    """AP of each decoder layer `[Y]`; with NMS at a `threshold` if given.
+
+    `choose` makes detections of one layer's predictions: that of the system, e.g.
+    `model.as_detections`.
+    """
     sizes = [target["size"] for target in targets]
     scores = []
     for layer_logits, layer_boxes in zip(logits, boxes):
-        found = detections(layer_logits, layer_boxes, sizes)
+        found = choose(layer_logits, layer_boxes, sizes)
         if threshold is not None:
             found = [_without_duplicates(each, threshold) for each in found]
         result = coco_ap(found, targets, data.class_names, area_limits=data.area_limits)

@@ -6,6 +6,7 @@ from detr_steps.analysis import ap_by_layer, predictions, slot_boxes
 from detr_steps.analysis.slots import spread
 from detr_steps.boxes import nms
 from detr_steps.data.scenes import Scenes
+from detr_steps.systems.detections import top_detections
 
 
 def perfect(scenes: Scenes, count: int, copies: int = 1):
@@ -29,6 +30,16 @@ def test_perfect_layers_score_one_and_empty_ones_zero():
     both = torch.stack((boxes * 0 + 0.5, boxes))
     first, last = ap_by_layer(stacked, both, targets, scenes)
     assert last > 0.999 and first < 0.1
+
+
+def test_systems_may_choose_detections_in_their_own_way():
+    """Yes-or-no logits have no last class for "no object" that could be dropped."""
+    scenes = Scenes("val")
+    logits, boxes, targets = perfect(scenes, 6)
+    yes_or_no = logits[None, ..., :6]
+    mine = ap_by_layer(yes_or_no, boxes[None], targets, scenes, choose=top_detections)
+    assert mine[0] > 0.999
+    assert ap_by_layer(yes_or_no, boxes[None], targets, scenes)[0] < 0.9
 
 
 def test_suppression_mends_duplicates_and_only_those():
