@@ -13,6 +13,7 @@ import torch
 from detr_steps import DeformableDETR, DeformableDETRConfig, ImageBatch, zoo
 from detr_steps.nn.backbone import SmallConfig
 from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, Sampling
+from detr_steps.nn.patches import PatchConfig
 from detr_steps.nn.point_weights import FromKeys, Learned, Uniform
 from detr_steps.nn.references import inverse_sigmoid
 from detr_steps.nn.resnet import ResNetConfig
@@ -198,8 +199,6 @@ def test_an_image_is_seen_alike_alone_and_padded():
 
     Convolutions do see where an image ends, so here the maps come from one pixel each.
     """
-    from detr_steps.nn.patches import PatchConfig
-
     config = replace(SMALL, backbone=PatchConfig(8, 16), maps=1, levels=1)
     for kind in (config, replace(config, refine=True, two_stage=True)):
         model = build(kind)
