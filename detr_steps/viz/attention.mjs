@@ -1,6 +1,7 @@
 // Views of attention maps: one frame with all heads, or all frames (layers) side by side.
 
-import { Figure, Stage, VIEWS, change, clamp, farness, iou, lowest, make, range } from "./figure.mjs";
+import { Figure, Stage, VIEWS, change, clamp, farness, iou, lowest, make, range }
+  from "./figure.mjs";
 
 class Attention extends Figure {
   measure() {
@@ -26,7 +27,7 @@ class Attention extends Figure {
     box.style.setProperty("--columns", columns);
     box.style.setProperty("--rows", Math.ceil(count / columns));
     this.tiles = (this.heads > 1 ? range(count) : []).map((i) => {
-      const head = i - 1, stage = new Stage("", 2500), number = make("em");
+      const head = i - 1, stage = new Stage("", 2000), number = make("em");
       const tile = this.button(box, "", i ? `head ${i}` : "mean of all heads",
         () => this.state.head === head, () => this.set({ head, peek: undefined }));
       tile.append(stage.picture, make("span", {}, i || "mean"), number);
@@ -40,30 +41,34 @@ class Attention extends Figure {
 
   get head() { return this.heads === 1 ? 0 : this.state.peek ?? this.state.head; }
 
-  // Draw a head's map, or the mean of all, scaled to its maximum; returns that maximum.
-  glow(stage, frame, item, head) {
+  // Weights 0..255 of a head, or of the mean of all scaled to its maximum; and that maximum.
+  map(frame, item, head) {
     const size = this.h * this.w, maps = this.at("maps", frame, item);
     const peaks = this.at("peaks", frame, item);
-    let values = maps.subarray(head * size, (head + 1) * size), peak = peaks[head], most = 0;
-    if (head < 0) {
-      values = new Float64Array(size);
-      for (let m = 0; m < this.heads; m++) {
-        for (let i = 0; i < size; i++) values[i] += maps[m * size + i] * peaks[m];
-      }
-      for (let i = 0; i < size; i++) most = Math.max(most, values[i]);
-      for (let i = 0; i < size; i++) values[i] *= 255 / (most || 1);
-      peak = most / 255 / this.heads;
+    if (head >= 0) return [maps.subarray(head * size, (head + 1) * size), peaks[head]];
+    const values = new Float64Array(size);
+    let most = 0;
+    for (let m = 0; m < this.heads; m++) {
+      const peak = peaks[m], from = m * size;
+      for (let i = 0; i < size; i++) values[i] += maps[from + i] * peak;
     }
+    for (let i = 0; i < size; i++) most = Math.max(most, values[i]);
+    for (let i = 0; i < size; i++) values[i] *= 255 / (most || 1);
+    return [values, most / 255 / this.heads];
+  }
+
+  glow(stage, [values, peak]) {
     stage.glow(values, this.h, this.w, this.cover, this.table);
     return peak;
   }
 
   paint() {
     const { frame, item } = this.state;
-    this.peak = this.glow(this.main, frame, item, this.head);
+    const maps = range(this.heads + 1).map((i) => this.map(frame, item, i - 1)); // mean first
+    this.peak = this.glow(this.main, maps[this.head + 1]);
     this.marks(this.main, frame);
     for (const { head, stage, number } of this.tiles) {
-      change(number, "textContent", this.glow(stage, frame, item, head).toFixed(2));
+      change(number, "textContent", this.glow(stage, maps[head + 1]).toFixed(2));
     }
     if (!this.moved) return;
     this.moved = false; // the patch: at most once per drawing the kernel looks again
@@ -77,7 +82,7 @@ class Attention extends Figure {
     stage.begin();
     if (this.patch) stage.boxes([this.patch], "#fff", 2, [6, 3]);
     if (this.cells) {
-      const [row, column] = this.cell(item), [w, h] = [this.cover[0] / this.w, this.cover[1] / this.h];
+      const [row, column] = this.cell(item), w = this.cover[0] / this.w, h = this.cover[1] / this.h;
       const box = [(column + 0.5) * w, (row + 0.5) * h, w, h];
       stage.boxes([box], "#fff", 2);
       if (pinned) stage.ring(...box.slice(0, 2), this.colour(0), true);
@@ -86,12 +91,12 @@ class Attention extends Figure {
     if (!this.arrays.boxes) return;
     const box = this.box(frame, item), object = this.at("matched", frame, item) ?? -1;
     const colour = this.colour(this.at("labels", frame, item)), same = {};
-    for (const other of this.sure(frame)) { // one stroke for all boxes of one colour
+    for (const other of small ? [] : this.sure(frame)) { // one stroke for boxes of one colour
       const others = this.colour(this.at("labels", frame, other));
       if (other !== item) (same[others] ??= []).push(this.box(frame, other));
     }
     if (truth && object >= 0) stage.boxes([this.at("truth", object)], "#fff", 2, [4, 4]);
-    for (const [others, boxes] of Object.entries(same)) stage.boxes(boxes, others, small ? 0.5 : 1.2);
+    for (const others in same) stage.boxes(same[others], others, 1.2);
     stage.boxes([box], colour, small ? 2.2 : 2.8);
     if (pinned || !small) stage.ring(box[0], box[1], colour, pinned);
     if (!small) stage.name(box, `${this.itemName(item)} ${this.answer(frame, item)}`, colour);
@@ -116,7 +121,8 @@ class Attention extends Figure {
     if (this.state.pinned) return;
     if (this.cells) this.set({ item: lowest(range(this.items), (i) => far(this.cell(i))) });
     else if (this.arrays.boxes) {
-      this.set({ item: lowest(this.sure(frame), (i) => farness(this.at("boxes", frame, i), x, y)) });
+      const away = (i) => farness(this.at("boxes", frame, i), x, y);
+      this.set({ item: lowest(this.sure(frame), away) });
     }
   }
 
@@ -134,7 +140,8 @@ class Attention extends Figure {
   }
 
   press(key, shift) {
-    const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[key];
+    const ways = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    const way = ways[key];
     const item = this.state.item + way?.[1] * this.w; // the cell above or below
     if (way && shift && this.patch) {
       this.held = way.map((step) => -0.04 * step);
@@ -146,12 +153,13 @@ class Attention extends Figure {
 
   describe() {
     const { frame, item, pinned } = this.state, aside = pinned ? "pinned, Esc lets go" : "";
-    const who = this.heads === 1 ? "" : this.head < 0 ? "mean of heads: " : `head ${this.head + 1}: `;
+    const one = this.head < 0 ? "mean of heads: " : `head ${this.head + 1}: `;
     const spread = this.head < 0 || this.heads === 1 ? this.at("spread", frame, item)
       : this.at("spread_heads", frame, item, this.head);
     const stops = [0, 64, 128, 192, 255].map((i) => `rgb(${this.lut.subarray(3 * i, 3 * i + 3)})`);
-    const weight = [`${who}heaviest cell ${this.peak.toFixed(2)}${spread === null ? ""
-      : `, spread over ${spread.toFixed(1)} cells`}`, `linear-gradient(90deg, ${stops})`];
+    const far = spread === null ? "" : `, spread over ${spread.toFixed(1)} cells`;
+    const weight = [`${this.heads > 1 ? one : ""}heaviest cell ${this.peak.toFixed(2)}${far}`,
+      `linear-gradient(90deg, ${stops})`];
     const [row, column] = this.cell(item);
     if (this.cells) return [[`cell in row ${row + 1}, column ${column + 1}`, null, aside], weight];
     return [[this.itemName(item), null, aside],
@@ -176,7 +184,7 @@ class Layers extends Attention {
     const row = this.find("panel").appendChild(make("div", { class: "row" }));
     for (const frame of range(this.frames)) {
       const cell = this.find("stages").appendChild(make("div"));
-      const stage = Object.assign(this.stage(cell, 16_384), { frame });
+      const stage = Object.assign(this.stage(cell, 12_288), { frame });
       stage.picture.setAttribute("aria-label", this.frameName(frame));
       stage.text = cell.appendChild(make("p"));
     }
@@ -190,7 +198,7 @@ class Layers extends Attention {
   paint() {
     const { item } = this.state;
     const texts = this.stages.map((stage, frame) => {
-      this.peak = this.glow(stage, frame, item, this.head);
+      this.peak = this.glow(stage, this.map(frame, item, this.head));
       this.marks(stage, frame);
       return [this.frameName(frame), this.answer(frame, item),
         ...this.match(frame, item).split(", ")].join("\n");

@@ -49,7 +49,8 @@ async function unpack(bundle) {
 
 export const clamp = (x, low, high) => Math.max(low, Math.min(high, x));
 export const range = (count) => Array.from({ length: count }, (_, i) => i);
-export const lowest = (list, cost) => list.map((x) => [cost(x), x]).reduce((a, b) => (b[0] < a[0] ? b : a))[1];
+export const lowest = (list, cost) =>
+  list.map((x) => [cost(x), x]).reduce((a, b) => (b[0] < a[0] ? b : a))[1];
 export const corners = ([x, y, w, h]) => [x - w / 2, y - h / 2, x + w / 2, y + h / 2];
 
 export function iou(a, b) {
@@ -64,35 +65,6 @@ export function farness(box, x, y) {
   const [x0, y0, x1, y1] = corners(box);
   const far = Math.hypot(Math.max(x0 - x, 0, x - x1), Math.max(y0 - y, 0, y - y1));
   return far > 0 ? 10 + far : box[2] * box[3];
-}
-
-// The cheapest way to pair rows with columns: the row of each column, or -1. Rows join one by
-// one, each along the cheapest path of swaps (Kuhn 1955; Jonker and Volgenant 1987). The prices
-// u, v keep what any swap would cost at 0 or more. Free partners make the table square.
-export function assign(cost) {
-  const rows = cost.length, columns = cost[0]?.length ?? 0, n = Math.max(rows, columns);
-  const u = Array(n + 1).fill(0), v = Array(n + 1).fill(0), owner = Array(n + 1).fill(0);
-  for (let row = 1; row <= n; row++) { // rows and columns count from 1; 0 is nobody
-    const best = Array(n + 1).fill(Infinity), from = Array(n + 1).fill(0), seen = new Set();
-    let column = 0;
-    owner[0] = row;
-    do {
-      seen.add(column);
-      let step = Infinity, next = 0;
-      for (let j = 1; j <= n; j++) {
-        if (seen.has(j)) continue;
-        const slack = (cost[owner[column] - 1]?.[j - 1] ?? 0) - u[owner[column]] - v[j];
-        if (slack < best[j]) [best[j], from[j]] = [slack, column];
-        if (best[j] < step) [step, next] = [best[j], j];
-      }
-      for (let j = 0; j <= n; j++) {
-        if (seen.has(j)) { u[owner[j]] += step; v[j] -= step; } else best[j] -= step;
-      }
-      column = next;
-    } while (owner[column]);
-    while (column) { owner[column] = owner[from[column]]; column = from[column]; }
-  }
-  return owner.slice(1, columns + 1).map((row) => (row <= rows ? row - 1 : -1));
 }
 
 // The colour of each weight over each grey: the stronger the weight, the thicker its colour.
@@ -186,7 +158,9 @@ export class Stage {
     for (let y = 0, pixel = 0; y < height; y++) {
       const at = (y + 0.5) * high - 0.5, row = Math.floor(at), share = at - row;
       const up = w * clamp(row, 0, h - 1), down = w * clamp(row + 1, 0, h - 1);
-      for (let i = 0; i < w; i++) line[i + 1] = values[up + i] * (1 - share) + values[down + i] * share;
+      for (let i = 0; i < w; i++) {
+        line[i + 1] = values[up + i] * (1 - share) + values[down + i] * share;
+      }
       line[0] = line[1];
       line[w + 1] = line[w];
       for (let k = 0; k <= w; k++) { // pixels between two centres, from value a to value b
@@ -275,7 +249,8 @@ const CARD = `<style></style><section class="card" tabindex="0"><div class="grid
 
 export class Figure {
   constructor(el, model) {
-    Object.assign(this, { model, frames: 1, items: 1, heads: 1, keys: KEYS, refresh: [], stages: [] });
+    Object.assign(this, { model, frames: 1, items: 1, heads: 1, keys: KEYS, stages: [],
+      refresh: [] }); // functions that bring the controls up to date
     this.root = el.shadowRoot ?? el.attachShadow({ mode: "open" }); // nobody else's styles
     el.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab leaves the keys to us
     this.state = { frame: Infinity, item: 0, head: -1, pinned: false, truth: true, playing: false };
@@ -323,11 +298,12 @@ export class Figure {
     });
     this.fill();
     if (this.arrays.truth) {
-      this.button("title", "objects", "true objects", () => this.state.truth, () => this.press("t"));
+      const shown = () => this.state.truth;
+      this.button("title", "objects", "true objects", shown, () => this.press("t"));
     }
     this.button("title", "?", "keys", () => !this.find("keys").hidden, () => this.press("?"));
     for (const [key, does] of this.keys) this.find("keys").append(make("b", {}, key), does);
-    for (const canvas of this.root.querySelectorAll(".overlay, .strip canvas")) sizes.observe(canvas);
+    this.root.querySelectorAll(".overlay, .strip canvas").forEach((each) => sizes.observe(each));
     this.card.addEventListener("keydown", (event) => {
       const { tagName, dataset } = event.composedPath()[0], { key } = event;
       const others = event.ctrlKey || event.metaKey || event.altKey
@@ -344,12 +320,13 @@ export class Figure {
     const theme = (name = dark.matches ? "dark" : "light") => {
       this.theme = THEMES[name];
       this.card.style.colorScheme = name;
-      for (const [key, value] of Object.entries(this.theme)) this.card.style.setProperty(`--${key}`, value);
+      for (const key in this.theme) this.card.style.setProperty(`--${key}`, this.theme[key]);
       this.set({});
     };
     dark.addEventListener("change", () => theme(), { signal });
     addEventListener("message", ({ data, source }) => {
-      if (data?.type === "theme" && Object.hasOwn(THEMES, data.value) && source === parent) theme(data.value);
+      const known = data?.type === "theme" && Object.hasOwn(THEMES, data.value);
+      if (known && source === parent) theme(data.value);
     }, { signal });
     theme();
   }
@@ -541,14 +518,16 @@ export class Figure {
     const { shape: [, n] = [0, 0], data } = this.arrays.curve ?? {}, { frames } = this;
     const { frame } = this.state, steps = this.notes.frame_x ?? range(frames), each = wide / frames;
     const x = (step) => {
-      const after = steps.findIndex((s) => s > step), i = Math.max(0, (after < 0 ? frames : after) - 1);
+      const after = steps.findIndex((s) => s > step);
+      const i = Math.max(0, (after < 0 ? frames : after) - 1);
       const part = after > 0 ? (step - steps[i]) / (steps[after] - steps[i]) : 0;
       return (i + part + 0.5) * each;
     };
     const most = n ? Math.max(...data.subarray(n), 1e-9) : 1;
     ink.fillStyle = this.theme.line;
     for (const i of range(frames)) ink.fillRect((i + 0.5) * each - 0.5, high - 6, 1, 6);
-    Object.assign(ink, { strokeStyle: this.theme.accent, fillStyle: this.theme.accent, lineWidth: 1.8 });
+    ink.strokeStyle = ink.fillStyle = this.theme.accent;
+    ink.lineWidth = 1.8;
     ink.beginPath();
     for (const i of range(n)) ink.lineTo(x(data[i]), high - 2 - data[n + i] / most * (high - 16));
     ink.stroke();
@@ -616,7 +595,7 @@ export function start(el, script) {
   if (!globalThis.DecompressionStream) return; // an old browser: the poster behind is seen
   const bundle = JSON.parse(script.textContent);
   const ready = render({ el, model: { get: () => bundle, on() {} } }), figure = el.detrFigure;
-  globalThis.detrFigure = { ready, assign, set: (changes) => figure.set(changes), // for tests
+  globalThis.detrFigure = { ready, set: (changes) => figure.set(changes), // for tests
     state: () => figure.state, stats: () => ({ ...figure.counts,
       meanDraw: figure.counts.total / Math.max(figure.counts.draws, 1) }) };
 }

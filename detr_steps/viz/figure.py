@@ -23,7 +23,7 @@ from . import posters, still
 from .plots import COLOURS
 
 # of the picture: under a map every pixel is looked up anew in every drawing
-MOST_PIXELS = {"attention": 90_000, "layers": 90_000}
+MOST_PIXELS = {"attention": 76_800, "layers": 76_800}
 MOST_PIXELS |= {"points": 300_000, "matching": 300_000}
 TYPES = {"uint8": "u1", "int16": "i2", "float16": "f2", "float32": "f4"}
 WIDE, HIGH = 820, 560  # CSS pixels; narrower places are served by the same height
@@ -227,7 +227,8 @@ def module(*views: str) -> str:
     """
     files = dict.fromkeys(VIEW_FILES[view] for view in views or VIEW_FILES)
     text = "\n".join(_read(f"{name}.mjs") for name in ("figure", *files))
-    return re.sub(r"^(import .*|\s*//.*)?\n|^\s+", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^import [^;]*;", "", text, flags=re.MULTILINE)
+    return re.sub(r"^(\s*//.*)?\n|^\s+", "", text, flags=re.MULTILINE)
 
 
 def _read(name: str) -> str:

@@ -1,6 +1,35 @@
 // The view of matching: what each query would cost for each object, and who gets whom.
 
-import { Figure, KEYS, VIEWS, assign, change, clamp, farness, lowest, make, range } from "./figure.mjs";
+import { Figure, KEYS, VIEWS, change, clamp, farness, lowest, make, range } from "./figure.mjs";
+
+// The cheapest way to pair rows with columns: the row of each column, or -1. Rows join one by
+// one, each along the cheapest path of swaps (Kuhn 1955; Jonker and Volgenant 1987). The prices
+// u, v keep what any swap would cost at 0 or more. Free partners make the table square.
+export function assign(cost) {
+  const rows = cost.length, columns = cost[0]?.length ?? 0, n = Math.max(rows, columns);
+  const u = Array(n + 1).fill(0), v = Array(n + 1).fill(0), owner = Array(n + 1).fill(0);
+  for (let row = 1; row <= n; row++) { // rows and columns count from 1; 0 is nobody
+    const best = Array(n + 1).fill(Infinity), from = Array(n + 1).fill(0), seen = new Set();
+    let column = 0;
+    owner[0] = row;
+    do {
+      seen.add(column);
+      let step = Infinity, next = 0;
+      for (let j = 1; j <= n; j++) {
+        if (seen.has(j)) continue;
+        const slack = (cost[owner[column] - 1]?.[j - 1] ?? 0) - u[owner[column]] - v[j];
+        if (slack < best[j]) [best[j], from[j]] = [slack, column];
+        if (best[j] < step) [step, next] = [best[j], j];
+      }
+      for (let j = 0; j <= n; j++) {
+        if (seen.has(j)) { u[owner[j]] += step; v[j] -= step; } else best[j] -= step;
+      }
+      column = next;
+    } while (owner[column]);
+    while (column) { owner[column] = owner[from[column]]; column = from[column]; }
+  }
+  return owner.slice(1, columns + 1).map((row) => (row <= rows ? row - 1 : -1));
+}
 
 // The cost of every query for every object, and the cheapest one-to-one assignment.
 class Matching extends Figure {
@@ -18,14 +47,16 @@ class Matching extends Figure {
   }
 
   fill() {
-    const table = make("table"), heads = range(this.columns).map((n) => make("th", {}, this.columnName(n)));
+    const table = make("table");
+    const heads = range(this.columns).map((n) => make("th", {}, this.columnName(n)));
     this.main = this.stage(this.find("stages"));
     this.grid = { heads, rows: [], cells: [] };
     table.append(make("tr", {}, make("th"), ...heads));
     for (const q of range(this.items)) {
       const cells = range(this.columns).map((n) => make("td", { "data-q": q, "data-n": n }));
       this.grid.cells.push(cells);
-      this.grid.rows.push(table.appendChild(make("tr", {}, make("th", {}, this.rowName(q)), ...cells)));
+      const row = make("tr", {}, make("th", {}, this.rowName(q)), ...cells);
+      this.grid.rows.push(table.appendChild(row));
     }
     const point = ({ target: { dataset: { q, n } }, type }) => {
       if (q === undefined) return;
@@ -60,8 +91,10 @@ class Matching extends Figure {
     const { weights } = this.state, part = (p, q, n) => this.at("parts", p, q, n);
     this.cost = range(this.items).map((q) => range(this.columns).map((n) =>
       weights.reduce((sum, weight, p) => sum + weight * part(p, q, n), 0)));
-    this.rowOf = this.notes.rule === "none" ? Array(this.columns).fill(-1) : assign(this.cost);
+    this.rowOf = this.notes.rule === "none" ? Array(this.columns).fill(-1) : this.assign(this.cost);
   }
+
+  assign(cost) { return assign(cost); }
 
   // Fill the table: the cheaper, the darker; a frame for a pair, another for a changed one.
   show() {
@@ -77,11 +110,13 @@ class Matching extends Figure {
   }
 
   paint() {
-    const { item, column, truth, pinned } = this.state, stage = this.main, mine = this.colour(column);
-    const { heads, rows, cells } = this.grid;
+    const { item, column, truth, pinned } = this.state, { heads, rows, cells } = this.grid;
+    const stage = this.main, mine = this.colour(column);
     stage.begin();
     if (truth) stage.boxes(this.all("truth"), "#fff", 1, [4, 4]);
-    this.rowOf.forEach((q, n) => { if (q >= 0) stage.boxes([this.at("boxes", q)], this.colour(n), 1.2); });
+    this.rowOf.forEach((q, n) => {
+      if (q >= 0) stage.boxes([this.at("boxes", q)], this.colour(n), 1.2);
+    });
     stage.boxes([this.at("truth", column)], "#fff", 2.5, [4, 4]);
     stage.boxes([this.at("boxes", item)], mine, 3);
     stage.name(this.at("truth", column), this.columnName(column), "#ffffff", true);
@@ -107,13 +142,15 @@ class Matching extends Figure {
 
   describe() {
     const { item, column, weights, pinned } = this.state, owner = this.rowOf[column];
-    const terms = weights.map((weight, p) =>
-      `${weight.toFixed(1)} × ${this.at("parts", p, item, column).toFixed(2)} (${this.notes.parts[p]})`.replace("-", "−"));
+    const number = (value) => value.toFixed(2).replace("-", "−");
+    const terms = this.notes.parts.map((name, p) =>
+      `${weights[p].toFixed(1)} × ${number(this.at("parts", p, item, column))} (${name})`);
+    const other = owner < 0 ? "goes to nobody"
+      : `goes to ${this.rowName(owner)}, for ${number(this.cost[owner][column])}`;
+    const pair = owner === item ? "they are a pair" : `${this.columnName(column)} ${other}`;
     const changed = this.rowOf.filter((q, n) => q !== this.before[n]).length;
-    const pair = owner === item ? "they are a pair" : `${this.columnName(column)} goes to ${
-      owner < 0 ? "nobody" : this.rowName(owner)}, for ${this.cost[owner]?.[column].toFixed(2)}`.replace("-", "−");
     return [[`${this.rowName(item)} for ${this.columnName(column)}`, null, pinned ? "pinned" : ""],
-      [`cost ${this.cost[item][column].toFixed(2)} = ${terms.join(" + ")}`.replace("-", "−")],
+      [`cost ${number(this.cost[item][column])} = ${terms.join(" + ")}`],
       [this.notes.rule === "none" ? "" : pair],
       [changed ? `${changed} of ${this.columns} pairs changed by the weights` : ""]];
   }

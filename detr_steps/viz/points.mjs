@@ -12,9 +12,11 @@ class Points extends Figure {
 
   fill() {
     const panel = this.find("panel");
-    const pick = (name, count) => this.choice(panel.appendChild(make("div", { class: "row" })), name,
-      ["all", ...range(count).map((i) => i + 1)], () => this.state[name] + 1,
-      (i) => this.set({ [name]: i - 1 })).slice(1);
+    const pick = (name, count) => {
+      const row = panel.appendChild(make("div", { class: "row" }));
+      return this.choice(row, name, ["all", ...range(count).map((i) => i + 1)],
+        () => this.state[name] + 1, (i) => this.set({ [name]: i - 1 })).slice(1);
+    };
     this.main = this.stage(this.find("stages"));
     pick("head", this.heads).forEach((button, m) => {
       button.style.borderBottom = `3px solid ${this.colour(m)}`;
@@ -56,7 +58,8 @@ class Points extends Figure {
   }
 
   paint() {
-    const { frame, item, pinned, point } = this.state, points = this.points(), { main, loupe } = this;
+    const { frame, item, pinned, point } = this.state, { main, loupe } = this;
+    const points = this.points();
     this.chosen = points.find(({ i }) => i === point) ?? points[0];
     const { l, x, y } = this.chosen, [h, w] = this.notes.levels[l], scale = Math.min(w, h) / 4;
     const reference = this.at("references", frame, item, l), [cx, cy] = main.at(...reference);
@@ -94,15 +97,20 @@ class Points extends Figure {
   four({ x, y, l }) {
     const [h, w] = this.notes.levels[l], u = x * w - 0.5, v = y * h - 0.5;
     const left = Math.floor(u), top = Math.floor(v);
-    return [[0, 0], [0, 1], [1, 0], [1, 1]].map(([down, right]) => ({ row: top + down,
-      column: left + right, share: (down ? v - top : 1 - v + top) * (right ? u - left : 1 - u + left),
-      there: top + down >= 0 && top + down < h && left + right >= 0 && left + right < w }));
+    return [[0, 0], [0, 1], [1, 0], [1, 1]].map(([down, right]) => {
+      const row = top + down, column = left + right;
+      const share = (down ? v - top : 1 - v + top) * (right ? u - left : 1 - u + left);
+      return { row, column, share, there: row >= 0 && row < h && column >= 0 && column < w };
+    });
   }
 
   // The grid of the chosen point's level, and the cells that it reads.
   reading(stage) {
     const [h, w] = this.notes.levels[this.chosen.l], { ink } = stage, grid = new Path2D();
-    const line = (...ends) => { grid.moveTo(...stage.at(...ends)); grid.lineTo(...stage.at(...ends.slice(2))); };
+    const line = (x0, y0, x1, y1) => {
+      grid.moveTo(...stage.at(x0, y0));
+      grid.lineTo(...stage.at(x1, y1));
+    };
     for (const i of range(w + 1)) line(i / w, 0, i / w, 1);
     for (const i of range(h + 1)) line(0, i / h, 1, i / h);
     Object.assign(ink, { strokeStyle: "#fff8", lineWidth: 1 });
@@ -110,8 +118,9 @@ class Points extends Figure {
     ink.stroke(grid);
     for (const { row, column, share, there } of this.four(this.chosen)) {
       const box = [(column + 0.5) / w, (row + 0.5) / h, 1 / w, 1 / h];
-      const [left, top] = stage.at(column / w, row / h), below = row > this.chosen.y * h - 0.5;
-      const [right, bottom] = stage.at((column + 1) / w, (row + 1) / h), y = below ? bottom - 21 : top + 3;
+      const [left, top] = stage.at(column / w, row / h);
+      const [right, bottom] = stage.at((column + 1) / w, (row + 1) / h);
+      const y = row > this.chosen.y * h - 0.5 ? bottom - 21 : top + 3; // away from the point
       ink.fillStyle = `rgba(255, 255, 255, ${0.65 * share})`; // the more is read, the lighter
       ink.fillRect(left, top, right - left, bottom - top);
       stage.boxes([box], "#fff", 1.5);
@@ -142,13 +151,14 @@ class Points extends Figure {
 
   describe() {
     const { frame, item, pinned } = this.state, { m, l, k, weight } = this.chosen;
-    const [h, w] = this.notes.levels[l], cells = this.four(this.chosen).filter(({ there }) => there);
+    const [h, w] = this.notes.levels[l];
+    const cells = this.four(this.chosen).filter(({ there }) => there), [first] = cells;
     const answer = this.answer(frame, item);
     return [[this.itemName(item), null, pinned ? "pinned, Esc lets go" : ""],
       [answer, answer && this.labelColour(item)],
       [`head ${m + 1}, level ${l + 1} (${h} × ${w}), point ${k + 1}: weight ${weight.toFixed(3)}`,
         this.colour(m)],
-      [cells.length ? `reads ${cells.length} cells near row ${cells[0].row}, column ${cells[0].column}`
+      [first ? `reads ${cells.length} cells, from row ${first.row}, column ${first.column} on`
         : "outside of the map: reads nothing"]];
   }
 }

@@ -132,7 +132,7 @@ def test_a_large_picture_is_made_smaller():
     large = np.repeat(np.repeat(figures.picture(), 8, 0), 8, 1)  # 768 x 1024
     figure = figures.attention(picture=large)
     height, width = figure.picture.shape[:2]
-    assert height * width <= 90_000
+    assert height * width <= 76_800
     assert width / height == pytest.approx(4 / 3, rel=0.01)
     assert (figure.bundle["height"], figure.bundle["width"]) == (height, width)
 
