@@ -115,7 +115,7 @@ def _take(model: nn.Module, pixels: Tensor, target: dict) -> dict[str, Tensor]:
 
 def _shot(takes: list[dict], pixels: Tensor, target: dict, queries: int) -> Shot:
     whole = {key: torch.stack([take[key] for take in takes]) for key in takes[0]}
-    chosen = _cast(whole["matched"], queries)
+    chosen = cast(whole["matched"], queries)
     parts = {key: value[:, chosen] for key, value in whole.items()}
     return Shot(
         rgb=denormalise(pixels.cpu()).mul(255).round().to(torch.uint8),
@@ -133,8 +133,11 @@ def _shot(takes: list[dict], pixels: Tensor, target: dict, queries: int) -> Shot
     )
 
 
-def _cast(matched: Tensor, count: int) -> Tensor:
-    """The queries worth showing `[Q]`, in order: matched lastly, then most often."""
+def cast(matched: Tensor, count: int) -> Tensor:
+    """Pick the queries worth showing `[Q]`: matched lastly, then most often.
+
+    `matched [F, Q]` object or -1; returned in their order.
+    """
     busy = (matched >= 0).float()  # [F, Q]
     worth = busy.mean(0) + busy[-1]
     return worth.argsort(descending=True, stable=True)[:count].sort().values

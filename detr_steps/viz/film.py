@@ -1,6 +1,8 @@
 """A training to scrub through: maps, boxes and AP at the steps that were kept."""
 
-from ..analysis.film import Film, Shot
+from dataclasses import fields, replace
+
+from ..analysis.film import Film, Shot, cast
 from ..analysis.maps import unpack
 from .figure import InteractiveFigure
 from .maps import attention_maps
@@ -11,20 +13,30 @@ SHARP_NOT_BETTER = (
 )
 
 
-def time_lapse(film: Film, image: int = 0, title: str = "") -> InteractiveFigure:
+def time_lapse(
+    film: Film,
+    image: int = 0,
+    *,
+    most: int | None = None,
+    query: int | None = None,
+    title: str = "",
+) -> InteractiveFigure:
     """Scrub through a training: a query's map, its box, and AP at that step.
 
     `film` from `zoo.film(name)`; `image` counts its pictures. The frames are the kept
-    steps; AP, where the record has it, is drawn as the curve to scrub on.
-    Raises: ValueError for a picture beyond the last. Built in chapters/02_detr.ipynb.
+    steps; AP, where the record has it, is drawn as the curve to scrub on. `most` of its
+    queries are shown, those matched most often first (by default all); it opens on
+    `query`, by default the surest.
+    Raises: ValueError for a picture beyond the last, a query that is not shown.
+    Built in chapters/02_detr.ipynb.
     """
     if not 0 <= image < len(film.shots):
         raise ValueError(
             f"picture {image} of a film of {len(film.shots)}: count from 0 to "
             f"{len(film.shots) - 1}"
         )
-    shot = film.shots[image]
-    start = int((shot.scores[-1] + (shot.matched[-1] >= 0)).argmax())
+    shot = _with_fewer(film.shots[image], most)
+    start = _start(shot, query)
     return attention_maps(
         unpack(shot.maps, shot.peaks),
         shot.rgb.float() / 255,
@@ -46,6 +58,29 @@ def time_lapse(film: Film, image: int = 0, title: str = "") -> InteractiveFigure
         summary=_summary(film, shot, start),
         caption=SHARP_NOT_BETTER,
     )
+
+
+def _with_fewer(shot: Shot, most: int | None) -> Shot:
+    """The same shot with at most so many queries."""
+    if most is None:
+        return shot
+    if most < 1:
+        raise ValueError(f"most={most}: show at least one query")
+    chosen = cast(shot.matched, most)
+    whole = ("rgb", "truth", "truth_labels", "queries")
+    names = [part.name for part in fields(Shot) if part.name not in whole]
+    parts = {name: getattr(shot, name)[:, chosen] for name in names}
+    return replace(shot, queries=shot.queries[chosen], **parts)
+
+
+def _start(shot: Shot, query: int | None) -> int:
+    """Where a query stands among those shown; by default the surest matched one."""
+    shown = shot.queries.tolist()
+    if query is None:
+        return int((shot.scores[-1] + (shot.matched[-1] >= 0)).argmax())
+    if query not in shown:
+        raise ValueError(f"query {query} is not in the film: it shows {shown}")
+    return shown.index(query)
 
 
 def _summary(film: Film, shot: Shot, start: int) -> str:

@@ -55,6 +55,7 @@ def decoder_attention(
     names: Sequence[str] | None = None,
     targets: list[dict] | None = None,
     most: int | None = None,
+    query: int | None = None,
     title: str = "Decoder attention: what each query reads",
 ) -> InteractiveFigure:
     """Hover a box: where its query reads, head by head, in every decoder layer.
@@ -62,14 +63,14 @@ def decoder_attention(
     `source` the model, or its Output with a trace (only a model can say who is matched
     with whom); `batch` an ImageBatch, or a SceneBatch, which brings targets and names;
     `most` queries, the matched and the surest first (by default all, or as many as fit
-    into a megabyte of maps). Padding is cut off.
-    Raises: ValueError for an image beyond the batch or an Output without a trace.
+    into a megabyte of maps); it opens on `query`, by default the surest. Padding is cut
+    off. Raises: ValueError for an image beyond the batch, an Output without a trace, a
+    query that the model does not have.
     Source: Carion et al. 2020, figure 6. Built in chapters/02_detr.ipynb.
     """
     inside = open_up(source, batch, image, names, targets)
-    return of_queries(
-        inside, choose(inside, most), title, READ_NOT_WHY, view="attention"
-    )
+    items = choose(inside, most, query)
+    return of_queries(inside, items, title, READ_NOT_WHY, query, view="attention")
 
 
 def layers(
@@ -80,6 +81,7 @@ def layers(
     names: Sequence[str] | None = None,
     targets: list[dict] | None = None,
     most: int | None = None,
+    query: int | None = None,
     title: str = "One query after every decoder layer",
 ) -> InteractiveFigure:
     """Show the same query after all decoder layers side by side, with its match.
@@ -87,9 +89,8 @@ def layers(
     Arguments and errors as of `decoder_attention`. Built in chapters/02_detr.ipynb.
     """
     inside = open_up(source, batch, image, names, targets)
-    return of_queries(
-        inside, choose(inside, most), title, LAYERS_READ_NOT_WHY, view="layers"
-    )
+    items = choose(inside, most, query)
+    return of_queries(inside, items, title, LAYERS_READ_NOT_WHY, query, view="layers")
 
 
 def encoder_attention(
@@ -195,11 +196,17 @@ def _countable(target: dict) -> dict:
 
 
 def of_queries(
-    inside: Inside, items: list[int], title: str, caption: str, **more: object
+    inside: Inside,
+    items: list[int],
+    title: str,
+    caption: str,
+    query: int | None = None,
+    **more: object,
 ) -> InteractiveFigure:
-    """Show some of the queries; `more` goes to `attention_maps`."""
+    """Show some of the queries, at first `query`; `more` goes to `attention_maps`."""
     maps = seeing.decoder_maps(inside.seen, inside.real)  # [Y, Q, M, h, w]
-    start = max(range(len(items)), key=lambda i: inside.scores[-1, items[i]])
+    if query is None:
+        query = max(items, key=lambda item: inside.scores[-1, item])
     return attention_maps(
         maps[:, items],
         inside.rgb,
@@ -211,17 +218,22 @@ def of_queries(
         truth_labels=inside.target["labels"],
         names=inside.names,
         items=items,
-        start={"item": start},
+        start={"item": items.index(query)},
         cover=inside.real.cover,
         title=title,
-        summary=_summary(inside, maps, items, items[start]),
+        summary=_summary(inside, maps, items, query),
         caption=caption,
         **more,
     )
 
 
-def choose(inside: Inside, most: int | None = None) -> list[int]:
-    """Pick the queries to show, in their order: the matched and the surest first."""
+def choose(
+    inside: Inside, most: int | None = None, query: int | None = None
+) -> list[int]:
+    """Pick the queries to show, in their order: the matched and the surest first.
+
+    `query` is always among them. Raises: ValueError if the model has no such query.
+    """
     queries = inside.scores.shape[1]
     if most is None:
         maps = seeing.decoder_maps(inside.seen, inside.real)
@@ -231,6 +243,10 @@ def choose(inside: Inside, most: int | None = None) -> list[int]:
     worth = inside.scores[-1].clone()  # [Q]
     if inside.matched is not None:
         worth += (inside.matched >= 0).any(0)
+    if query is not None:
+        if not 0 <= query < queries:
+            raise ValueError(f"query {query} of {queries}: 0 to {queries - 1}")
+        worth[query] += 2  # above all others
     best = worth.argsort(descending=True, stable=True)[: max(1, min(most, queries))]
     return sorted(best.tolist())
 

@@ -36,6 +36,7 @@ def cover(
     names: Sequence[str] | None = None,
     targets: list[dict] | None = None,
     most: int | None = None,
+    query: int | None = None,
     title: str = "Cover a part of the picture",
 ) -> "Cover":
     """Drag a grey patch over a picture: the model looks again, wherever it lies.
@@ -54,7 +55,8 @@ def cover(
     only = slice(image, image + 1)
     one = ImageBatch(batch.pixels[only], batch.padding[only], batch.padded)
     known = None if targets is None else targets[only]
-    return Cover(model, one, inside, known, choose(inside, most), title, at)
+    items = choose(inside, most, query)
+    return Cover(model, one, inside, known, items, title, at, query)
 
 
 class Cover:
@@ -73,10 +75,11 @@ class Cover:
         items: list[int],
         title: str,
         at: tuple[float, float],
+        query: int | None = None,
     ) -> None:
         self.model, self.one, self.target = model, one, target
         self.items, self.title, self.names = items, title, inside.names
-        self.real = inside.real
+        self.real, self.query = inside.real, query
         side = SIDE * min(self.real.height, self.real.width)
         self.patch = (side / self.real.width, side / self.real.height)
         self.point = _within(at)
@@ -101,7 +104,8 @@ class Cover:
     def _look(self, caption: str, **notes: object) -> InteractiveFigure:
         batch = grey_patch(self.one, self.point, self.patch, self.real)
         inside = open_up(self.model, batch, 0, self.names, self.target)
-        return of_queries(inside, self.items, self.title, caption, **notes)
+        show = (inside, self.items, self.title, caption, self.query)
+        return of_queries(*show, **notes)
 
     def _make_widget(self) -> Any:
         """The live figure; None where anywidget is not installed."""

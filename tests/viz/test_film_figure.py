@@ -42,6 +42,28 @@ def test_without_a_record_there_is_no_curve(film):
     assert "curve" not in figure.arrays and "AP" not in figure.summary
 
 
+def test_a_few_queries_are_those_matched_most(film):
+    shot, few = film.shots[1], viz.time_lapse(film, 1, most=3)
+    items = few.notes.get("items", [0, 1, 2])  # left out where they are the first
+    assert len(items) == 3 and few.arrays["maps"].shape[1] == 3
+    places = [shot.queries.tolist().index(query) for query in items]
+    assert (few.arrays["maps"] == shot.maps[:, places].numpy()).all()
+    assert (few.arrays["boxes"] == shot.boxes[:, places].numpy()).all()
+    often = (shot.matched >= 0).sum(0)
+    assert often[places].min() >= 1 and (shot.matched[-1, places] >= 0).all()
+    with pytest.raises(ValueError, match="most=0"):
+        viz.time_lapse(film, most=0)
+
+
+def test_it_opens_on_the_query_asked_for(film):
+    wanted = film.shots[0].queries.tolist()[-1]
+    figure = viz.time_lapse(film, query=wanted)
+    assert figure.notes["start"]["item"] == len(film.shots[0].queries) - 1
+    assert f"Query {wanted} ends as" in figure.summary
+    with pytest.raises(ValueError, match="query 99 is not in the film"):
+        viz.time_lapse(film, query=99)
+
+
 def test_a_picture_beyond_the_last_is_named(film):
     with pytest.raises(ValueError, match="picture 2 of a film of 2"):
         viz.time_lapse(film, 2)

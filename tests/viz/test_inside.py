@@ -139,6 +139,18 @@ def test_a_few_queries_are_the_matched_and_the_surest(model, scenes):
         viz.decoder_attention(model, scenes, most=0)
 
 
+@pytest.mark.parametrize("call", [viz.decoder_attention, viz.layers])
+def test_it_opens_on_the_query_asked_for(model, scenes, call):
+    scores = viz.layers(model, scenes).arrays["scores"]
+    dullest = int(scores[-1].argmin())
+    whole = call(model, scenes, query=dullest)
+    assert whole.notes["start"]["item"] == dullest
+    assert f"Query {dullest} reads most" in whole.summary
+    few = call(model, scenes.images, most=2, query=dullest)  # it takes a place
+    items = few.notes["items"]
+    assert len(items) == 2 and items[few.notes["start"]["item"]] == dullest
+
+
 def test_large_maps_are_thinned_out_and_it_is_said(monkeypatch):
     maps = torch.rand(3, 20 * 30, 4, 20, 30)  # 4.3 MB
     maps = maps / maps.sum((-2, -1), keepdim=True)
@@ -163,6 +175,7 @@ def test_large_maps_are_thinned_out_and_it_is_said(monkeypatch):
         (lambda m, s: viz.layers(m(s.images), s), "no trace"),
         (lambda m, s: viz.layers(m, s.images, targets=s.targets[:1]), "1 targets for"),
         (lambda m, s: viz.layers(m, s, names=["a"]), "1 class names for a model of 6"),
+        (lambda m, s: viz.layers(m, s, query=9), "query 9 of 9: 0 to 8"),
         (
             lambda m, s: viz.encoder_attention(small_detr(encoder_layers=0), s.images),
             "no encoder layers",

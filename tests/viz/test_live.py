@@ -65,6 +65,13 @@ def test_it_shows_what_the_model_says_about_the_covered_picture(model, scenes):
     assert model.training  # as it was
 
 
+def test_it_opens_on_the_query_asked_for_and_stays_there(model, scenes):
+    shown = viz.live.cover(model, scenes, query=4)
+    assert shown.figure.notes["start"]["item"] == 4
+    shown.move(0.2, 0.8)
+    assert shown.figure.notes["start"]["item"] == 4
+
+
 def test_the_model_looks_again_when_the_front_end_moves_the_patch(model, scenes):
     pytest.importorskip("anywidget")
     shown = viz.live.cover(model, scenes)
