@@ -182,6 +182,7 @@ class Attention extends Figure {
 class Layers extends Attention {
   fill() {
     const row = this.find("panel").appendChild(make("div", { class: "row" }));
+    this.find("stages").style.setProperty("--rows", this.frames > 3 ? 2 : 1);
     for (const frame of range(this.frames)) {
       const cell = this.find("stages").appendChild(make("div"));
       const stage = Object.assign(this.stage(cell, 12_288), { frame });
@@ -203,11 +204,16 @@ class Layers extends Attention {
       return [this.frameName(frame), this.answer(frame, item),
         ...this.match(frame, item).split(", ")].join("\n");
     });
-    this.stages.forEach(({ text }, frame) => change(text, "textContent", texts[frame]));
+    this.stages.forEach(({ text }, frame) => {
+      if (text.said === texts[frame]) return;
+      text.said = texts[frame];
+      const parts = text.said.split("\n").flatMap((part) => [make("span", {}, part), " "]);
+      text.replaceChildren(...parts);
+    });
   }
 
   describe() {
-    const lines = this.stages.map(({ text }) => [text.textContent.replaceAll("\n", ", ")]);
+    const lines = this.stages.map(({ text }) => [text.said.replaceAll("\n", ", ")]);
     return [super.describe()[0], ...lines]; // the first is shown here, all are spoken
   }
 }

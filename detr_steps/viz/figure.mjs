@@ -320,7 +320,8 @@ export class Figure {
     const theme = (name = dark.matches ? "dark" : "light") => {
       this.theme = THEMES[name];
       this.card.style.colorScheme = name;
-      for (const key in this.theme) this.card.style.setProperty(`--${key}`, this.theme[key]);
+      const { style } = this.root.host;
+      for (const key in this.theme) style.setProperty(`--${key}`, this.theme[key]);
       this.set({});
     };
     dark.addEventListener("change", () => theme(), { signal });

@@ -281,11 +281,12 @@ def _checked(path: Path | str, suffix: str) -> Path:
 
 
 # No colour scheme here: until the script has drawn, the frame stays clear and the
-# poster behind it is seen.
+# poster behind it is seen. Then the background hides its corners behind the card's.
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width">
-<style>html,body{{margin:0;height:100%;overflow:hidden}}#figure{{height:100%}}</style>
+<style>html,body{{margin:0;height:100%;overflow:hidden}}
+#figure{{height:100%;background:var(--paper)}}</style>
 <div id="figure"></div>
 <script type="application/json" id="bundle">{data}</script>
 <script type="module">{module}
@@ -293,8 +294,10 @@ start(document.getElementById("figure"), document.getElementById("bundle"));
 </script></html>
 """
 
+# Whole pixels: a frame that is rounded up would lose its right border.
 FRAGMENT = """\
-<div style="position:relative;width:100%;max-width:{wide}px;height:{high}px;\
+<div style="position:relative;width:100%;\
+width:round(down,100%,1px);max-width:{wide}px;height:{high}px;\
 border-radius:10px;overflow:hidden">\
 <img src="{poster}" alt="{summary}" width="{wide}" height="{high}" \
 style="width:100%;height:100%;margin:0;object-fit:contain">\

@@ -48,6 +48,8 @@ class Matching extends Figure {
 
   fill() {
     const table = make("table");
+    table.style.setProperty("--rows", this.items);
+    if (this.items <= 8 && this.columns <= 4) this.card.dataset.size = "small"; // a larger picture
     const heads = range(this.columns).map((n) => make("th", {}, this.columnName(n)));
     this.main = this.stage(this.find("stages"));
     this.grid = { heads, rows: [], cells: [] };
