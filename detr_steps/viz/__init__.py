@@ -1,7 +1,7 @@
 """Pictures: still plots, figures to hover over, figures with sliders, tables."""
 
 from . import live
-from .costs import matching, matching_of
+from .costs import matching, matching_of, overlaps
 from .family import family_map
 from .figure import InteractiveFigure
 from .film import time_lapse
@@ -38,6 +38,7 @@ __all__ = [
     "live",
     "matching",
     "matching_of",
+    "overlaps",
     "picture",
     "play",
     "sampling_points",

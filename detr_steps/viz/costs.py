@@ -87,6 +87,56 @@ def matching(
     )
 
 
+def overlaps(
+    ious: Tensor,
+    *,
+    boxes: Tensor,
+    truth: Tensor,
+    rgb: Tensor | np.ndarray,
+    row_names: Sequence[str],
+    column_names: Sequence[str],
+    title: str = "IoU of every detection with every object",
+) -> InteractiveFigure:
+    """Hover an IoU and see the two boxes it compares.
+
+    `ious [n, m]` in [0, 1]; `boxes [n, 4]` and `truth [m, 4]` cxcywh in [0, 1], each
+    with its name; `rgb` the picture. Raises: ValueError for shapes that disagree.
+    Built in chapters/00_start_here.ipynb.
+    """
+    table = _table({"IoU": ious})[0]  # [n, m]
+    n, m = table.shape
+    if (len(row_names), len(column_names)) != (n, m) or (len(boxes), len(truth)) != (
+        n,
+        m,
+    ):
+        raise ValueError(
+            f"a table of {n} x {m} for {len(boxes)} boxes with {len(row_names)} names "
+            f"and {len(truth)} objects with {len(column_names)} names"
+        )
+    best, column = divmod(int(table.argmax()), m) if table.numel() else (0, 0)
+    notes = {
+        "parts": ["IoU"],
+        "rule": "none",
+        "better": "high",
+        "digits": 2,
+        "row_names": list(row_names),
+        "column_names": list(column_names),
+        "start": {"item": best, "column": column},
+    }
+    found = answers(n, boxes=boxes, scores=None, labels=None)
+    return InteractiveFigure(
+        "matching",
+        {"parts": table[None].numpy()} | found | truths(truth, None),
+        notes,
+        picture=as_picture(rgb),
+        title=title,
+        summary=f"{n} detections and {m} objects. The best pair is {row_names[best]} "
+        f"with {column_names[column]}, IoU {table[best, column]:.2f}.",
+        caption="IoU compares boxes only: it knows neither class nor shape, and a box "
+        "around two objects overlaps both.",
+    )
+
+
 def matching_of(
     model: nn.Module,
     batch: ImageBatch | SceneBatch,

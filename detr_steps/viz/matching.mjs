@@ -36,7 +36,9 @@ class Matching extends Figure {
   measure() {
     [, this.items, this.columns] = this.arrays.parts.shape;
     this.keys = KEYS.filter(([key]) => !["[ ]", "space", "h"].includes(key));
-    const { parts, weights = parts.map(() => 1), row_names, column_names } = this.notes;
+    const { parts, weights = parts.map(() => 1), row_names, column_names, rule } = this.notes;
+    this.bare = rule === "none" && parts.length === 1; // a table of one measure: no cost
+    this.sign = this.notes.better === "high" ? -1 : 1;
     this.state.weights ??= [...weights];
     this.rowName = (q) => row_names?.[q] ?? this.itemName(q);
     this.columnName = (n) => column_names?.[n] ?? `object ${n}`;
@@ -48,8 +50,9 @@ class Matching extends Figure {
 
   fill() {
     const table = make("table");
-    table.style.setProperty("--rows", this.items);
-    if (this.items <= 8 && this.columns <= 4) this.card.dataset.size = "small"; // a larger picture
+    this.card.style.setProperty("--rows", this.items);
+    this.card.style.setProperty("--columns", this.columns);
+    if (this.items <= 8 && this.columns <= 8) this.card.dataset.size = "small"; // a larger picture
     const heads = range(this.columns).map((n) => make("th", {}, this.columnName(n)));
     this.main = this.stage(this.find("stages"));
     this.grid = { heads, rows: [], cells: [] };
@@ -68,7 +71,7 @@ class Matching extends Figure {
     table.addEventListener("pointermove", point);
     table.addEventListener("click", point);
     this.find("panel").append(table);
-    this.notes.parts.forEach((name, p) => this.slider(name, p));
+    if (!this.bare) this.notes.parts.forEach((name, p) => this.slider(name, p));
     this.show();
   }
 
@@ -100,11 +103,12 @@ class Matching extends Figure {
 
   // Fill the table: the cheaper, the darker; a frame for a pair, another for a changed one.
   show() {
-    const all = this.cost.flat(), low = Math.min(...all), wide = Math.max(...all) - low || 1;
+    const all = this.cost.flat().map((cost) => this.sign * cost), digits = this.notes.digits ?? 1;
+    const low = Math.min(...all), wide = Math.max(...all) - low || 1;
     this.grid.cells.forEach((row, q) => row.forEach((cell, n) => {
-      const cheap = (1 - (this.cost[q][n] - low) / wide) ** 2;
+      const cheap = (1 - (this.sign * this.cost[q][n] - low) / wide) ** 2;
       const pair = this.rowOf[n] === q, was = this.before?.[n] === q;
-      cell.textContent = this.cost[q][n].toFixed(1).replace("-", "−");
+      cell.textContent = this.cost[q][n].toFixed(digits).replace("-", "−");
       cell.style.setProperty("--cheap", `${Math.round(6 + 84 * cheap)}%`);
       for (const [name, on] of Object.entries({ good: cheap > 0.6, pair, new: pair && !was,
         was: was && !pair })) cell.classList.toggle(name, on);
@@ -133,7 +137,7 @@ class Matching extends Figure {
   hover(x, y) {
     if (this.state.pinned) return;
     const item = lowest(range(this.items), (q) => farness(this.at("boxes", q), x, y));
-    this.set({ item, column: lowest(range(this.columns), (n) => this.cost[item][n]) });
+    this.set({ item, column: lowest(range(this.columns), (n) => this.sign * this.cost[item][n]) });
   }
 
   press(key) {
@@ -145,6 +149,10 @@ class Matching extends Figure {
   describe() {
     const { item, column, weights, pinned } = this.state, owner = this.rowOf[column];
     const number = (value) => value.toFixed(2).replace("-", "−");
+    if (this.bare) {
+      return [[`${this.rowName(item)} and ${this.columnName(column)}`, null, pinned ? "pinned" : ""],
+        [`${this.notes.parts[0]} ${number(this.cost[item][column])}`]];
+    }
     const terms = this.notes.parts.map((name, p) =>
       `${weights[p].toFixed(1)} × ${number(this.at("parts", p, item, column))} (${name})`);
     const other = owner < 0 ? "goes to nobody"

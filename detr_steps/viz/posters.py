@@ -137,11 +137,15 @@ def _matching(sheet: Sheet, figure, room: Place) -> None:
         sheet.box(stage, box, "white", 1.2, dash=True)
         if n in pairs:
             sheet.box(stage, arrays["boxes"][pairs[n]], colour_of(n), 2)
+    if not pairs and "start" in notes:
+        item = notes["start"]["item"]
+        sheet.box(stage, arrays["boxes"][item], ACCENT, 2)
     weights = notes.get("weights") or [1] * len(notes["parts"])
     words = " + ".join(f"{w:g} × {name}" for w, name in zip(weights, notes["parts"]))
     y = stage.y + stage.high
-    sheet.text(room.x, y + 26, f"cost = {words}", 12)
-    sheet.text(room.x, y + 46, "framed: the cheapest pairing", 12, SOFT)
+    if pairs:
+        sheet.text(room.x, y + 26, f"cost = {words}", 12)
+        sheet.text(room.x, y + 46, "framed: the cheapest pairing", 12, SOFT)
     place = Place(room.x + 310, room.y - 6, room.wide - 310, room.high)
     _table(sheet, figure, place, cost, pairs)
 
@@ -358,7 +362,8 @@ def _table(sheet: Sheet, figure, room: Place, cost: np.ndarray, pairs: dict) -> 
         :MOST_QUERIES])  # fmt: skip
     names = figure.notes
     wide, high = (room.wide - 70) / objects, min(24, room.high / (len(rows) + 1))
-    cheap = ((cost.max() - cost) / (np.ptp(cost) or 1)) ** 2
+    far = cost - cost.min() if names.get("better") == "high" else cost.max() - cost
+    good = (far / (np.ptp(cost) or 1)) ** 2
     for n in range(objects):
         name = names.get("column_names", [f"object {i}" for i in range(objects)])[n]
         sheet.text(room.x + 70 + (n + 0.5) * wide, room.y + high - 5,
@@ -369,11 +374,11 @@ def _table(sheet: Sheet, figure, room: Place, cost: np.ndarray, pairs: dict) -> 
         sheet.text(room.x + 62, y + high - 5, name, 10.5, SOFT, anchor="rs")
         for n in range(objects):
             cell = Place(room.x + 70 + n * wide, y, wide - 1, high - 1)
-            share = 0.06 + 0.84 * float(cheap[q, n])
+            share = 0.06 + 0.84 * float(good[q, n])
             colour = _mix(ACCENT, "#ffffff", share)
             mine = pairs.get(n) == q
             sheet.plate(cell, colour, 2, INK if mine else None)
-            value = f"{cost[q, n]:.1f}".replace("-", "−")
+            value = f"{cost[q, n]:.{names.get('digits', 1)}f}".replace("-", "−")
             middle = cell.x + cell.wide / 2
             sheet.text(middle, y + high - 5, value, 10.5, ink_on(colour), mine, "ms")
 

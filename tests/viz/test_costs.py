@@ -99,3 +99,20 @@ def test_faults_of_a_model_are_named(model, scenes):
         viz.matching_of(model, scenes.images, 0)
     with pytest.raises(ValueError, match="layer 3 of 3"):
         viz.matching_of(model, scenes, 0, 3)
+
+
+def test_a_table_of_overlaps_opens_on_the_best_pair(scenes):
+    truth = scenes.targets[0]["boxes"]
+    boxes = torch.cat((truth, torch.rand(2, 4) / 2))
+    corners = [box_ops.cxcywh_to_xyxy(each) for each in (boxes, truth)]
+    ious = box_ops.iou(*corners)
+    names = [f"blob {i}" for i in range(len(boxes))]
+    objects = [f"object {i}" for i in range(len(truth))]
+    rest = dict(boxes=boxes, truth=truth, rgb=scenes.rgb[0], column_names=objects)
+    figure = viz.overlaps(ious, row_names=names, **rest)
+    start = figure.notes["start"]
+    assert ious[start["item"], start["column"]] == ious.max()
+    assert np.allclose(figure.arrays["parts"][0], ious, atol=1e-6)
+    assert f"blob {start['item']} with object {start['column']}" in figure.summary
+    with pytest.raises(ValueError, match="names"):
+        viz.overlaps(ious, row_names=names[1:], **rest)
