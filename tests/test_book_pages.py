@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.book import changes, docstrings, ledger, markdown
+from tools.book import changes, docstrings, landing, ledger, markdown
 from tools.book.__main__ import main
+from tools.book.api import in_chapter
 from tools.book.chapters import Chapter, Fault
 from tools.book.convert import Converter
 from tools.book.diffs import diff
@@ -100,7 +101,7 @@ def test_claims_are_read_from_the_kept_output():
     page = ledger.page([made])
     assert "&lt;a&gt;" in page and "<a>" not in page
     assert "2 claims. Held: 1." in page and "not hold here: 1" in " ".join(page.split())
-    assert 'href="chapters/02_detr.html#cell-c1"' in page
+    assert 'href="chapters/02_detr.html#claims-c1"' in page
 
 
 # --- the library ----------------------------------------------------------------
@@ -309,6 +310,48 @@ def test_a_page_folds_set_up_and_solutions_and_keeps_the_notebook_as_it_is(conve
     assert cells[0]["source"].startswith("# 02 · DETR\n") and "Can it?" in str(cells[0])
     assert cells[-1]["source"] == "the end"
     assert json.dumps(made.cells) == before
+
+
+BADGED = """# 02 · DETR: can it?
+
+<!-- colab --><a href="https://colab.research.google.com/github/{}/x">b</a>
+<!-- /colab -->
+"""
+
+
+def test_a_page_offers_colab_only_once_the_course_is_published(converter):
+    made = chapter()
+    for owner, offered in (("OWNER/detr_steps", False), ("ada/detr", True)):
+        made.cells[0]["source"] = BADGED.format(owner)
+        assert ("Open in Colab" in converter.page(made, "")) == offered
+
+
+def test_the_front_page_names_the_repository_only_once_it_is_published():
+    assert "OWNER" not in landing.copy("OWNER/detr_steps")
+    assert "git clone https://github.com/ada/detr" in landing.copy("ada/detr")
+    assert "Colab" not in landing.needs("OWNER/detr_steps", 3, 14)
+    assert "3 of 14" in landing.needs("ada/detr", 3, 14)
+    assert "Colab" in landing.needs("ada/detr", 3, 14)
+
+
+def test_a_page_shows_what_happened_but_asks_for_no_guess(converter):
+    made = chapter(("code", "predict('a', None)"), ("code", "reveal('a', 1)"))
+    asked = "Your guess? Write it into predict('a', …), then go on.\n"
+    told = "you expected:  (no guess)\n", "what happened: 1\n"
+    stream = {"output_type": "stream", "name": "stdout"}
+    made.cells[1]["outputs"] = [stream | {"text": [asked]}]
+    made.cells[2]["outputs"] = [stream | {"text": [asked, *told]}]
+    cells = json.loads(converter.page(made, "end"))["cells"]
+    outputs = [c["outputs"] for c in cells if c["cell_type"] == "code"]
+    assert outputs == [[], [stream | {"text": "what happened: 1\n"}]]
+
+
+def test_only_names_in_a_chapters_code_are_built_there(library):
+    public = next(each for each in library.public if each.built_in == "02_detr")
+    made = chapter(("code", "1"))
+    text = in_chapter(made, library, {made.stem: {}})
+    assert f"`{public.called} <" in text and "belongs to this chapter" in text
+    assert "built&nbsp;here" not in text
 
 
 def test_markdown_is_left_alone_inside_code_maths_and_links():

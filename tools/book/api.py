@@ -142,7 +142,7 @@ def in_chapter(chapter: Chapter, library: Library, uses: Uses) -> str:
 def row_in_chapter(public: Public, link: str, use: Use | None) -> tuple[int, str]:
     """A name's rank, the proved ones first, and its line of the table."""
     proofs = use.proofs if use else []
-    here = "built&nbsp;here"
+    here = "built&nbsp;here" if use else "belongs to this chapter"
     if proofs:
         here = f'<a href="#cell-{proofs[0]}">proved&nbsp;equal</a>'
     summary = public.summary.replace("|", "\\|")

@@ -15,6 +15,8 @@ HEADING = re.compile(r"(?m)^(#{1,3}) (.+)$")
 FOLD = re.compile(r"(?s)<details>\s*<summary>(.*?)</summary>(.*?)</details>")
 MINUTES = re.compile(r"(?i)read(?:ing)?\W+(\d+)\D+?do(?:ing)?\W+(\d+)")
 SETUP = "# @title Setup"
+CLAIMS = "| the paper says |"  # how a table of claims begins
+NOBODY = "OWNER"  # owns the repository until `course.py publish` stamps a name
 
 
 class Fault(Exception):
@@ -88,11 +90,11 @@ class Chapter:
 
     @property
     def badge(self) -> str | None:
-        """Where its badge leads: the notebook on Colab."""
+        """Where its badge leads: the notebook on Colab. None before publishing."""
         found = re.search(
             r'<!-- colab -->.*?href="([^"]+)"', self.cells[0]["source"], re.S
         )
-        return found[1] if found else None
+        return found[1] if found and f"/{NOBODY}/" not in found[1] else None
 
     @property
     def code(self) -> list[dict]:

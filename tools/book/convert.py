@@ -6,11 +6,15 @@ from pathlib import Path
 
 from tools.notebooks import BADGE, ROOT, text_of
 
-from .chapters import FOLD, HEADING, SETUP, Chapter, Fault, is_words
+from .chapters import CLAIMS, FOLD, HEADING, SETUP, Chapter, Fault, is_words
 from .glossary import Glossary
 from .markdown import LINK, plain
 
 WEB = re.compile(r"[a-z]+:|#")
+# What `predict` and `reveal` print where nobody guessed: a page takes no guesses.
+NO_GUESS = re.compile(
+    r"(?m)^(Your guess\? Write it into predict\(.*|you expected: +\(no guess\))\n?"
+)
 
 
 class Converter:
@@ -113,7 +117,8 @@ def code(cell: dict, section: str) -> dict:
     elif "solution" in cell["metadata"].get("tags", ()):
         tags.append("hide-cell")
         settings |= {"code_prompt_show": "Solution", "code_prompt_hide": "Solution"}
-    outputs = [output for output in cell["outputs"] if output.get("data", True)]
+    outputs = [shown(output, cell["id"]) for output in cell["outputs"]]
+    outputs = [o for o in outputs if o.get("data", True) and o.get("text", True)]
     texts = [text_of(o.get("data", {}).get("text/plain", "")) for o in outputs]
     told = [text for text in texts if text and text[0] not in "<✓✗["]
     if told and "\n" not in told[0]:
@@ -123,6 +128,18 @@ def code(cell: dict, section: str) -> dict:
         "metadata": metadata,
         "outputs": outputs,
     }
+
+
+def shown(output: dict, cell: str) -> dict:
+    """An output as the book shows it: no asking for guesses, an id on the claims."""
+    if "text" in output:
+        return output | {"text": NO_GUESS.sub("", text_of(output["text"]))}
+    data = output.get("data", {})
+    text = text_of(data.get("text/markdown", ""))
+    if not text.startswith(CLAIMS):
+        return output
+    mark = f'<span id="claims-{cell}"></span>\n\n'
+    return output | {"data": data | {"text/markdown": mark + text}}
 
 
 def head(chapter: Chapter) -> str:

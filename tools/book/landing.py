@@ -6,7 +6,7 @@ from pathlib import Path
 
 from detr_steps.viz.family import CHAPTERS, ROADS, Stop
 
-from .chapters import Chapter, Fault
+from .chapters import NOBODY, Chapter, Fault
 
 STEP, ROW = 124, 76  # pixels between columns and rows of the map
 WIDE, HIGH = 106, 52  # pixels of a stop
@@ -23,6 +23,27 @@ def questions(path: Path) -> dict[str, str]:
     if set(found) != set(CHAPTERS):
         raise Fault(f"{path.name} and the map differ: {set(found) ^ set(CHAPTERS)}")
     return found
+
+
+def needs(repo: str, written: int, planned: int) -> str:
+    """What a reader brings, how much of the course is there, and where it opens."""
+    there = f"{written} of {planned} chapters are written so far"
+    opens = "" if repo.startswith(f"{NOBODY}/") else ", and each opens in Colab"
+    return (
+        "You bring Python, tensors and a training loop in PyTorch; no GPU. "
+        f"{there}{opens}."
+    )
+
+
+def copy(repo: str) -> str:
+    """How to get the repository; its address once there is one."""
+    if repo.startswith(f"{NOBODY}/"):
+        return "First get a copy of the repository: clone or download it."
+    line = f"git clone https://github.com/{repo}"
+    return (
+        f"First get a copy of the repository: <code>{line}</code>, or download it "
+        f'from <a href="https://github.com/{repo}">its page</a>.'
+    )
 
 
 def figure() -> str:

@@ -9,13 +9,13 @@ ABOUT = """\
 # Claims
 
 What the papers say, and what this course measured with its own models, data and budget.
-The last column leads to the cell that computes the row.
+The last column leads to the table in its chapter.
 
 {count} claims. Held: {holds}. Held in part, or under other conditions: {partly}. Did
 not hold here: {fails}.
 
 """
-HEAD = ("the paper says", "we measured", "verdict", "cell")
+HEAD = ("the paper says", "we measured", "verdict", "chapter")
 
 
 def page(chapters: list[Chapter]) -> str:
@@ -34,7 +34,7 @@ def page(chapters: list[Chapter]) -> str:
 def row(chapter: Chapter, claim: Claim) -> str:
     """One claim as a row; each cell says its column's name for the cards."""
     verdict = html.escape(claim.verdict)
-    address = f"chapters/{chapter.stem}.html#cell-{claim.cell}"
+    address = f"chapters/{chapter.stem}.html#claims-{claim.cell}"
     cells = (
         html.escape(claim.said),
         html.escape(claim.measured),

@@ -50,7 +50,10 @@ class Site:
         """The landing page: book/pages/index.md with the path filled in."""
         text = (BOOK / "pages" / "index.md").read_text(encoding="utf-8")
         asked = landing.questions(BOOK / "questions.toml")
+        repo, written = repository()[0], len(self.chapters)
         filled = {
+            "needs": landing.needs(repo, written, len(asked)),
+            "copy": landing.copy(repo),
             "first": self.chapters[0].stem,
             "figure": landing.figure(),
             "map": landing.path_map(self.chapters),
