@@ -1,7 +1,9 @@
 """How Sphinx makes the site. `python3 course.py book` writes the pages it reads."""
 
+import html
 import importlib.metadata
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 from docutils import nodes
 
 BOOK = Path(__file__).resolve().parent
+TAGS = re.compile(r"(?is)<(style|script)\b.*?</\1>|<!--.*?-->|<[^>]*>")
 sys.path.insert(0, str(BOOK.parent))
 
 from tools.book.chapters import every_chapter  # noqa: E402
@@ -93,14 +96,22 @@ def copy_mathjax(app, error) -> None:
         shutil.copy(package.locate_file(inside), folder)
 
 
+def words(node: nodes.Node) -> str:
+    """What a reader sees of a part of a page: raw HTML without its tags."""
+    if isinstance(node, nodes.raw):
+        return html.unescape(TAGS.sub(" ", node.astext()))
+    if next(node.findall(nodes.raw), None):
+        return "".join(map(words, node.children))
+    return node.astext()
+
+
 def keep_text(app, pagename, templatename, context, doctree) -> None:
     """Sphinx's html-page-context: the search page shows what it finds (search.js)."""
     if doctree is not None:
         blocks = [
-            each.astext()
+            words(each)
             for each in doctree.findall(nodes.TextElement)
-            if not isinstance(each, nodes.raw)
-            and not isinstance(each.parent, nodes.TextElement)
+            if not isinstance(each.parent, nodes.TextElement)
         ]
         app.env.book_text[pagename] = " ".join(" ".join(blocks).split())
     if pagename == "search":

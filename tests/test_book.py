@@ -180,8 +180,18 @@ def test_the_ledger_holds_every_claim_of_every_chapter(book):
                     rows += text.splitlines()[2:]
     shown = soup(book.folder / "claims.html").select("table.claims tbody tr")
     assert len(shown) == len(rows) >= 15
+    for link in page_links(book.folder / "claims.html"):
+        chapter, _, anchor = link.partition("#")
+        mark = soup(book.folder / chapter).find(id=anchor)
+        table = mark.find_next("table")  # the table itself, not the long cell above it
+        assert mark.find_parent(class_="cell_output") and "verdict" in table.get_text()
     for row, line in zip(shown, rows):
         assert row.select("td")[1].get_text() == line.split("|")[2].strip()
+
+
+def page_links(path: Path) -> set[str]:
+    """Where the links in the table of claims lead."""
+    return {link["href"] for link in soup(path).select("table.claims a")}
 
 
 def built_in() -> list[tuple[str, str, str]]:
@@ -281,6 +291,16 @@ def test_search_finds_a_word_and_shows_where(book, page, watch):
     chapter = found.filter(has=page.locator("a[href*='02_detr']"))
     assert "hungarian" in chapter.first.locator(".excerpt").inner_text().lower()
     assert watch.errors == [] and watch.outside == []
+    page.goto((book.folder / "search.html").as_uri() + "?q=iou")
+    page.locator("#search-results .excerpt").first.wait_for()
+    page.wait_for_function("!/Searching|Preparing/.test(document.body.innerText)")
+    said = page.locator("#search-results").inner_text()
+    assert "<a" not in said and "<span" not in said
+    assert found.filter(has=page.locator("a[href*='glossary.html']")).count() == 1
+    page.goto((book.folder / "search.html").as_uri() + "?q=positional+encoding")
+    page.locator(".called a").click()
+    page.wait_for_url("**?q=positions")
+    found.first.wait_for()
     page.goto((book.folder / "search.html").as_uri() + "?q=zeppelin")
     page.get_by_text("did not match any documents").wait_for()
 
@@ -303,6 +323,26 @@ def test_figures_are_told_whether_the_page_is_dark(book, page, watch):
         page.locator(f".theme-change-button[data-mode={mode}]").first.click()
         frame.wait_for_function(told, arg=mode)
     assert watch.errors == []
+
+
+def test_the_text_to_search_holds_no_tags(book):
+    script = (book.folder / "_static" / "book-text.js").read_text(encoding="utf-8")
+    texts = json.loads(script.partition(" = ")[2].strip().removesuffix(";"))
+    tag = re.compile(r"</?(a|span|div|p|td|svg|img|iframe)\b[^>]*[=/]")
+    assert [name for name, text in texts.items() if tag.search(text)] == []
+    assert "what happened" in " ".join(texts["chapters/02_detr"].split())
+    assert "holds" in texts["claims"]  # its table is HTML
+
+
+@pytest.mark.browser
+def test_interactive_figures_need_no_plate_in_the_dark(book, page):
+    page.emulate_media(color_scheme="dark")
+    page.goto((book.folder / "chapters" / "01_attention.html").as_uri())
+    frames = page.locator(".cell_output .text_html:has(iframe)")
+    looks = """all => all.map(e => getComputedStyle(e)).map(
+        style => [style.backgroundColor, style.padding])"""
+    found = frames.evaluate_all(looks)
+    assert found and all(look == ["rgba(0, 0, 0, 0)", "0px"] for look in found)
 
 
 @pytest.mark.browser
