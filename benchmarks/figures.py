@@ -30,25 +30,6 @@ RESULTS = HERE / "results" / "figures.json"
 BUDGET = {"frame_p95_ms": 18, "draw_ms": 1}
 SIZES = {"100 queries, 8 x 8": 400_000, "100 queries, 25 x 34": 1_500_000}
 READY = "() => globalThis.detrFigure?.ready.then(() => true)"
-ROUND = """async (seconds) => {
-  const root = document.getElementById("figure").shadowRoot;
-  const stage = root.querySelector(".stack"), box = stage.getBoundingClientRect();
-  const before = detrFigure.stats(), start = performance.now(), frames = [];
-  let last = start;
-  await new Promise((done) => requestAnimationFrame(function next(now) {
-    frames.push(now - last);
-    last = now;
-    const t = (now - start) / 1000;
-    stage.dispatchEvent(new PointerEvent("pointermove", {
-      clientX: box.left + box.width * (0.5 + 0.45 * Math.sin(5 * t)),
-      clientY: box.top + box.height * (0.5 + 0.45 * Math.sin(7 * t)) }));
-    if (t < seconds) requestAnimationFrame(next); else done();
-  }));
-  const after = detrFigure.stats(), draws = after.draws - before.draws;
-  frames.sort((a, b) => a - b);
-  return { frame_p95_ms: frames[Math.floor(0.95 * frames.length)], draws,
-    draw_ms: (after.total - before.total) / draws };
-}"""
 
 
 def main() -> None:
@@ -108,8 +89,8 @@ def measure(
         page.locator("iframe").scroll_into_view_if_needed()
         frame = page.locator("iframe").element_handle().content_frame()
         frame.wait_for_function(READY)
-        frame.evaluate(ROUND, 1)  # warms up
-        rounds = [frame.evaluate(ROUND, seconds) for _ in range(tries)]
+        frame.evaluate(sample_figures.ROUND, 1)  # warms up
+        rounds = [frame.evaluate(sample_figures.ROUND, seconds) for _ in range(tries)]
     page.close()
     best = {name: min(each[name] for each in rounds) for name in BUDGET}
     return {

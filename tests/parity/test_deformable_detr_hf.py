@@ -22,6 +22,7 @@ import math
 import pytest
 import torch
 import transformers
+from agreement import assert_same, worst
 from transformers import (
     DeformableDetrConfig,
     DeformableDetrForObjectDetection,
@@ -213,16 +214,6 @@ class Pair:
 @pytest.fixture(scope="module", params=[(k, d) for k in KINDS for d in TOLERANCE])
 def pair(request) -> Pair:
     return Pair(*request.param)
-
-
-def assert_same(mine: torch.Tensor, other: torch.Tensor, tolerance: float) -> None:
-    assert mine.shape == other.shape
-    assert worst(mine, other) <= tolerance
-
-
-def worst(mine: torch.Tensor, other: torch.Tensor) -> float:
-    """Largest difference as a share of the largest value."""
-    return ((mine - other).abs().max() / other.abs().max()).item()
 
 
 def test_the_version_of_transformers():

@@ -17,6 +17,7 @@ import copy
 import pytest
 import torch
 import transformers
+from agreement import assert_same, worst
 from small import RESNET, small_config
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
@@ -128,16 +129,6 @@ class Pair:
 @pytest.fixture(scope="module", params=TOLERANCE, ids=str)
 def pair(request) -> Pair:
     return Pair(request.param)
-
-
-def assert_same(mine: torch.Tensor, other: torch.Tensor, tolerance: float) -> None:
-    assert mine.shape == other.shape
-    assert worst(mine, other) <= tolerance
-
-
-def worst(mine: torch.Tensor, other: torch.Tensor) -> float:
-    """Largest difference as a share of the largest value."""
-    return ((mine - other).abs().max() / other.abs().max()).item()
 
 
 def test_the_version_of_transformers():
