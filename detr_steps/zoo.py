@@ -18,6 +18,7 @@ from .evaluation import evaluate
 from .files import read_tensors, write_json, write_tensors, write_whole
 from .nn.backbone import SmallConfig
 from .nn.deform_attention import Sampling
+from .nn.dense import Dense
 from .nn.patches import PatchConfig
 from .nn.point_weights import FromKeys, FromQuery, Learned, Uniform
 from .nn.resnet import ResNetConfig
@@ -40,6 +41,7 @@ DESCRIBABLE = {
         CostWeights,
         DETRConfig,
         DeformableDETRConfig,
+        Dense,
         FocalWeights,
         FromKeys,
         FromQuery,
@@ -120,6 +122,20 @@ def record(name: str | Path) -> list[dict]:
     return read_record(_entry(name) / "record.jsonl")
 
 
+def records(name: str | Path) -> list[list[dict]]:
+    """Read the records of all seeds that were run; the recipe's own seed comes first.
+
+    Those of other seeds lie beside it, as `record-seed1.jsonl`.
+    """
+    others = sorted(_entry(name).glob("record-seed*.jsonl"))
+    return [record(name), *map(read_record, others)]
+
+
+def scores(name: str | Path, key: str = "AP") -> list[float]:
+    """Read the last score of every seed's run, as in `records`."""
+    return [[line[key] for line in lines if key in line][-1] for lines in records(name)]
+
+
 def load(name: str | Path, device: torch.device | str = "cpu") -> nn.Module:
     """Load a model by the name of a checkpoint or the folder of a run, ready to detect.
 
@@ -175,13 +191,19 @@ def publish(run: str | Path, name: str) -> Path:
 
 
 def publish_record(run: str | Path, name: str) -> Path:
-    """Put only the record and the recipe of a run into the zoo, without weights."""
+    """Put only the record and the recipe of a run into the zoo, without weights.
+
+    A run with another seed than the recipe's gets a record of its own beside it.
+    """
     run, entry = Path(run), folder() / name
+    description = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
     if not (entry / "recipe.json").exists():
-        description = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
         write_json(entry / "recipe.json", description)
+    seed = description["recipe"]["seed"]
+    own = seed == recipe(name)["recipe"]["seed"]
+    file = entry / ("record.jsonl" if own else f"record-seed{seed}.jsonl")
     text = (run / "record.jsonl").read_text(encoding="utf-8")
-    write_whole(entry / "record.jsonl", lambda p: p.write_text(text, encoding="utf-8"))
+    write_whole(file, lambda p: p.write_text(text, encoding="utf-8"))
     return entry
 
 

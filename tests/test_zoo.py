@@ -136,3 +136,23 @@ def test_the_zoo_travels_in_a_wheel(tmp_path):
     assert run.returncode == 0, run.stderr
     package, data = run.stdout.split()
     assert Path(package).is_relative_to(site) and Path(data).is_relative_to(site)
+
+
+def test_other_seeds_lie_beside_the_record(own_zoo, tmp_path):
+    """Three runs of one recipe: one name, three records, the recipe untouched."""
+    entry = own_zoo / "shapes-backbone"
+    text = (entry / "recipe.json").read_text()
+    for seed in (2, 1):
+        run = tmp_path / str(seed)
+        run.mkdir()
+        description = json.loads(text)
+        description["recipe"]["seed"] = seed
+        (run / "recipe.json").write_text(json.dumps(description))
+        (run / "record.jsonl").write_text(json.dumps({"step": 9, "AP": seed / 10}))
+        zoo.publish_record(run, "shapes-backbone")
+    first, *others = zoo.records("shapes-backbone")
+    assert first == zoo.record("shapes-backbone")
+    assert others == [[{"step": 9, "AP": 0.1}], [{"step": 9, "AP": 0.2}]]
+    assert (entry / "recipe.json").read_text() == text
+    (entry / "record.jsonl").write_text('{"step": 9, "AP": 0.3}\n{"step": 10}\n')
+    assert zoo.scores("shapes-backbone") == [0.3, 0.1, 0.2]

@@ -42,6 +42,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         "--backbone", type=Path, help="ImageNet weights of torchvision (.pth)"
     )
     train.add_argument("--publish", action="store_true", help="put the result into zoo")
+    train.add_argument(
+        "--publish-record", action="store_true", help="only its record, without weights"
+    )
     _add_folder(train, "--train", "train on this COCO-format folder")
     _add_folder(train, "--val", "validate on this one")
     train.add_argument(
@@ -130,6 +133,8 @@ def _conclude(
         print(f"stopped early; go on with --resume --out {out}")
     elif options.publish:
         print(f"published to {zoo.publish(out, Path(options.recipe).stem)}")
+    elif options.publish_record:
+        print(f"published to {zoo.publish_record(out, Path(options.recipe).stem)}")
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
