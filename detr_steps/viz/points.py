@@ -31,6 +31,7 @@ def sampling_points(
     names: Sequence[str] | None = None,
     frames: Sequence[object] | None = None,
     frame_name: str = "layer",
+    item_name: str = "query",
     most: int | None = None,
     start: dict | None = None,
     title: str = "Sampling points: where each query reads",
@@ -40,8 +41,9 @@ def sampling_points(
     `references [F, Q, L, 2]` (or 4: boxes, of which the centre counts), `locations [F,
     Q, M, L, K, 2]` as (x, y) in [0, 1] of the picture (may lie outside), `weights [F,
     Q, M, L, K]`; without F there is one frame. `sizes` (h, w) of the L levels; `boxes
-    [F, Q, 4]` and the rest as in `attention_maps`; `most` queries, the surest first
-    (by default as many as fit into a megabyte).
+    [F, Q, 4]` and the rest as in `attention_maps`; `item_name` what a query is, "pixel"
+    in an encoder; `most` of them, the surest first (by default as many as fit into a
+    megabyte).
     Raises: ValueError for shapes that disagree, negative or non-finite numbers.
     Source: Zhu et al. 2021, equation 3 and figure 6.
     """
@@ -79,7 +81,7 @@ def sampling_points(
         "frame_name": frame_name,
         "frames": frames,
         "pick": "box",
-        "item_name": "query",
+        "item_name": item_name,
         "names": names_for(names, labels, truth_labels),
         "start": begin,
     }
@@ -121,7 +123,8 @@ def _surest(arrays: dict[str, np.ndarray]) -> int:
 
 
 def _summary(arrays: dict, notes: dict, items: list[int], begin: dict) -> str:
-    frame, item = begin["frame"], begin["item"]
+    frame, item, name = begin["frame"], begin["item"], notes["item_name"]
+    many = "queries" if name == "query" else f"{name}s"
     _, q, m, levels, k = arrays["weights"].shape
     weights = arrays["weights"][frame, item].astype(np.float64)  # [M, L, K]
     total = max(weights.sum(), 1e-30)
@@ -132,8 +135,9 @@ def _summary(arrays: dict, notes: dict, items: list[int], begin: dict) -> str:
         f"{share:.0%} of {h} × {w}" for share, (h, w) in zip(shares, notes["levels"])
     )
     return (
-        f"{q} queries, each with {m} heads × {levels} levels × {k} points. Query "
-        f"{items[item]} in {notes['frame_name']} {notes['frames'][frame]}: weight by "
+        f"{q} {many}, each with {m} heads × {levels} levels × {k} points. "
+        f"{name.capitalize()} {items[item]} in {notes['frame_name']} "
+        f"{notes['frames'][frame]}: weight by "
         f"level {by_level}; {int(outside.sum())} of {outside.size} points lie outside "
         "the picture."
     )
