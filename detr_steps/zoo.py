@@ -60,13 +60,30 @@ DESCRIBABLE = {
 
 def folder() -> Path:
     """Find the zoo: in a clone's `data/`, else inside the installed package."""
+    return _data("zoo")
+
+
+def _data(part: str) -> Path:
     here = Path(__file__).resolve().parent
-    for place in (here.parent / "data" / "zoo", here / "_data" / "zoo"):
+    for place in (here.parent / "data" / part, here / "_data" / part):
         if place.is_dir():
             return place
     raise FileNotFoundError(
-        "no data/zoo beside the package or inside it: install detr_steps again"
+        f"no data/{part} beside the package or inside it: install detr_steps again"
     )
+
+
+def measured(name: str) -> dict:
+    """Read what a benchmark has measured: `data/measured/<name>.json`.
+
+    `python benchmarks/<name>.py` measures it again, on another machine with other
+    numbers. Raises: KeyError for an unknown name.
+    """
+    file = _data("measured") / f"{name}.json"
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in file.parent.glob("*.json")))
+        raise KeyError(f"nothing measured under {name!r}: there are {known}")
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def names() -> list[str]:
