@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .backend import compiles
+from .ms_deform_attn import operator
 from .sample import sample
 
 Sizes = tuple[tuple[int, int], ...]  # (h, w) of each level, finest first
@@ -17,10 +19,11 @@ def read_points(
     `value [B, S, M, D]`, the levels of `sizes` one after another, each row by row;
     `locations [B, Q, M, L, K, 2]` (x, y) as shares of each level's map (see sample.py:
     beyond it everything is 0, a NaN gives NaN); `weights [B, Q, M, L, K]`.
-    Memory besides arguments and result: one level at a time its map, its locations
-    twice and its points, B·M·(h·w·D + 4·Q·K + Q·K·D) numbers, and the result once more.
-    Nothing is kept for the way back: it samples again, and needs twice that and twice
-    the gradients of the arguments. Half precision is computed in float32.
+    Half precision is computed in float32. Compiled loops do it where they can be had
+    (backend.py); torch needs, besides arguments and result, one level at a time its
+    map, its locations twice and its points, B·M·(h·w·D + 4·Q·K + Q·K·D) numbers, and
+    the result once more. Nothing is kept for the way back: it samples again, and needs
+    twice that and twice the gradients of the arguments.
     Raises: ValueError where sizes, tokens and points do not belong together.
     Source: Zhu et al. 2020, equation 3.
     Built in chapters/06_deformable_attention.ipynb.
@@ -28,12 +31,28 @@ def read_points(
     check_levels(value.shape[1], sizes)
     _check_points(value, sizes, locations, weights)
     exact = value.to(torch.promote_types(value.dtype, torch.float32))
-    tokens = exact.split([h * w for h, w in sizes], dim=1)
+    read = _compiled if compiles(value) else _by_level
+    return read(exact, sizes, locations, weights).to(value.dtype)
+
+
+def _compiled(
+    value: Tensor, sizes: Sizes, locations: Tensor, weights: Tensor
+) -> Tensor:
+    """The same in one piece, with all arguments in the widest of their precisions."""
+    dtype = torch.promote_types(value.dtype, locations.dtype)
+    shapes = [side for size in sizes for side in size]
+    given = value.to(dtype), shapes, locations.to(dtype), weights.to(dtype)
+    return operator()(*given)
+
+
+def _by_level(
+    value: Tensor, sizes: Sizes, locations: Tensor, weights: Tensor
+) -> Tensor:
+    tokens = value.split([h * w for h, w in sizes], dim=1)
     read = 0
     for level in zip(tokens, sizes, locations.unbind(3), weights.unbind(3)):
         read = read + _ReadLevel.apply(*level)  # [B·M, D, Q]
-    read = read.unflatten(0, value.shape[::2]).permute(0, 3, 1, 2).flatten(2)
-    return read.to(value.dtype)
+    return read.unflatten(0, value.shape[::2]).permute(0, 3, 1, 2).flatten(2)
 
 
 class _ReadLevel(torch.autograd.Function):

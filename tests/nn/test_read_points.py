@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from detr_steps.nn import backend
 from detr_steps.nn.read_points import read_points
 from detr_steps.nn.sample import sample_by_hand
 
@@ -116,6 +117,11 @@ def numbers_used(call) -> tuple[object, float, float]:
 
 @pytest.mark.parametrize("sizes", [((40, 30),), ((40, 30), (20, 15), (10, 8), (5, 4))])
 def test_memory_is_what_the_docstring_states(sizes):
+    with backend.use("torch"):
+        check_memory(sizes)
+
+
+def check_memory(sizes):
     b, q, m, k, d = 2, 1200, 4, 4, 16
     given = arguments(b, q, m, k, d, sizes, torch.float32, learn=True)
     value, locations, weights = given
