@@ -19,6 +19,8 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 typedef std::vector<int64_t> Shapes;  // h, w of the first level, h, w of the next, ...
 
+constexpr int64_t AHEAD = 4;  // queries between asking for numbers and using them
+
 // Sizes of one call, by the letters of the library.
 struct Sizes {
   int64_t b, s, m, d, q, p;
@@ -106,7 +108,10 @@ void forward_packed(const Sizes& n, const Shapes& shapes, const T* value,
       detr_steps::copy_rows(value + n.value(b, m), n.m * n.d, map.data(), n.d, n.s,
                             int(n.d));
       for (int64_t q = 0; q < n.q; ++q) {
-        const int64_t i = n.weight(b, q, m);
+        const int64_t i = n.weight(b, q, m), soon = n.weight(b, q + AHEAD, m);
+        detr_steps::prefetch(locations + 2 * soon, 2 * n.p);
+        detr_steps::prefetch(weights + soon, n.p);
+        detr_steps::prefetch<1>(result + n.result(b, q + AHEAD, m), n.d);
         detr_steps::read<T>(tables, locations + 2 * i, weights + i, map.data(),
                             int(n.d), result + n.result(b, q, m));
       }
@@ -153,7 +158,12 @@ void backward(const Sizes& n, const Shapes& shapes, const T* value, const T* loc
         map = packed.data(), map_slope = packed_slope.data();
       }
       for (int64_t q = 0; q < n.q; ++q) {
-        const int64_t i = n.weight(b, q, m);
+        const int64_t i = n.weight(b, q, m), soon = n.weight(b, q + AHEAD, m);
+        detr_steps::prefetch(locations + 2 * soon, 2 * n.p);
+        detr_steps::prefetch(weights + soon, n.p);
+        detr_steps::prefetch(slope + n.result(b, q + AHEAD, m), n.d);
+        detr_steps::prefetch<1>(locations_slope + 2 * soon, 2 * n.p);
+        detr_steps::prefetch<1>(weights_slope + soon, n.p);
         detr_steps::read_backward<T>(
             tables, locations + 2 * i, weights + i, map, int(n.d),
             slope + n.result(b, q, m), map_slope, locations_slope + 2 * i,

@@ -27,15 +27,19 @@ struct Vector;
 template <>
 struct Vector<float> {
   typedef float type __attribute__((vector_size(VECTOR_BYTES)));
+  typedef float anywhere __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
 };
 template <>
 struct Vector<double> {
   typedef double type __attribute__((vector_size(VECTOR_BYTES)));
+  typedef double anywhere
+      __attribute__((vector_size(VECTOR_BYTES), aligned(8), may_alias));
 };
 
 template <typename T, int WIDTH>
 struct Row {
   typedef typename Vector<T>::type Piece;
+  typedef typename Vector<T>::anywhere Anywhere;
   static constexpr int LENGTH = VECTOR_BYTES / sizeof(T);  // numbers in a piece
   static constexpr int PIECES = WIDTH / LENGTH;
   static_assert(WIDTH % LENGTH == 0, "a row is made of whole vectors");
@@ -44,21 +48,23 @@ struct Row {
 
 template <typename T>
 struct Row<T, 1> {  // what is left over of an odd width
-  typedef T Piece;
+  typedef T Piece, Anywhere;
   static constexpr int LENGTH = 1, PIECES = 1;
   Piece pieces[1];
 };
 
-template <typename R>
-inline __attribute__((always_inline)) R load(const void* from) {
+template <typename R, typename T>
+inline __attribute__((always_inline)) R load(const T* from) {
   R row;
-  std::memcpy(&row, from, sizeof(R));
+  for (int i = 0; i < R::PIECES; ++i)
+    row.pieces[i] = *reinterpret_cast<const typename R::Anywhere*>(from + i * R::LENGTH);
   return row;
 }
 
-template <typename R>
-inline __attribute__((always_inline)) void store(void* to, const R& row) {
-  std::memcpy(to, &row, sizeof(R));
+template <typename R, typename T>
+inline __attribute__((always_inline)) void store(T* to, const R& row) {
+  for (int i = 0; i < R::PIECES; ++i)
+    *reinterpret_cast<typename R::Anywhere*>(to + i * R::LENGTH) = row.pieces[i];
 }
 
 // row += share * other
@@ -231,36 +237,71 @@ inline void read(
 
 // --- the way back -------------------------------------------------------------------
 
-// Products of the rows with the slope, not yet added up: [corner][point][vector].
+// Numbers of two vectors in a new order; those of the second count on from the first.
+#if defined(__clang__) || __GNUC__ >= 12
+#define DETR_STEPS_SHUFFLE(kind, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define DETR_STEPS_SHUFFLE(kind, a, b, ...) __builtin_shuffle(a, b, kind{__VA_ARGS__})
+#endif
+
+// The sums of four vectors: the vectors are halved and laid together until each has
+// but one number left.
+inline __attribute__((always_inline)) void sums(
+    const Vector<float>::type (&v)[4], float* four) {
+  typedef int32_t Order __attribute__((vector_size(VECTOR_BYTES)));
+  typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
+  Vector<float>::type two[2];
+  for (int i = 0; i < 2; ++i)
+    two[i] = DETR_STEPS_SHUFFLE(Order, v[2 * i], v[2 * i + 1], 0, 8, 1, 9, 4, 12, 5, 13) +
+             DETR_STEPS_SHUFFLE(Order, v[2 * i], v[2 * i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+  const Vector<float>::type one =
+      DETR_STEPS_SHUFFLE(Order, two[0], two[1], 0, 1, 8, 9, 4, 5, 12, 13) +
+      DETR_STEPS_SHUFFLE(Order, two[0], two[1], 2, 3, 10, 11, 6, 7, 14, 15);
+  const Four low = {one[0], one[1], one[2], one[3]};
+  const Four high = {one[4], one[5], one[6], one[7]};
+  *reinterpret_cast<Four*>(four) += low + high;
+}
+
+inline __attribute__((always_inline)) void sums(
+    const Vector<double>::type (&v)[4], double* four) {
+  typedef int64_t Order __attribute__((vector_size(VECTOR_BYTES)));
+  Vector<double>::type two[2];
+  for (int i = 0; i < 2; ++i)
+    two[i] = DETR_STEPS_SHUFFLE(Order, v[2 * i], v[2 * i + 1], 0, 4, 2, 6) +
+             DETR_STEPS_SHUFFLE(Order, v[2 * i], v[2 * i + 1], 1, 5, 3, 7);
+  *reinterpret_cast<Vector<double>::anywhere*>(four) +=
+      DETR_STEPS_SHUFFLE(Order, two[0], two[1], 0, 1, 4, 5) +
+      DETR_STEPS_SHUFFLE(Order, two[0], two[1], 2, 3, 6, 7);
+}
+
 template <typename T>
-struct Products {
-  static constexpr int LENGTH = VECTOR_BYTES / sizeof(T);
-  alignas(64) T parts[4][LANES][LENGTH];
-};
+inline __attribute__((always_inline)) void sums(const T (&v)[4], T* four) {
+  for (int c = 0; c < 4; ++c) four[c] += v[c];
+}
 
 template <typename T, int WIDTH>
-inline __attribute__((always_inline)) void multiply(
-    const Row<T, WIDTH>& a, const Row<T, WIDTH>& b, T* product, bool first) {
-  typedef typename Row<T, WIDTH>::Piece Piece;
-  Piece sum = a.pieces[0] * b.pieces[0];
+inline __attribute__((always_inline)) typename Row<T, WIDTH>::Piece multiply(
+    const Row<T, WIDTH>& a, const Row<T, WIDTH>& b) {
+  typename Row<T, WIDTH>::Piece sum = a.pieces[0] * b.pieces[0];
   for (int i = 1; i < Row<T, WIDTH>::PIECES; ++i) sum += a.pieces[i] * b.pieces[i];
-  if (!first) sum += load<Piece>(product);
-  store(product, sum);
+  return sum;
 }
 
 // Walk the points once: multiply what they read by the slope, and hand each corner its
 // share of the slope.
-template <typename T, typename R>
+template <typename R, typename T>
 inline __attribute__((always_inline)) void spread_rows(
     const Levels<T>& levels, const Corners<T>& corners, const T* map, const T* slope,
-    T* map_slope, Products<T>& products, bool first) {
+    T* map_slope, T (*dots)[4]) {
   const R down = load<R>(slope);
   for (int i = 0; i < levels.count; ++i) {
     const int32_t right = levels.step_x[i], below = levels.step_y[i];
-    const int32_t at[4] = {corners.at[i], corners.at[i] + right,
-                           corners.at[i] + below, corners.at[i] + below + right};
+    const int32_t top = corners.at[i];
+    const int32_t at[4] = {top, top + right, top + below, top + below + right};
+    typename R::Piece products[4];
+    for (int c = 0; c < 4; ++c) products[c] = multiply(load<R>(map + at[c]), down);
+    sums(products, dots[i]);
     for (int c = 0; c < 4; ++c) {
-      multiply(load<R>(map + at[c]), down, products.parts[c][i], first);
       R row = load<R>(map_slope + at[c]);
       add(row, corners.share[c][i], down);
       store(map_slope + at[c], row);
@@ -268,25 +309,19 @@ inline __attribute__((always_inline)) void spread_rows(
   }
 }
 
-// Add the products up and turn them into the slopes of locations and weights.
+// Turn products of rows and slope into the slopes of locations and weights.
 template <typename T>
 inline __attribute__((always_inline)) void finish(
-    const Levels<T>& levels, const Points<T>& points, const Products<T>& products,
+    const Levels<T>& levels, const Points<T>& points, const T (*dots)[4],
     T* locations_slope, T* weights_slope) {
-  alignas(64) T dots[4][LANES], out[2 * LANES], agree[LANES];
-  for (int c = 0; c < 4; ++c)
-    for (int i = 0; i < LANES; ++i) {
-      T sum = 0;
-      for (int j = 0; j < Products<T>::LENGTH; ++j) sum += products.parts[c][i][j];
-      dots[c][i] = sum;
-    }
+  alignas(64) T out[2 * LANES], agree[LANES];
   for (int i = 0; i < LANES; ++i) {
-    const T top = points.x.near[i] * dots[0][i] + points.x.far[i] * dots[1][i];
-    const T bottom = points.x.near[i] * dots[2][i] + points.x.far[i] * dots[3][i];
-    const T dx = points.y.near[i] * (points.x.near_slope[i] * dots[0][i] +
-                                     points.x.far_slope[i] * dots[1][i]) +
-                 points.y.far[i] * (points.x.near_slope[i] * dots[2][i] +
-                                    points.x.far_slope[i] * dots[3][i]);
+    const T top = points.x.near[i] * dots[i][0] + points.x.far[i] * dots[i][1];
+    const T bottom = points.x.near[i] * dots[i][2] + points.x.far[i] * dots[i][3];
+    const T dx = points.y.near[i] * (points.x.near_slope[i] * dots[i][0] +
+                                     points.x.far_slope[i] * dots[i][1]) +
+                 points.y.far[i] * (points.x.near_slope[i] * dots[i][2] +
+                                    points.x.far_slope[i] * dots[i][3]);
     const T dy = points.y.near_slope[i] * top + points.y.far_slope[i] * bottom;
     agree[i] = points.y.near[i] * top + points.y.far[i] * bottom;
     out[2 * i] = dx * points.weight[i] * levels.width[i];
@@ -304,20 +339,23 @@ inline void read_backward(
     T* weights_slope) {
   for (const Levels<T>& levels : tables) {
     Points<T> points;
-    Products<T> products;
+    alignas(64) T dots[LANES][4] = {};
     locate<T>(levels, locations, weights, points, &points);
-    bool first = width >= 8;
-    if (!first) std::memset(&products, 0, sizeof(products));  // single numbers follow
     each_slice<T>(width, [&](auto zero, int at) {
       typedef decltype(zero) R;
-      spread_rows<T, R>(
-          levels, points, map + at, slope + at, map_slope + at, products, first);
-      first = false;
+      spread_rows<R>(levels, points, map + at, slope + at, map_slope + at, dots);
     });
-    finish(levels, points, products, locations_slope, weights_slope);
+    finish(levels, points, dots, locations_slope, weights_slope);
     locations += 2 * LANES, weights += LANES;
     locations_slope += 2 * LANES, weights_slope += LANES;
   }
+}
+
+// Ask for `count` numbers that will be needed soon; a wrong address does no harm.
+template <int WRITE = 0, typename T>
+inline void prefetch(const T* from, int64_t count) {
+  for (int64_t i = 0; i < count; i += 64 / int64_t(sizeof(T)))
+    __builtin_prefetch(from + i, WRITE);
 }
 
 // --- one head's map, packed ---------------------------------------------------------
