@@ -286,7 +286,7 @@ def half_pixel(answer: Callable[[Tensor, tuple], Tensor]) -> Verdict:
     at = torch.stack((columns, rows), -1).float()
     grid = answer(at.clone(), (5, 7))
     if grid is None:
-        return wrong(NOT_YET.format("to_grid"))
+        return wrong(NOT_YET.format("mended"))
     if not isinstance(grid, Tensor) or grid.shape != at.shape:
         return wrong("return a tensor like the one that came in, (x, y) last.")
     if _close(_read(x, grid), x):
