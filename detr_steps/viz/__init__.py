@@ -7,6 +7,7 @@ from .figure import InteractiveFigure
 from .film import time_lapse
 from .inline import small_png
 from .inside import decoder_attention, encoder_attention, layers
+from .looking import decoder_points, encoder_points
 from .maps import attention_maps
 from .overlap import two_boxes
 from .play import play
@@ -31,7 +32,9 @@ __all__ = [
     "claims",
     "curves",
     "decoder_attention",
+    "decoder_points",
     "encoder_attention",
+    "encoder_points",
     "family_map",
     "gallery",
     "layers",

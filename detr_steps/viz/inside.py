@@ -178,7 +178,7 @@ def open_up(
     target = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     matched = None
     if targets is not None:
-        target = _countable(targets[image])
+        target = countable(targets[image])
         if isinstance(source, nn.Module):
             packed = pack([target], classes, "cpu")
             matched = seeing.by_query(source.match(seen, packed)[:, 0], scores.shape[1])
@@ -189,7 +189,7 @@ def open_up(
     return Inside(seen, rgb, real, scores, labels, matched, target, names)
 
 
-def _countable(target: dict) -> dict:
+def countable(target: dict) -> dict:
     """Boxes and labels of single objects: crowds are never matched."""
     one = ~target["iscrowd"] if "iscrowd" in target else slice(None)
     return {key: target[key][one].detach().cpu() for key in ("boxes", "labels")}

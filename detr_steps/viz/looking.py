@@ -1,0 +1,183 @@
+"""Sampling points of a model at work: one call for its queries, one for its pixels."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..analysis import maps as seeing
+from ..data.scenes import SceneBatch
+from ..images import ImageBatch, denormalise
+from ..nn.deform_attention import DeformableTrace, Reading
+from ..objective.matching import pack
+from ..systems.detr import Output
+from .figure import InteractiveFigure
+from .inside import countable, resolve
+from .points import sampling_points
+
+
+class Looked(NamedTuple):
+    """One image, cut to its real part, and what a deformable model made of it.
+
+    `target` boxes and labels of the objects, None where they are unknown.
+    """
+
+    output: Output
+    rgb: Tensor
+    target: dict | None
+    names: Sequence[str] | None
+
+
+def decoder_points(
+    model: nn.Module,
+    batch: ImageBatch | SceneBatch,
+    *,
+    image: int = 0,
+    names: Sequence[str] | None = None,
+    targets: list[dict] | None = None,
+    most: int | None = None,
+    title: str = "Sampling points: where each query reads",
+) -> InteractiveFigure:
+    """Hover a box: the points its query reads on all levels, in every decoder layer.
+
+    `model` a Deformable DETR; `batch`, `names` and `targets` as of
+    `decoder_attention`; `most` queries, the surest first. Padding is cut off.
+    Raises: TypeError for a model that reads no points.
+    Source: Zhu et al. 2020, figure 6. Built in chapters/08_multi_scale.ipynb.
+    """
+    seen = look_closely(model, batch, image, names, targets)
+    trace = seen.output.trace
+    references = torch.stack([each[0, :, None, :2] for each in trace.references])
+    scores, labels = seen.output.logits[:, 0].sigmoid().max(-1)  # [Y, Q]
+    more = {}
+    if seen.target is not None:
+        packed = pack([seen.target], seen.output.logits.shape[-1], "cpu")
+        of_objects = model.match(seen.output, packed)[:, 0]
+        more["matched"] = seeing.by_query(of_objects, scores.shape[1])
+    return _figure(
+        seen,
+        references.expand(-1, -1, len(trace.sizes), -1),  # [Y, Q, L, 2]
+        trace.decoder,
+        most=most,
+        boxes=seen.output.boxes[:, 0],
+        scores=scores,
+        labels=labels,
+        title=title,
+        **more,
+    )
+
+
+def encoder_points(
+    model: nn.Module,
+    batch: ImageBatch | SceneBatch,
+    level: int,
+    *,
+    image: int = 0,
+    names: Sequence[str] | None = None,
+    targets: list[dict] | None = None,
+    most: int = 64,
+    title: str = "Sampling points: where each pixel reads",
+) -> InteractiveFigure:
+    """Hover the picture: the points that a pixel of a level reads, layer by layer.
+
+    `level` counts from 0, the finest; of more than `most` pixels some are left out,
+    evenly. The rest as of `decoder_points`. Raises: also ValueError for a level that
+    is not there, or a model without encoder layers.
+    Built in chapters/08_multi_scale.ipynb.
+    """
+    seen = look_closely(model, batch, image, names, targets)
+    trace = seen.output.trace
+    if not trace.encoder:
+        raise ValueError("this model has no encoder layers: nothing to look at")
+    chosen = _pixels(trace, level, most)
+    centres = trace.tokens[0, chosen]  # [n, 2]
+    h, w = trace.sizes[level]
+    cell = torch.tensor([1 / w, 1 / h]) / trace.valid[0, level]
+    boxes = torch.cat((centres, cell.expand_as(centres)), -1)  # [n, 4]
+    layers = len(trace.encoder)
+    references = centres[None, :, None].expand(layers, -1, len(trace.sizes), -1)
+    readings = [Reading(*(part[:, chosen] for part in each)) for each in trace.encoder]
+    return _figure(
+        seen,
+        references,
+        readings,
+        boxes=boxes.expand(layers, -1, -1),
+        item_name="pixel",
+        title=title,
+    )
+
+
+def look_closely(
+    model: nn.Module,
+    batch: ImageBatch | SceneBatch,
+    image: int = 0,
+    names: Sequence[str] | None = None,
+    targets: list[dict] | None = None,
+) -> Looked:
+    """Run a deformable model quietly on one image of a batch, on the CPU in float32."""
+    batch, targets, names = resolve(batch, targets, names)
+    if not 0 <= image < len(batch):
+        raise ValueError(f"image {image} of a batch of {len(batch)}: count from 0")
+    real = ~batch.padding[image]
+    height, width = int(real.any(1).sum()), int(real.any(0).sum())
+    pixels = batch.pixels[image, :, :height, :width].float()
+    weight = next(model.parameters())
+    with seeing.quiet(model):
+        output = model(
+            ImageBatch.from_pixels(pixels[None].to(weight.device, weight.dtype)),
+            trace=True,
+        )
+    if not isinstance(output.trace, DeformableTrace):
+        raise TypeError(
+            f"{type(model).__name__} reads whole maps, no points: use decoder_attention"
+        )
+    return Looked(
+        to_cpu(output),
+        denormalise(pixels.cpu()),
+        None if targets is None else countable(targets[image]),
+        names,
+    )
+
+
+def to_cpu(value: object) -> object:
+    """Move all tensors of nested tuples to the CPU, floating ones as float32."""
+    if isinstance(value, Tensor):
+        return value.float().cpu() if value.is_floating_point() else value.cpu()
+    if isinstance(value, DeformableTrace):
+        return DeformableTrace(**{k: to_cpu(v) for k, v in vars(value).items()})
+    if isinstance(value, tuple):
+        parts = [to_cpu(each) for each in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
+
+
+def _figure(
+    seen: Looked, references: Tensor, readings: Sequence[Reading], **more: object
+) -> InteractiveFigure:
+    trace = seen.output.trace
+    valid = trace.valid[:, None, None, :, None]  # shares of the map -> of the picture
+    return sampling_points(
+        references,
+        torch.cat([each.locations / valid for each in readings]),
+        torch.cat([each.weights for each in readings]),
+        trace.sizes,
+        seen.rgb,
+        truth=None if seen.target is None else seen.target["boxes"],
+        truth_labels=None if seen.target is None else seen.target["labels"],
+        names=seen.names,
+        **more,
+    )
+
+
+def _pixels(trace: DeformableTrace, level: int, most: int) -> list[int]:
+    """Numbers of the tokens of a level, of many some at even distances."""
+    if not 0 <= level < len(trace.sizes):
+        raise ValueError(f"level {level} of {len(trace.sizes)}: count from 0")
+    h, w = trace.sizes[level]
+    first = sum(a * b for a, b in trace.sizes[:level])
+    step = 1
+    while -(-h // step) * -(-w // step) > max(1, most):
+        step += 1
+    rows, columns = range(step // 2, h, step), range(step // 2, w, step)
+    return [first + row * w + column for row in rows for column in columns]

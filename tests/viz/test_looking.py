@@ -1,0 +1,90 @@
+"""Points of a model at work: the ones it read, in the picture without its padding."""
+
+import numpy as np
+import pytest
+import torch
+from small import small_detr
+
+from detr_steps import DeformableDETRConfig, viz
+from detr_steps.data.scenes import Scenes
+from detr_steps.images import ImageBatch
+from detr_steps.nn.backbone import SmallConfig
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = DeformableDETRConfig.tiny(
+        backbone=SmallConfig(channels=(16, 16), blocks=1),
+        channels=32,
+        hidden=32,
+        decoder_layers=3,
+        queries=5,
+        refine=True,
+    )
+    model = config.build()
+    for name, value in model.named_parameters():
+        if "offsets.weight" in name:  # or all queries look at the same star
+            torch.nn.init.normal_(value, std=0.05)
+    return model.train()
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return Scenes("val").draw([7])
+
+
+def test_queries_are_shown_where_they_read(model, scene):
+    figure = viz.decoder_points(model, scene)
+    with torch.no_grad():
+        trace = model.eval()(scene.images, trace=True).trace
+    model.train()
+    locations = torch.cat([each.locations for each in trace.decoder])
+    assert np.allclose(figure.arrays["locations"], locations, atol=2e-3)
+    centres = torch.cat([each[..., :2] for each in trace.references])
+    assert np.allclose(figure.arrays["references"][:, :, 1], centres, atol=2e-3)
+    assert figure.notes["frames"] == ["1", "2", "3"]
+    assert len(figure.arrays["truth"]) == len(scene.targets[0]["boxes"])
+    assert (figure.arrays["matched"] >= 0).any()
+
+
+def test_the_model_is_left_as_it_was(model, scene):
+    viz.decoder_points(model, scene)
+    assert model.training
+
+
+def test_padding_is_cut_off(model, scene):
+    """Beside a larger image the same points of the same picture are shown."""
+    pixels = scene.images.pixels[0]
+    both = ImageBatch.from_list([torch.zeros(3, 160, 192), pixels])
+    alone = viz.decoder_points(model, scene.images)
+    beside = viz.decoder_points(model, both, image=1)
+    for name in ("locations", "weights", "references"):
+        assert np.array_equal(alone.arrays[name], beside.arrays[name])
+    assert "matched" not in alone.arrays
+
+
+def test_pixels_of_a_level_are_shown_where_they_read(model, scene):
+    figure = viz.encoder_points(model, scene, 2)
+    with torch.no_grad():
+        trace = model.eval()(scene.images, trace=True).trace
+    first = sum(h * w for h, w in trace.sizes[:2])
+    assert trace.sizes[2] == (8, 8) and figure.arrays["weights"].shape[:2] == (2, 64)
+    expected = trace.encoder[-1].weights[0, first : first + 64]
+    assert np.allclose(figure.arrays["weights"][-1], expected, atol=1e-3)
+    assert np.allclose(figure.arrays["boxes"][0, 0], [1 / 16, 1 / 16, 1 / 8, 1 / 8])
+    few = viz.encoder_points(model, scene, 1, most=20)
+    assert few.arrays["weights"].shape[1] == 16  # every fourth row and column of 16
+    assert np.allclose(few.arrays["references"][0, 0, 0], 2.5 / 16, atol=1e-3)
+
+
+def test_what_reads_no_points_is_refused(model, scene):
+    with pytest.raises(TypeError, match="decoder_attention"):
+        viz.decoder_points(small_detr(), scene)
+    with pytest.raises(ValueError, match="level 3 of 3"):
+        viz.encoder_points(model, scene, 3)
+    with pytest.raises(ValueError, match="image 1 of a batch of 1"):
+        viz.decoder_points(model, scene, image=1)
+    bare = DeformableDETRConfig.tiny(encoder_layers=0).build()
+    with pytest.raises(ValueError, match="no encoder layers"):
+        viz.encoder_points(bare, scene, 0)
