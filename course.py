@@ -22,6 +22,8 @@ import sys
 from tools.environment import ROOT, VENV, Trouble, python, ready
 
 CHAPTERS = ROOT / "chapters"
+# for PYTHONWARNINGS: outputs are compared, also where nothing can be compiled
+QUIET = "ignore:no compiled op:RuntimeWarning"
 
 
 def call(*command, **environment: str) -> int:
@@ -71,7 +73,8 @@ def test(arguments: list) -> int:
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     command, threads = test_command(arguments, cores or 1)
     threads = os.environ.get("OMP_NUM_THREADS", str(threads))
-    return call(*command, OMP_NUM_THREADS=threads)
+    quiet = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), QUIET)))
+    return call(*command, OMP_NUM_THREADS=threads, PYTHONWARNINGS=quiet)
 
 
 def parse(arguments: list) -> tuple:

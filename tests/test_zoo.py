@@ -124,7 +124,8 @@ def test_the_zoo_travels_in_a_wheel(tmp_path):
     shutil.unpack_archive(wheel, site, "zip")
     code = (
         "import detr_steps, detr_steps.zoo as z; print(detr_steps.__file__); "
-        "print(z.folder()); z.load('shapes-backbone')"
+        "print(z.folder()); z.load('shapes-backbone'); "
+        "from detr_steps.nn import compiled; print(compiled.sources())"
     )
     run = subprocess.run(
         [sys.executable, "-c", code],
@@ -134,8 +135,8 @@ def test_the_zoo_travels_in_a_wheel(tmp_path):
         text=True,
     )
     assert run.returncode == 0, run.stderr
-    package, data = run.stdout.split()
-    assert Path(package).is_relative_to(site) and Path(data).is_relative_to(site)
+    found = run.stdout.split()  # the package, its data, the compiled op's sources
+    assert all(Path(each).is_relative_to(site) for each in found) and len(found) == 3
 
 
 def test_other_seeds_lie_beside_the_record(own_zoo, tmp_path):

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from .compiled import NotCompiled
-from .ms_deform_attn import operator
+from .ms_deform_attn import register
 
 VARIABLE = "DETR_STEPS_BACKEND"
 BACKENDS = ("auto", "torch", "cpp", "cuda")
-HOME = {"cpp": "cpu", "cuda": "cuda"}  # the device that a compiled backend computes on
 
 
 def _known(name: str, source: str) -> str:
@@ -57,7 +56,7 @@ def trouble() -> NotCompiled | None:
     The first call builds them if need be, which takes seconds.
     """
     try:
-        operator()
+        register()
     except NotCompiled as error:
         return error
     return None
@@ -68,38 +67,45 @@ def compiles(value: Tensor) -> bool:
 
     Raises: NotCompiled or ValueError where the backend asked for cannot.
     """
-    return _decide(_chosen, value.device.type)
+    return _compiles(_chosen, value.device.type)
 
 
+# torch.compile and torch.export ask once and take the answer for granted: a build is
+# nothing that they should look into
 @torch.compiler.assume_constant_result
-def _decide(backend: str, device: str) -> bool:
+def _compiles(backend: str, device: str) -> bool:
     if backend == "auto":
-        return device == "cpu" and _available_or_warned()
-    if backend == "torch":
-        return False
+        if device != "cpu":
+            return False
+        if trouble():
+            _warn()
+        return trouble() is None
     if backend == "cuda":
-        raise NotCompiled("backend cuda: there are no CUDA kernels in the course yet")
-    if device != HOME[backend]:
+        raise NotCompiled("backend cuda: the course has no CUDA kernels yet")
+    if backend == "cpp":
+        _demand(device)
+    return backend == "cpp"
+
+
+def _demand(device: str) -> None:
+    if device != "cpu":
         raise ValueError(
-            f"backend {backend} computes on {HOME[backend]}, these tensors are on "
-            f"{device}: move them, or take backend auto"
+            f"backend cpp computes on the CPU, these tensors are on {device}: move "
+            "them, or take backend auto"
         )
     if trouble():
-        raise trouble()
-    return True
-
-
-def _available_or_warned() -> bool:
-    if trouble():
-        _warn_once()
-    return trouble() is None
+        raise NotCompiled(f"backend cpp: {trouble()}") from trouble()
 
 
 @functools.cache
-def _warn_once() -> None:
+def _warn() -> None:
+    """Say once that torch's operators compute, and how that could change.
+
+    The first three words are what `course.py test` keeps out of notebooks.
+    """
     warnings.warn(
-        f"{trouble()}. Until then torch's own operators compute it, several times "
-        f"slower; {VARIABLE}=torch does without this warning",
+        f"no compiled op: {trouble()}. torch's own operators compute instead, several "
+        f"times slower; {VARIABLE}=torch does so without this warning",
         RuntimeWarning,
         stacklevel=2,
     )

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .backend import compiles
-from .ms_deform_attn import operator
+from .ms_deform_attn import ms_deform_attn
 from .sample import sample
 
 Sizes = tuple[tuple[int, int], ...]  # (h, w) of each level, finest first
@@ -41,8 +41,9 @@ def _compiled(
     """The same in one piece, with all arguments in the widest of their precisions."""
     dtype = torch.promote_types(value.dtype, locations.dtype)
     shapes = [side for size in sizes for side in size]
-    given = value.to(dtype), shapes, locations.to(dtype), weights.to(dtype)
-    return operator()(*given)
+    return ms_deform_attn(
+        value.to(dtype), shapes, locations.to(dtype), weights.to(dtype)
+    )
 
 
 def _by_level(

@@ -1,0 +1,195 @@
+"""Building the compiled op: quietly, side by side, and what is said when it fails."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from detr_steps.nn import backend, compiled
+
+ROOT = Path(__file__).resolve().parents[2]
+READ = """
+import torch
+from detr_steps.nn.read_points import read_points
+value = torch.arange(6.0).view(1, 6, 1, 1)
+at = torch.tensor([0.5, 0.5]).view(1, 1, 1, 1, 1, 2)
+for _ in range(2):
+    print(read_points(value, ((2, 3),), at, torch.ones(1, 1, 1, 1, 1)).item())
+"""
+can_build = pytest.mark.skipif(
+    backend.trouble() is not None, reason=f"no compiled op: {backend.trouble()}"
+)
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch) -> Path:
+    """An empty place for built libraries."""
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "shelf"))
+    return tmp_path / "shelf" / "detr_steps"
+
+
+def start(code: str, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def said(process: subprocess.Popen) -> tuple[str, str]:
+    out, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    return out, error
+
+
+@can_build
+def test_two_processes_build_at_once_and_say_nothing(shelf):
+    """Also beside what a stopped build left: torch's own lock, which holds up others.
+
+    A third process needs no compiler any more.
+    """
+    left = shelf / "building-stopped"
+    left.mkdir(parents=True)
+    (left / "lock").touch()
+    os.utime(left, (0, 0))  # long ago
+    env = {backend.VARIABLE: "cpp"}
+    for process in [start(READ, **env) for _ in range(2)]:
+        assert said(process) == ("2.5\n2.5\n", "")
+    folder = compiled.sources()
+    assert [path.name for path in shelf.iterdir()] == [compiled.key(folder)]
+    found = start(READ, PATH="", **env)
+    assert said(found) == ("2.5\n2.5\n", "")
+
+
+def test_import_builds_nothing(shelf):
+    code = "import detr_steps, detr_steps.nn.deform_attention, detr_steps.nn.backend"
+    assert said(start(code)) == ("", "") and not shelf.exists()
+
+
+@can_build
+def test_a_change_of_the_sources_or_the_compiler_builds_anew(tmp_path, monkeypatch):
+    folder = tmp_path / "kernels"
+    shutil.copytree(compiled.sources(), folder)
+    before = compiled.key(folder)
+    assert before == compiled.key(compiled.sources())
+    header = folder / compiled.HEADERS[0]
+    header.write_text(header.read_text() + "// more\n")
+    changed = compiled.key(folder)
+    monkeypatch.setenv("CXX", "another")
+    assert len({before, changed, compiled.key(folder)}) == 3
+
+
+# --- what stands in the way ----------------------------------------------------------
+
+
+def build(shelf: Path) -> None:
+    compiled.build_and_load(compiled.sources(), shelf / "name" / "file.so")
+
+
+def no_compiler(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", "no-such-compiler -pipe")
+
+
+def no_ninja(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", sys.executable)  # anything that exists
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+
+
+def old_torch(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+
+
+def no_sources(monkeypatch, tmp_path):
+    monkeypatch.setattr(compiled, "HEADERS", ("missing.h",))
+
+
+def no_setuptools(monkeypatch, tmp_path):
+    monkeypatch.setattr(compiled, "check_tools", lambda: None)
+    monkeypatch.setitem(sys.modules, "torch.utils.cpp_extension", None)
+
+
+def no_place(monkeypatch, tmp_path):
+    """A file where a folder should be: refused to root too, unlike a mere mode."""
+    monkeypatch.setattr(compiled, "check_tools", lambda: None)
+    (tmp_path / "shelf").touch()
+
+
+WORDS = {
+    no_compiler: r"no C\+\+ compiler \(no-such-compiler -pipe\): install one",
+    no_ninja: "no ninja, which builds it: pip install ninja",
+    old_torch: "torch 2.9.1.cpu is too old for it: install torch 2.10 or newer",
+    no_sources: "sources are missing: clone or install",
+    no_setuptools: "pip install setuptools",
+    no_place: r"cannot be kept in .*shelf.* \(Not a directory\): set TORCH_EXT",
+}
+
+
+@pytest.mark.parametrize("simulate", WORDS, ids=lambda simulate: simulate.__name__)
+def test_each_trouble_has_its_words(simulate, shelf, tmp_path, monkeypatch):
+    simulate(monkeypatch, tmp_path)
+    with pytest.raises(compiled.NotCompiled, match=WORDS[simulate]):
+        build(shelf)
+
+
+@can_build
+def test_a_fault_in_the_sources_is_quoted(shelf, tmp_path, monkeypatch):
+    (tmp_path / "broken.cpp").write_text("int answer() { return forty_two; }\n")
+    monkeypatch.setattr(compiled, "SOURCES", ("broken.cpp",))
+    words = r"does not build: .*broken\.cpp:1.*error.*forty_two"
+    with pytest.raises(compiled.NotCompiled, match=words):
+        compiled.build_and_load(tmp_path, shelf / "name" / "file.so")
+    assert list(shelf.iterdir()) == []  # nothing half built
+
+
+def test_a_library_that_is_broken_is_named(shelf):
+    file = shelf / compiled.key(compiled.sources()) / compiled._file_name()
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"no library")
+    words = re.escape(str(file)) + " does not load .*: delete that file"
+    with pytest.raises(compiled.NotCompiled, match=words):
+        compiled.load_library()
+
+
+# --- what a program without compiler sees -------------------------------------------
+
+
+def test_auto_warns_once_and_computes(shelf):
+    out, error = said(start(READ, CXX="no-such-compiler"))
+    assert out == "2.5\n2.5\n"
+    assert error.count("RuntimeWarning: no compiled op: no C++ compiler") == 1
+    assert error.count("DETR_STEPS_BACKEND=torch") == 1
+
+
+def test_torch_says_nothing(shelf):
+    process = start(READ, CXX="no-such-compiler", **{backend.VARIABLE: "torch"})
+    assert said(process) == ("2.5\n2.5\n", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("cpp", "NotCompiled: backend cpp: no C++ compiler (no-such-compiler)"),
+        ("cuda", "NotCompiled: backend cuda: the course has no CUDA kernels yet"),
+        ("gpu", "ValueError: DETR_STEPS_BACKEND 'gpu': expected one of auto, torch"),
+    ],
+)
+def test_an_explicit_backend_raises(name, words, shelf):
+    process = start(READ, CXX="no-such-compiler", **{backend.VARIABLE: name})
+    out, error = process.communicate(timeout=300)
+    assert process.returncode == 1 and out == "" and words in error
+
+
+def test_course_test_keeps_the_warning_out_of_notebooks(shelf):
+    """Their outputs are compared strictly, also where there is no compiler."""
+    from course import QUIET
+
+    env = {"CXX": "no-such-compiler", "PYTHONWARNINGS": QUIET}
+    assert said(start(READ, **env)) == ("2.5\n2.5\n", "")
