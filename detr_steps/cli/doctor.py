@@ -6,11 +6,11 @@ import importlib.util
 import platform
 import shutil
 import sys
-from collections.abc import Callable
 
 import torch
 
 from .. import __version__, setup, zoo
+from ..nn import backend
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -24,7 +24,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print one line per fact; 1 when something the course needs is missing."""
     broken = 0
-    for look in (_python, _packages, _device, _weights, _compiler, _browser):
+    for look in (_python, _packages, _device, _weights, _compiled, _browser):
         for good, line in look():
             broken += good is False
             print(f"{ {True: 'ok', False: 'NO', None: '--'}[good] }  {line}")
@@ -81,9 +81,23 @@ def _weights() -> Lines:
     return lines or [(False, "no weights in data/zoo: clone or install again")]
 
 
-def _compiler() -> Lines:
-    use = "used by the compiled op (chapter 07), which is not part of the course yet"
-    return [_tool(name, use, shutil.which) for name in ("c++", "nvcc", "ninja")]
+def _compiled() -> Lines:
+    """Builds it if need be: what doctor says works must work."""
+    if backend.chosen() != "auto":
+        line = (
+            f"{backend.VARIABLE}={backend.chosen()}: unset it to let the course choose"
+        )
+        return [(None, line)]
+    if backend.trouble():
+        slow = "deformable attention works without, several times slower"
+        return [(None, f"no compiled op: {backend.trouble()}; {slow}")]
+    lines: Lines = [(True, "compiled op for deformable attention on the CPU")]
+    if torch.cuda.is_available():
+        line = (
+            "GPU: torch's operators compute deformable attention; no CUDA kernels yet"
+        )
+        lines.append((None, line))
+    return lines
 
 
 def _browser() -> Lines:
@@ -91,8 +105,3 @@ def _browser() -> Lines:
         if shutil.which(name):
             return [(True, f"{name}: browser tests run")]
     return [(None, "no Chromium: browser tests are skipped (apt-get install chromium)")]
-
-
-def _tool(name: str, use: str, find: Callable) -> tuple[bool | None, str]:
-    where = find(name)
-    return (True, f"{name}: {use}") if where else (None, f"no {name}: {use}")

@@ -11,6 +11,8 @@ from small import RESNET, small_config
 from detr_steps import zoo
 from detr_steps.cli import main
 from detr_steps.data.scenes import Scenes
+from detr_steps.nn import backend
+from detr_steps.nn.compiled import NotCompiled
 
 
 def small_recipe(folder, **changes):
@@ -158,9 +160,23 @@ def test_start_from_imagenet_weights(tmp_path):
 
 
 def test_doctor_says_what_works(capsys):
-    assert main(["doctor"]) == 0
+    with backend.use("auto"):
+        assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "weights detr-tiny" in out and "torch" in out and "NO " not in out
+    assert ("ok  compiled op" in out) == (backend.trouble() is None)
+
+
+def test_doctor_says_why_there_is_no_compiled_op(capsys, monkeypatch):
+    trouble = NotCompiled("no ninja, which builds it: pip install ninja")
+    monkeypatch.setattr(backend, "trouble", lambda: trouble)
+    with backend.use("auto"):
+        assert main(["doctor"]) == 0  # it is no must
+    out = capsys.readouterr().out
+    assert "--  no compiled op: no ninja, which builds it: pip install ninja; " in out
+    with backend.use("torch"):
+        main(["doctor"])
+    assert "--  DETR_STEPS_BACKEND=torch: unset it" in capsys.readouterr().out
 
 
 def test_unknown_names_end_in_one_line(capsys):
