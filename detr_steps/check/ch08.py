@@ -152,7 +152,7 @@ def refinement(mine: Callable | None) -> Verdict:
     mistakes = (
         (inverse_sigmoid(reference) + delta, "this is before the sigmoid: no box yet"),
         (reference + delta, "add before the sigmoid: shares may not leave [0, 1]"),
-        ((reference + delta).clamp(0, 1), "clamping loses the slope: add before the "
+        ((reference + delta).clamp(0, 1), "clamping loses the gradient: add before the "
          "sigmoid instead"),
         ((reference + delta).sigmoid(), "the reference is a share already: undo its "
          "sigmoid before you add"),
@@ -164,7 +164,9 @@ def refinement(mine: Callable | None) -> Verdict:
     if not verdict:
         return verdict
     if not box.requires_grad:
-        return wrong("the box itself must keep its slope, or this layer learns nothing")
+        return wrong(
+            "the box itself must keep its gradient, or this layer learns nothing"
+        )
     if after.shape != box.shape or not torch.allclose(after, box):
         return wrong("the next layer starts from the box that this one has found")
     if after.requires_grad:
@@ -179,7 +181,7 @@ def refinement(mine: Callable | None) -> Verdict:
             "a box at the border can never leave it: its logarithm is infinite. Keep "
             "the share away from 0 and 1 first"
         )
-    return right("one step from the reference, and no slope into the layer before")
+    return right("one step from the reference, and no gradient into the layer before")
 
 
 def proposals(mine: Callable | None) -> Verdict:

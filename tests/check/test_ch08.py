@@ -113,7 +113,7 @@ STEPS = {
     "add, sigmoid": lambda r, d: both(r + d.sigmoid()),
     "a step from it": lambda r, d: both(d.sigmoid()),
     "add the delta": lambda r, d: both(move(r, -d)),
-    "keep its slope": lambda r, d: both(move(r, d).detach()),
+    "keep its gradient": lambda r, d: both(move(r, d).detach()),
     "that this one has found": lambda r, d: (move(r, d), r.detach()),
     "detach the next": lambda r, d: (move(r, d), move(r, d)),
     "never leave it": lambda r, d: both(((r / (1 - r)).log() + d).sigmoid()),
