@@ -59,6 +59,13 @@ def test_one_frame_needs_no_dimension_for_it(data):
     assert figure.arrays["boxes"].shape == (1, 6, 4)
 
 
+def test_an_encoder_has_pixels_where_a_decoder_has_queries(data):
+    figure = viz.sampling_points(*data[:3], SIZES, RGB, item_name="pixel")
+    assert figure.notes["item_name"] == "pixel"
+    assert figure.summary.startswith("6 pixels, each with 8 heads")
+    assert "Pixel 0 in layer 2" in figure.summary and "quer" not in figure.summary
+
+
 def test_reference_boxes_count_with_their_centre(data):
     references, locations, weights, boxes = data
     whole = boxes[:, :, None].expand(2, 6, 4, 4)
