@@ -3,8 +3,9 @@
     python benchmarks/encoder_tokens.py [--rounds 3] [--threads 1]
 
 One encoder layer's attention, forward and backward, C = 256, M = 8, K = 4, one image
-on four levels of strides 8 to 64. Dense attention is measured twice: as PyTorch fuses
-it (`scaled_dot_product_attention`, which never holds the S x S weights) and written out
+on four levels of strides 8 to 64. Deformable attention is measured with its compiled
+loops and with torch's operators alone; dense attention as PyTorch fuses it
+(`scaled_dot_product_attention`, which never holds the S x S weights) and written out
 (up to 5,000 tokens, beyond which the weights alone fill the memory of a laptop). All
 take turns in one process; medians, and the largest memory held at once beyond the
 arguments. Results: data/measured/encoder_tokens.json, which chapters read.
@@ -21,6 +22,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from detr_steps.files import write_json
+from detr_steps.nn import backend
 from detr_steps.nn.attention import Attention
 from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, Places
 from detr_steps.nn.references import on_levels, token_centres
@@ -57,8 +59,17 @@ def passes(sizes: tuple[tuple[int, int], ...]) -> dict[str, Callable[[], None]]:
         read.sum().backward()
         tokens.grad = None
 
+    def by_torch() -> None:
+        with backend.use("torch"):
+            run(points, places)
+
+    def compiled() -> None:
+        with backend.use("cpp"):
+            run(points, places)
+
     kinds = {
-        "deformable": lambda: run(points, places),
+        "deformable": compiled,
+        "deformable, torch alone": by_torch,
         "dense": lambda: run(dense, None),
     }
     if count <= WRITTEN_OUT_MOST:
@@ -85,6 +96,7 @@ def measure(finest: tuple[int, int], rounds: int) -> dict:
     sizes = pyramid(finest)
     kinds = passes(sizes)
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
+    kinds["deformable"]()  # builds and warms up
     for _ in range(rounds):
         for name, work in kinds.items():
             start = time.perf_counter()
