@@ -1,5 +1,7 @@
-// Binds the loops to torch, through its stable ABI: compiles in seconds, and what is
-// built against one torch loads into later ones.
+// Deformable attention for torch's CPU tensors.
+//
+// Bound through torch's stable interface: that compiles in seconds, and what is built
+// against one torch loads into later ones.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -14,27 +16,35 @@
 
 namespace {
 
+using detr_steps::fetch;
+using detr_steps::fetch_to_write;
 using detr_steps::Levels;
 using torch::headeronly::ScalarType;
+using torch::stable::contiguous;
 using torch::stable::Tensor;
+
 typedef std::vector<int64_t> Shapes;  // h, w of the first level, h, w of the next, ...
 
 constexpr int64_t AHEAD = 4;  // queries between asking for numbers and using them
 
-// Sizes of one call, by the letters of the library.
+// Sizes of one call by the library's letters, and where things start in memory. P = L*K
+// counts the points of all levels.
 struct Sizes {
-  int64_t b, s, m, d, q, p;
-  int points;  // K
-  int64_t value(int64_t i, int64_t head) const { return (i * s * m + head) * d; }
-  int64_t result(int64_t i, int64_t query, int64_t head) const {
-    return ((i * q + query) * m + head) * d;
+  int64_t b, s, m, d, q, p, k;
+
+  int64_t pixels(int64_t image, int64_t head) const {  // value [B, S, M, D]
+    return (image * s * m + head) * d;
   }
-  int64_t weight(int64_t i, int64_t query, int64_t head) const {
-    return ((i * q + query) * m + head) * p;
+  int64_t points(int64_t image, int64_t query, int64_t head) const {  // [B, Q, M, P]
+    return ((image * q + query) * m + head) * p;
   }
-  // Is a head's map read often enough to be worth copying into one piece?
+  int64_t result(int64_t image, int64_t query, int64_t head) const {  // [B, Q, M, D]
+    return ((image * q + query) * m + head) * d;
+  }
+  // Are the maps read so often that it pays to copy each head's into one piece, where
+  // neighbours share a cache line? And are there maps enough for all threads?
   bool packs() const {
-    return q * p >= 2 * s && b * m >= torch::stable::get_num_threads();
+    return q * p >= 2 * s && b * m >= int64_t(torch::stable::get_num_threads());
   }
 };
 
@@ -43,24 +53,27 @@ Sizes check(const Tensor& value, const Shapes& shapes, const Tensor& locations,
   STD_TORCH_CHECK(value.dim() == 4 && locations.dim() == 6 && weights.dim() == 5 &&
                       shapes.size() >= 2 && shapes.size() % 2 == 0,
                   "ms_deform_attn: expected value [B, S, M, D], (h, w) of each level, "
-                  "locations [B, Q, M, L, K, 2], weights [B, Q, M, L, K]");
-  const int64_t levels = shapes.size() / 2;
-  const Sizes sizes{value.size(0), value.size(1), value.size(2), value.size(3),
-                    locations.size(1), levels * locations.size(4),
-                    int(locations.size(4))};
+                  "locations [B, Q, M, L, K, 2] and weights [B, Q, M, L, K]");
+  const int64_t levels = shapes.size() / 2, k = locations.size(4);
+  const Sizes n{value.size(0),     value.size(1), value.size(2), value.size(3),
+                locations.size(1), levels * k,    k};
   int64_t tokens = 0;
-  for (int64_t l = 0; l < levels; ++l) tokens += shapes[2 * l] * shapes[2 * l + 1];
-  bool fits = tokens == sizes.s && locations.size(3) == levels && locations.size(5) == 2;
-  for (int i = 0; i < 5; ++i) fits = fits && locations.size(i) == weights.size(i);
-  fits = fits && locations.size(0) == sizes.b && locations.size(2) == sizes.m;
-  STD_TORCH_CHECK(fits, "ms_deform_attn: levels, tokens and points do not belong "
-                        "together");
+  bool fits = true;
+  for (int64_t l = 0; l < levels; ++l) {
+    fits = fits && shapes[2 * l] > 0 && shapes[2 * l + 1] > 0;
+    tokens += shapes[2 * l] * shapes[2 * l + 1];
+  }
+  const int64_t wanted[] = {n.b, n.q, n.m, levels, k, 2};
+  for (int i = 0; i < 6; ++i) fits = fits && locations.size(i) == wanted[i];
+  for (int i = 0; i < 5; ++i) fits = fits && weights.size(i) == wanted[i];
+  STD_TORCH_CHECK(fits && tokens == n.s,
+                  "ms_deform_attn: levels, tokens and points do not belong together");
   STD_TORCH_CHECK(value.scalar_type() == locations.scalar_type() &&
                       value.scalar_type() == weights.scalar_type(),
                   "ms_deform_attn: value, locations and weights must have one dtype");
-  STD_TORCH_CHECK(sizes.s * sizes.m * sizes.d <= std::numeric_limits<int32_t>::max(),
-                  "ms_deform_attn: an image of 2^31 numbers or more");
-  return sizes;
+  STD_TORCH_CHECK(n.s * n.m * n.d <= std::numeric_limits<int32_t>::max(),
+                  "ms_deform_attn: an image's value has 2^31 numbers or more");
+  return n;
 }
 
 template <typename Work>
@@ -71,8 +84,15 @@ void dispatch(const Tensor& value, const Work& work) {
 }
 
 template <typename T>
-const T* input(const Tensor& tensor) {
-  return static_cast<const T*>(tensor.const_data_ptr());
+struct Inputs {
+  const T *value, *locations, *weights;
+};
+
+template <typename T>
+Inputs<T> inputs(const Tensor& value, const Tensor& locations, const Tensor& weights) {
+  return {static_cast<const T*>(value.const_data_ptr()),
+          static_cast<const T*>(locations.const_data_ptr()),
+          static_cast<const T*>(weights.const_data_ptr())};
 }
 
 template <typename T>
@@ -80,39 +100,39 @@ T* output(const Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
+// --- the way there ------------------------------------------------------------------
+
 // Few queries: every thread takes some of them, with all their heads.
 template <typename T>
-void forward_direct(const Sizes& n, const Shapes& shapes, const T* value,
-                    const T* locations, const T* weights, T* result) {
-  const auto tables = detr_steps::tables<T>(shapes, n.points, int32_t(n.m * n.d));
+void forward_direct(const Sizes& n, const Shapes& shapes, Inputs<T> in, T* result) {
+  const auto tables = detr_steps::tables<T>(shapes, int(n.k), int32_t(n.m * n.d));
   torch::stable::parallel_for(0, n.b * n.q, 16, [&](int64_t begin, int64_t end) {
     for (int64_t at = begin; at < end; ++at)
       for (int64_t m = 0; m < n.m; ++m) {
-        const int64_t i = n.weight(0, at, m);
-        detr_steps::read<T>(tables, locations + 2 * i, weights + i,
-                            value + n.value(at / n.q, m), int(n.d),
-                            result + n.result(0, at, m));
+        const int64_t i = n.points(0, at, m);
+        detr_steps::read(tables, in.locations + 2 * i, in.weights + i,
+                         in.value + n.pixels(at / n.q, m), int(n.d),
+                         result + n.result(0, at, m));
       }
   });
 }
 
 // Many queries: every thread takes some heads of some images, and packs their maps.
 template <typename T>
-void forward_packed(const Sizes& n, const Shapes& shapes, const T* value,
-                    const T* locations, const T* weights, T* result) {
-  const auto tables = detr_steps::tables<T>(shapes, n.points, int32_t(n.d));
+void forward_packed(const Sizes& n, const Shapes& shapes, Inputs<T> in, T* result) {
+  const auto tables = detr_steps::tables<T>(shapes, int(n.k), int32_t(n.d));
   torch::stable::parallel_for(0, n.b * n.m, 1, [&](int64_t begin, int64_t end) {
     std::vector<T> map(n.s * n.d);
     for (int64_t at = begin; at < end; ++at) {
       const int64_t b = at / n.m, m = at % n.m;
-      detr_steps::copy_rows(value + n.value(b, m), n.m * n.d, map.data(), n.d, n.s,
+      detr_steps::copy_rows(in.value + n.pixels(b, m), n.m * n.d, map.data(), n.d, n.s,
                             int(n.d));
       for (int64_t q = 0; q < n.q; ++q) {
-        const int64_t i = n.weight(b, q, m), soon = n.weight(b, q + AHEAD, m);
-        detr_steps::prefetch(locations + 2 * soon, 2 * n.p);
-        detr_steps::prefetch(weights + soon, n.p);
-        detr_steps::prefetch<1>(result + n.result(b, q + AHEAD, m), n.d);
-        detr_steps::read<T>(tables, locations + 2 * i, weights + i, map.data(),
+        const int64_t i = n.points(b, q, m), soon = n.points(b, q + AHEAD, m);
+        fetch(in.locations + 2 * soon, 2 * n.p);
+        fetch(in.weights + soon, n.p);
+        fetch_to_write(result + n.result(b, q + AHEAD, m), n.d);
+        detr_steps::read<T>(tables, in.locations + 2 * i, in.weights + i, map.data(),
                             int(n.d), result + n.result(b, q, m));
       }
     }
@@ -122,83 +142,97 @@ void forward_packed(const Sizes& n, const Shapes& shapes, const T* value,
 Tensor forward(const Tensor& any_value, Shapes shapes, const Tensor& any_locations,
                const Tensor& any_weights) {
   const Sizes n = check(any_value, shapes, any_locations, any_weights);
-  const Tensor value = torch::stable::contiguous(any_value);
-  const Tensor locations = torch::stable::contiguous(any_locations);
-  const Tensor weights = torch::stable::contiguous(any_weights);
+  const Tensor value = contiguous(any_value), locations = contiguous(any_locations),
+               weights = contiguous(any_weights);
   Tensor result = torch::stable::new_empty(value, {n.b, n.q, n.m * n.d});
   if (n.p == 0) torch::stable::zero_(result);
   if (n.p == 0 || result.numel() == 0) return result;
   dispatch(value, [&](auto zero) {
     typedef decltype(zero) T;
     (n.packs() ? forward_packed<T> : forward_direct<T>)(
-        n, shapes, input<T>(value), input<T>(locations), input<T>(weights),
-        output<T>(result));
+        n, shapes, inputs<T>(value, locations, weights), output<T>(result));
   });
   return result;
 }
 
-// Every thread takes some heads of some images: nobody else writes to their maps, so
-// that no addition needs to be atomic and the result never depends on the threads.
+// --- the way back -------------------------------------------------------------------
+
 template <typename T>
-void backward(const Sizes& n, const Shapes& shapes, const T* value, const T* locations,
-              const T* weights, const T* slope, T* value_slope, T* locations_slope,
-              T* weights_slope) {
-  const bool packs = n.packs();
-  const int64_t step = packs ? n.d : n.m * n.d;
-  const auto tables = detr_steps::tables<T>(shapes, n.points, int32_t(step));
+struct Slopes {
+  T *value, *locations, *weights;
+};
+
+// All queries of one head of one image.
+template <typename T>
+void backward_head(const Sizes& n, const std::vector<Levels<T>>& tables, Inputs<T> in,
+                   const T* slope, Slopes<T> out, int64_t b, int64_t m, const T* map,
+                   T* map_slope) {
+  for (int64_t q = 0; q < n.q; ++q) {
+    const int64_t i = n.points(b, q, m), soon = n.points(b, q + AHEAD, m);
+    fetch(in.locations + 2 * soon, 2 * n.p);
+    fetch(in.weights + soon, n.p);
+    fetch(slope + n.result(b, q + AHEAD, m), n.d);
+    fetch_to_write(out.locations + 2 * soon, 2 * n.p);
+    fetch_to_write(out.weights + soon, n.p);
+    detr_steps::read_backward(tables, in.locations + 2 * i, in.weights + i, map,
+                              int(n.d), slope + n.result(b, q, m), map_slope,
+                              out.locations + 2 * i, out.weights + i);
+  }
+}
+
+// Every thread takes some heads of some images: nobody else writes to their maps, so
+// that no addition needs to be atomic, and the result never depends on the threads.
+template <typename T>
+void backward_all(const Sizes& n, const Shapes& shapes, Inputs<T> in, const T* slope,
+                  Slopes<T> out, bool packs) {
+  const int64_t apart = n.m * n.d;  // from a pixel to the next, in `value`
+  const auto tables =
+      detr_steps::tables<T>(shapes, int(n.k), int32_t(packs ? n.d : apart));
   torch::stable::parallel_for(0, n.b * n.m, 1, [&](int64_t begin, int64_t end) {
-    std::vector<T> packed(packs ? n.s * n.d : 0), packed_slope(packed.size());
+    std::vector<T> map(packs ? n.s * n.d : 0), map_slope(map.size());
     for (int64_t at = begin; at < end; ++at) {
       const int64_t b = at / n.m, m = at % n.m;
-      const T* map = value + n.value(b, m);
-      T* map_slope = value_slope + n.value(b, m);
-      if (packs) {
-        detr_steps::copy_rows(map, n.m * n.d, packed.data(), n.d, n.s, int(n.d));
-        std::fill(packed_slope.begin(), packed_slope.end(), T(0));
-        map = packed.data(), map_slope = packed_slope.data();
+      const T* pixels = in.value + n.pixels(b, m);
+      T* slopes = out.value + n.pixels(b, m);
+      if (!packs) {
+        backward_head(n, tables, in, slope, out, b, m, pixels, slopes);
+        continue;
       }
-      for (int64_t q = 0; q < n.q; ++q) {
-        const int64_t i = n.weight(b, q, m), soon = n.weight(b, q + AHEAD, m);
-        detr_steps::prefetch(locations + 2 * soon, 2 * n.p);
-        detr_steps::prefetch(weights + soon, n.p);
-        detr_steps::prefetch(slope + n.result(b, q + AHEAD, m), n.d);
-        detr_steps::prefetch<1>(locations_slope + 2 * soon, 2 * n.p);
-        detr_steps::prefetch<1>(weights_slope + soon, n.p);
-        detr_steps::read_backward<T>(
-            tables, locations + 2 * i, weights + i, map, int(n.d),
-            slope + n.result(b, q, m), map_slope, locations_slope + 2 * i,
-            weights_slope + i);
-      }
-      if (packs)
-        detr_steps::copy_rows<T>(map_slope, n.d, value_slope + n.value(b, m),
-                                 n.m * n.d, n.s, int(n.d));
+      detr_steps::copy_rows(pixels, apart, map.data(), n.d, n.s, int(n.d));
+      map_slope.assign(map_slope.size(), T(0));
+      backward_head<T>(n, tables, in, slope, out, b, m, map.data(), map_slope.data());
+      detr_steps::copy_rows<T>(map_slope.data(), n.d, slopes, apart, n.s, int(n.d));
     }
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor> backward_all(
+std::tuple<Tensor, Tensor, Tensor> backward(
     const Tensor& any_value, Shapes shapes, const Tensor& any_locations,
     const Tensor& any_weights, const Tensor& any_slope) {
   const Sizes n = check(any_value, shapes, any_locations, any_weights);
-  const Tensor value = torch::stable::contiguous(any_value);
-  const Tensor locations = torch::stable::contiguous(any_locations);
-  const Tensor weights = torch::stable::contiguous(any_weights);
-  const Tensor slope = torch::stable::contiguous(any_slope);
+  const Tensor value = contiguous(any_value), locations = contiguous(any_locations),
+               weights = contiguous(any_weights), slope = contiguous(any_slope);
   STD_TORCH_CHECK(slope.numel() == n.b * n.q * n.m * n.d &&
                       slope.scalar_type() == value.scalar_type(),
-                  "ms_deform_attn: the slope must look like the result");
-  Tensor value_slope = torch::stable::new_empty(value, {n.b, n.s, n.m, n.d});
-  if (!n.packs() || n.q * n.p == 0) torch::stable::zero_(value_slope);
-  Tensor locations_slope = torch::stable::empty_like(locations);
-  Tensor weights_slope = torch::stable::empty_like(weights);
-  if (value.numel() > 0 && n.q * n.p > 0)
+                  "ms_deform_attn: the slope does not look like the result");
+  const Tensor down[] = {torch::stable::new_empty(value, {n.b, n.s, n.m, n.d}),
+                         torch::stable::empty_like(locations),
+                         torch::stable::empty_like(weights)};
+  const bool work = value.numel() > 0 && n.q * n.p > 0, packs = n.packs();
+  for (int i = 0; i < 3; ++i)
+    if (!work || (i == 0 && !packs)) {
+      Tensor each = down[i];
+      torch::stable::zero_(each);
+    }
+  if (work)
     dispatch(value, [&](auto zero) {
       typedef decltype(zero) T;
-      backward<T>(n, shapes, input<T>(value), input<T>(locations), input<T>(weights),
-                  input<T>(slope), output<T>(value_slope),
-                  output<T>(locations_slope), output<T>(weights_slope));
+      backward_all<T>(
+          n, shapes, inputs<T>(value, locations, weights),
+          static_cast<const T*>(slope.const_data_ptr()),
+          {output<T>(down[0]), output<T>(down[1]), output<T>(down[2])}, packs);
     });
-  return {value_slope, locations_slope, weights_slope};
+  return {down[0], down[1], down[2]};
 }
 
 }  // namespace
@@ -214,5 +248,5 @@ STABLE_TORCH_LIBRARY(detr_steps, library) {
 
 STABLE_TORCH_LIBRARY_IMPL(detr_steps, CPU, library) {
   library.impl("ms_deform_attn", TORCH_BOX(&forward));
-  library.impl("ms_deform_attn_backward", TORCH_BOX(&backward_all));
+  library.impl("ms_deform_attn_backward", TORCH_BOX(&backward));
 }

@@ -19,8 +19,9 @@ from pathlib import Path
 import torch
 
 NAME = "detr_steps_kernels"
+FILE = f"{NAME}.so"
 SOURCES = ("ms_deform_attn.cpp",)
-HEADERS = ("ms_deform_attn.h", "ms_deform_attn_cpu.h")
+HEADERS = ("rows.h", "ms_deform_attn.h", "ms_deform_attn_cpu.h")
 OLDEST = (2, 10)  # the first torch whose stable interface has all that we use
 DAY = 24 * 60 * 60  # seconds
 
@@ -35,7 +36,7 @@ def load_library() -> None:
     Raises: NotCompiled, naming cause and cure.
     """
     folder = sources()
-    built = cache() / key(folder) / _file_name()
+    built = cache() / key(folder) / FILE
     if not built.is_file():
         build_and_load(folder, built)
         return
@@ -112,6 +113,11 @@ def build_and_load(folder: Path, built: Path) -> None:
 
 def check_tools() -> None:
     """Raise NotCompiled where torch is too old, or a tool of the build is missing."""
+    if sys.platform == "win32":
+        raise NotCompiled(
+            "its vector types are those of GCC and Clang: on Windows use WSL "
+            "(wsl --install)"
+        )
     if torch.torch_version.TorchVersion(torch.__version__) < OLDEST:
         raise NotCompiled(
             f"torch {torch.__version__} is too old for it: install torch 2.10 or newer"
@@ -119,8 +125,7 @@ def check_tools() -> None:
     if not shutil.which(_compiler().split()[0]):
         raise NotCompiled(
             f"no C++ compiler ({_compiler()}): install one (Debian, Ubuntu: apt "
-            "install g++; macOS: xcode-select --install; Windows: Visual Studio's "
-            "Build Tools)"
+            "install g++; macOS: xcode-select --install)"
         )
     with _own_tools():
         if not shutil.which("ninja"):
@@ -175,7 +180,7 @@ def _put(ready: Path, place: Path) -> None:
     try:
         os.replace(ready, place)
     except OSError:
-        if not (place / _file_name()).is_file():  # unless another process was faster
+        if not (place / FILE).is_file():  # unless another process was faster
             raise
 
 
@@ -196,8 +201,4 @@ def _processor() -> str:
 
 
 def _compiler() -> str:
-    return os.environ.get("CXX") or ("cl" if sys.platform == "win32" else "c++")
-
-
-def _file_name() -> str:
-    return NAME + (".pyd" if sys.platform == "win32" else ".so")
+    return os.environ.get("CXX") or "c++"

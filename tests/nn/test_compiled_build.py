@@ -68,11 +68,6 @@ def test_two_processes_build_at_once_and_say_nothing(shelf):
     assert said(found) == ("2.5\n2.5\n", "")
 
 
-def test_import_builds_nothing(shelf):
-    code = "import detr_steps, detr_steps.nn.deform_attention, detr_steps.nn.backend"
-    assert said(start(code)) == ("", "") and not shelf.exists()
-
-
 @can_build
 def test_a_change_of_the_sources_or_the_compiler_builds_anew(tmp_path, monkeypatch):
     folder = tmp_path / "kernels"
@@ -107,6 +102,10 @@ def old_torch(monkeypatch, tmp_path):
     monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
 
 
+def windows(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "platform", "win32")
+
+
 def no_sources(monkeypatch, tmp_path):
     monkeypatch.setattr(compiled, "HEADERS", ("missing.h",))
 
@@ -126,6 +125,7 @@ WORDS = {
     no_compiler: r"no C\+\+ compiler \(no-such-compiler -pipe\): install one",
     no_ninja: "no ninja, which builds it: pip install ninja",
     old_torch: "torch 2.9.1.cpu is too old for it: install torch 2.10 or newer",
+    windows: r"GCC and Clang: on Windows use WSL \(wsl --install\)",
     no_sources: "sources are missing: clone or install",
     no_setuptools: "pip install setuptools",
     no_place: r"cannot be kept in .*shelf.* \(Not a directory\): set TORCH_EXT",
@@ -150,7 +150,7 @@ def test_a_fault_in_the_sources_is_quoted(shelf, tmp_path, monkeypatch):
 
 
 def test_a_library_that_is_broken_is_named(shelf):
-    file = shelf / compiled.key(compiled.sources()) / compiled._file_name()
+    file = shelf / compiled.key(compiled.sources()) / compiled.FILE
     file.parent.mkdir(parents=True)
     file.write_bytes(b"no library")
     words = re.escape(str(file)) + " does not load .*: delete that file"
@@ -162,34 +162,54 @@ def test_a_library_that_is_broken_is_named(shelf):
 
 
 def test_auto_warns_once_and_computes(shelf):
-    out, error = said(start(READ, CXX="no-such-compiler"))
-    assert out == "2.5\n2.5\n"
+    """A whole program; importing alone neither builds nor warns."""
+    code = "import detr_steps.nn.deform_attention, detr_steps.nn.backend\nprint('in')"
+    out, error = said(start(code + READ, CXX="no-such-compiler"))
+    assert out == "in\n2.5\n2.5\n"
     assert error.count("RuntimeWarning: no compiled op: no C++ compiler") == 1
     assert error.count("DETR_STEPS_BACKEND=torch") == 1
+    assert not shelf.exists()
 
 
-def test_torch_says_nothing(shelf):
-    process = start(READ, CXX="no-such-compiler", **{backend.VARIABLE: "torch"})
-    assert said(process) == ("2.5\n2.5\n", "")
+@pytest.fixture
+def value(monkeypatch) -> torch.Tensor:
+    """Any tensor on the CPU, where there is no compiler."""
+    trouble = compiled.NotCompiled("no C++ compiler (c++): install one")
+    monkeypatch.setattr(backend, "trouble", lambda: trouble)
+    backend._warn.cache_clear()
+    yield torch.zeros(1)
+    backend._warn.cache_clear()
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("cpp", "NotCompiled: backend cpp: no C++ compiler (no-such-compiler)"),
-        ("cuda", "NotCompiled: backend cuda: the course has no CUDA kernels yet"),
-        ("gpu", "ValueError: DETR_STEPS_BACKEND 'gpu': expected one of auto, torch"),
-    ],
-)
-def test_an_explicit_backend_raises(name, words, shelf):
-    process = start(READ, CXX="no-such-compiler", **{backend.VARIABLE: name})
-    out, error = process.communicate(timeout=300)
-    assert process.returncode == 1 and out == "" and words in error
+def test_torch_says_nothing(value, recwarn):
+    with backend.use("torch"):
+        assert not backend.compiles(value)
+    assert not recwarn.list
 
 
-def test_course_test_keeps_the_warning_out_of_notebooks(shelf):
+def test_a_compiled_backend_raises(value):
+    words = r"backend cpp: no C\+\+ compiler \(c\+\+\): install one"
+    with backend.use("cpp"), pytest.raises(compiled.NotCompiled, match=words):
+        backend.compiles(value)
+    words = "backend cuda: the course has no CUDA kernels yet"
+    with backend.use("cuda"), pytest.raises(compiled.NotCompiled, match=words):
+        backend.compiles(value)
+
+
+def test_the_variable_is_checked():
+    with pytest.raises(ValueError, match="DETR_STEPS_BACKEND 'gpu': expected one of"):
+        backend._known("gpu", backend.VARIABLE)
+
+
+def test_course_test_keeps_the_warning_out_of_notebooks(value):
     """Their outputs are compared strictly, also where there is no compiler."""
     from course import QUIET
 
-    env = {"CXX": "no-such-compiler", "PYTHONWARNINGS": QUIET}
-    assert said(start(READ, **env)) == ("2.5\n2.5\n", "")
+    with backend.use("auto"), pytest.warns(RuntimeWarning) as seen:
+        backend.compiles(value)
+    warn = f"import warnings; warnings.warn({str(seen[0].message)!r}, RuntimeWarning)"
+    for quiet, lines in ((QUIET, 0), ("", 1)):
+        command = [sys.executable, "-c", warn]
+        env = os.environ | {"PYTHONWARNINGS": quiet}
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert done.stderr.count("RuntimeWarning") == lines

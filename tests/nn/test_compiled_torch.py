@@ -136,6 +136,8 @@ def test_operator_refuses_what_does_not_belong_together():
     for wrong in (
         (value[:, 1:], SHAPES, locations, weights),
         (value, SHAPES[:4], locations, weights),
+        (value, [4, 6, 2, 3, 0, 1], locations, weights),
+        (value, [-4, -6, 2, 3, 1, 1], locations, weights),
         (value, SHAPES, locations[:, :2], weights),
         (value, SHAPES, locations[..., :1], weights),
         (value[:1], SHAPES, locations, weights),
