@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
-from detr_steps import DETR, DETRConfig
+from detr_steps import DETR, DeformableDETRConfig, DETRConfig
 from detr_steps.nn.backbone import SmallConfig
+from detr_steps.nn.deform_attention import Sampling
 from detr_steps.nn.resnet import ResNetConfig
 from detr_steps.viz.figure import InteractiveFigure
 
@@ -30,6 +31,22 @@ def small_detr(seed: int = 0, **changes: object) -> DETR:
     """A fresh model of that size; the same seed, the same weights."""
     torch.manual_seed(seed)
     return DETR(small_config(**changes))
+
+
+def small_deformable_config(**changes: object) -> DeformableDETRConfig:
+    """The same for Deformable DETR: three levels, of strides 4, 8 and 16."""
+    settings = dict(
+        classes=4,
+        backbone=SmallConfig(channels=(16, 16), blocks=1),
+        channels=64,
+        heads=4,
+        hidden=48,
+        decoder_layers=3,
+        encoder_sampling=Sampling(heads=4, points=2),
+        decoder_sampling=Sampling(heads=4, points=3),
+        queries=5,
+    )
+    return DeformableDETRConfig.tiny(**(settings | changes))
 
 
 def small_figure() -> InteractiveFigure:

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small import small_deformable_config
 
 from detr_steps import DeformableDETR, DeformableDETRConfig, ImageBatch, zoo
-from detr_steps.nn.backbone import SmallConfig
 from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, Sampling
 from detr_steps.nn.patches import PatchConfig
 from detr_steps.nn.point_weights import FromKeys, Learned, Uniform
@@ -21,20 +21,7 @@ from detr_steps.nn.within_levels import WithinLevels
 from detr_steps.objective.matching import NonFiniteCost, pack
 from detr_steps.systems.queries import token_boxes
 
-SMALL = DeformableDETRConfig.tiny(
-    classes=4,
-    backbone=SmallConfig(channels=(16, 16), blocks=1),
-    maps=2,
-    levels=3,
-    channels=64,
-    heads=4,
-    hidden=48,
-    encoder_layers=2,
-    decoder_layers=3,
-    encoder_sampling=Sampling(heads=4, points=2),
-    decoder_sampling=Sampling(heads=4, points=3),
-    queries=5,
-)
+SMALL = small_deformable_config()
 KINDS = {
     "plain": SMALL,
     "refine": replace(SMALL, refine=True),

@@ -3,25 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from small import small_detr
+from small import small_deformable_config, small_detr
 
 from detr_steps import DeformableDETRConfig, viz
 from detr_steps.data.scenes import Scenes
 from detr_steps.images import ImageBatch
-from detr_steps.nn.backbone import SmallConfig
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    config = DeformableDETRConfig.tiny(
-        backbone=SmallConfig(channels=(16, 16), blocks=1),
-        channels=32,
-        hidden=32,
-        decoder_layers=3,
-        queries=5,
-        refine=True,
-    )
+    config = small_deformable_config(classes=6, refine=True)
     model = config.build()
     for name, value in model.named_parameters():
         if "offsets.weight" in name:  # or all queries look at the same star
