@@ -19,10 +19,12 @@ def read_points(
     `value [B, S, M, D]`, the levels of `sizes` one after another, each row by row;
     `locations [B, Q, M, L, K, 2]` (x, y) as shares of each level's map (see sample.py:
     beyond it everything is 0, a NaN gives NaN); `weights [B, Q, M, L, K]`.
-    Half precision is computed in float32. Compiled loops do it where they can be had
-    (backend.py); torch needs, besides arguments and result, one level at a time its
-    map, its locations twice and its points, B·M·(h·w·D + 4·Q·K + Q·K·D) numbers, and
-    the result once more. Nothing is kept for the way back: it samples again, and needs
+    Half precision is computed in float32. Nothing is kept for the way back.
+    Compiled loops do it where they can be had (backend.py); besides arguments and
+    result they need, in each thread, a copy of one head's map: S·D numbers, twice that
+    on the way back, none where queries are few. Torch's operators need, one level at a
+    time, its map, its locations twice and its points, B·M·(h·w·D + 4·Q·K + Q·K·D)
+    numbers, and the result once more; on the way back they sample again, and need
     twice that and twice the gradients of the arguments.
     Raises: ValueError where sizes, tokens and points do not belong together.
     Source: Zhu et al. 2020, equation 3.

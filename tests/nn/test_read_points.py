@@ -11,6 +11,15 @@ from detr_steps.nn.sample import sample_by_hand
 SIZES = ((4, 6), (2, 3), (1, 1))
 
 
+@pytest.fixture(autouse=True, params=["torch", "cpp"])
+def core(request):
+    """Every test with both cores."""
+    if request.param == "cpp" and backend.trouble():
+        pytest.skip(f"no compiled op: {backend.trouble()}")
+    with backend.use(request.param):
+        yield request.param
+
+
 def arguments(
     b=2, q=3, m=2, k=3, d=4, sizes=SIZES, dtype=torch.float64, learn=False
 ) -> list:
@@ -116,12 +125,7 @@ def numbers_used(call) -> tuple[object, float, float]:
 
 
 @pytest.mark.parametrize("sizes", [((40, 30),), ((40, 30), (20, 15), (10, 8), (5, 4))])
-def test_memory_is_what_the_docstring_states(sizes):
-    with backend.use("torch"):
-        check_memory(sizes)
-
-
-def check_memory(sizes):
+def test_memory_is_what_the_docstring_states(sizes, core):
     b, q, m, k, d = 2, 1200, 4, 4, 16
     given = arguments(b, q, m, k, d, sizes, torch.float32, learn=True)
     value, locations, weights = given
@@ -132,6 +136,8 @@ def check_memory(sizes):
     level = b * m * (40 * 30 * d + 4 * q * k + q * k * d)  # the largest one
     slack = 1000  # scalars and the like
     assert kept <= result + slack  # nothing for the way back
+    if core == "cpp":  # its loops hold a map of a head or two, outside torch's memory
+        level = 0
     assert 0.5 * level < most <= level + 2 * result + slack
 
     slope = torch.ones_like(out)

@@ -1,0 +1,235 @@
+"""The compiled op of deformable attention against torch's operators, on a CPU.
+
+    python benchmarks/deformable_cpu.py [--rounds 9] [--threads 1 2] [--steps 5]
+
+Both compute the same numbers (tests/nn/test_compiled.py). They take turns in one
+process; medians and their ratio. Points are either `local` (a pixel's own points, about
+two pixels away, as after some training) or `uniform` (anywhere; the worst for caches).
+A training step is deformable-tiny's on 16 scenes, forward, loss and backward. Run it on
+a machine that does nothing else: a busy one slows the two down by different factors.
+Results: benchmarks/results/deformable_cpu.json and .md.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from detr_steps import experiment, zoo
+from detr_steps.data.scenes import Scenes
+from detr_steps.files import write_json
+from detr_steps.nn import backend
+from detr_steps.nn.read_points import read_points
+
+RESULTS = Path(__file__).parent / "results" / "deformable_cpu.json"
+ROOT = Path(__file__).parent.parent
+SCENES = ((16, 16), (8, 8), (4, 4))  # strides 8, 16 and 32 of 128 x 128 pixels
+FINE = ((32, 32), (16, 16), (8, 8), (4, 4))
+PHOTO = ((100, 134), (50, 67), (25, 34), (13, 17))  # of 1,072 x 800 pixels
+BUILD = "from detr_steps.nn import compiled; compiled.load_library()"
+BACKENDS = {"torch": "torch", "compiled": "cpp"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """B images, Q queries (None: every pixel asks), M = 8 heads of D, K = 4 points."""
+
+    name: str
+    images: int
+    queries: int | None
+    width: int  # D
+    sizes: tuple[tuple[int, int], ...]
+    local: bool = True
+
+    def arguments(self) -> list[Tensor]:
+        """Value, locations and weights, which want slopes."""
+        torch.manual_seed(0)
+        levels, tokens = len(self.sizes), sum(h * w for h, w in self.sizes)
+        queries = self.queries or tokens
+        value = torch.randn(self.images, tokens, 8, self.width)
+        shape = (self.images, queries, 8, levels, 4)
+        locations = torch.rand(*shape, 2)
+        if self.local:
+            extent = torch.tensor([(w, h) for h, w in self.sizes])[:, None]
+            centres = (
+                self._centres() if self.queries is None else torch.rand(queries, 2)
+            )
+            locations = (
+                centres[:, None, None, None] + 2 * torch.randn(*shape, 2) / extent
+            )
+        weights = torch.rand(shape).flatten(-2).softmax(-1).view(shape)
+        return [x.requires_grad_() for x in (value, locations, weights)]
+
+    def _centres(self) -> Tensor:
+        """Where the pixels of all levels are: `[S, 2]`."""
+        levels = []
+        for h, w in self.sizes:
+            y, x = ((torch.arange(side) + 0.5) / side for side in (h, w))
+            levels.append(torch.cartesian_prod(y, x).flip(-1))
+        return torch.cat(levels)
+
+
+CASES = (
+    Case("deformable-tiny, encoder", 16, None, 16, SCENES),
+    Case("deformable-tiny, decoder", 16, 50, 16, SCENES, local=False),
+    Case("stride 4 too, encoder", 16, None, 8, FINE),
+    Case("COCO, encoder, local", 2, None, 32, PHOTO),
+    Case("COCO, encoder, uniform", 2, None, 32, PHOTO, local=False),
+    Case("COCO, decoder, local", 2, 300, 32, PHOTO),
+    Case("COCO, decoder, uniform", 2, 300, 32, PHOTO, local=False),
+)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long one call takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def take_turns(jobs: dict[str, Callable], rounds: int) -> dict[str, float]:
+    """Median seconds of each job; the first turn of each only warms up."""
+    taken = {name: [] for name in jobs}
+    for _ in range(rounds + 1):
+        for name, job in jobs.items():
+            taken[name].append(seconds(job))
+    return {name: statistics.median(each[1:]) for name, each in taken.items()}
+
+
+def compare(jobs: dict[str, Callable], rounds: int) -> dict[str, float]:
+    """Seconds of `torch` and `compiled`, and how often the one is in the other."""
+    found = take_turns(jobs, rounds)
+    return found | {"ratio": found["torch"] / found["compiled"]}
+
+
+def measure(case: Case, rounds: int) -> dict[str, dict[str, float]]:
+    """Compare the way there and the way back of one case."""
+    given = case.arguments()
+
+    def read(name: str) -> Tensor:
+        with backend.use(name):
+            return read_points(given[0], case.sizes, *given[1:])
+
+    results = {label: read(name) for label, name in BACKENDS.items()}
+    slope = torch.randn_like(results["torch"])
+
+    def back(result: Tensor) -> object:
+        return torch.autograd.grad(result, given, slope, retain_graph=True)
+
+    there = {label: lambda name=name: read(name) for label, name in BACKENDS.items()}
+    home = {label: lambda r=r: back(r) for label, r in results.items()}
+    return {"forward": compare(there, rounds), "backward": compare(home, rounds)}
+
+
+def training_step(rounds: int) -> dict[str, float]:
+    """Compare a whole step of deformable-tiny."""
+    model = experiment.build(zoo.recipe("deformable-tiny")).train()
+    batch, targets = next(Scenes("train").batches(16))
+
+    def step(name: str) -> None:
+        model.zero_grad()
+        with backend.use(name):
+            model.loss(model(batch), targets)["total"].backward()
+
+    jobs = {label: lambda name=name: step(name) for label, name in BACKENDS.items()}
+    return compare(jobs, rounds)
+
+
+def build_seconds() -> float:
+    """The first build: a process that builds, less one that finds it built."""
+    with tempfile.TemporaryDirectory() as folder:
+        env = os.environ | {"TORCH_EXTENSIONS_DIR": folder}
+        command = [sys.executable, "-c", BUILD]
+        first, second = (
+            seconds(lambda: subprocess.run(command, env=env, cwd=ROOT, check=True))
+            for _ in range(2)
+        )
+    return first - second
+
+
+def as_markdown(result: dict) -> str:
+    """The results as a page with one table for each number of threads."""
+    lines = [
+        "# Deformable attention on a CPU: compiled against torch's operators",
+        "",
+        f"{result['processor']}, torch {result['torch']}. Medians of "
+        f"{result['rounds']} turns. Cold build: {result['build']:.1f} s.",
+    ]
+    for threads, found in result["threads"].items():
+        lines += ["", f"## Threads: {threads}", ""]
+        lines += ["| case | | torch (ms) | compiled (ms) | ratio |"]
+        lines += ["| :-- | :-- | --: | --: | --: |"]
+        rows = [
+            (name, way, row)
+            for name, ways in found["cases"].items()
+            for way, row in ways.items()
+        ]
+        rows.append(("deformable-tiny", "training step", found["training_step"]))
+        lines += [
+            f"| {name} | {way} | {row['torch'] * 1e3:,.1f} | "
+            f"{row['compiled'] * 1e3:,.1f} | {row['ratio']:.1f} |"
+            for name, way, row in rows
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        name = next(line for line in lines if line.startswith("model name"))
+        return name.split(":")[1].strip()
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def parse() -> argparse.Namespace:
+    """What the user asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=5, help="training steps of each")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count()])
+    parser.add_argument("--only", default="", help="cases whose names contain this")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print the page, write numbers and page."""
+    chosen = parse()
+    if backend.trouble():
+        raise SystemExit(f"no compiled op: {backend.trouble()}")
+    found = {}
+    for threads in chosen.threads:
+        torch.set_num_threads(threads)
+        cases = [case for case in CASES if chosen.only in case.name]
+        found[str(threads)] = {
+            "cases": {case.name: measure(case, chosen.rounds) for case in cases},
+            "training_step": training_step(chosen.steps),
+        }
+    result = {
+        "processor": processor(),
+        "torch": torch.__version__,
+        "rounds": chosen.rounds,
+        "build": build_seconds(),
+        "threads": found,
+    }
+    text = as_markdown(result)
+    print(text)
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(chosen.out, result)
+    chosen.out.with_suffix(".md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
