@@ -128,7 +128,7 @@ def box_places(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
         ),
         (
             centre + offsets * extent / 2,
-            "K times too far: offset k + 1 is where point k starts, so divide by K and "
+            "K times too far: point k (of 1 … K) starts at k steps, so divide by K and "
             "the last one lies on the side.",
         ),
         (
