@@ -35,9 +35,12 @@ def reading(answer: float | None) -> Verdict:
     for number, diagnosis in known:
         if abs(value - number) < 1e-3:
             return wrong(diagnosis)
+    if abs(value - 21.25) > 1e-3 and 21 < value < 22:
+        return wrong("the right two pixels; their shares: 1 − distance to column 1.25")
     if abs(value - 21.25) > 1e-3:
         return wrong(
-            "not that: where is the place in pixels, x · 7 − 0.5, y · 5 − 0.5?"
+            "not that. First the place in pixels: column x · 7 − 0.5, row y · 5 − 0.5. "
+            "Then add up the pixels around it, each times 1 − its distance"
         )
     return right("column 1.25, row 2: three quarters of 21 and one quarter of 22")
 

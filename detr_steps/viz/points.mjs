@@ -2,6 +2,8 @@
 
 import { Figure, KEYS, Stage, VIEWS, clamp, lowest, make, range } from "./figure.mjs";
 
+const NINTH = "#b8f2e6"; // of nine taps; beyond, the colours come round again
+
 // Where deformable attention reads: M heads, L levels, K points each, around a reference.
 class Points extends Figure {
   measure() {
@@ -10,16 +12,18 @@ class Points extends Figure {
     this.state = { level: -1, point: -1, ...this.state };
   }
 
+  headColour(m) { return m === 8 ? NINTH : this.colour(m); }
+
   fill() {
     const panel = this.find("panel");
-    const pick = (name, count) => {
+    const pick = (name, count, label = name) => {
       const row = panel.appendChild(make("div", { class: "row" }));
-      return this.choice(row, name, ["all", ...range(count).map((i) => i + 1)],
+      return this.choice(row, label, ["all", ...range(count).map((i) => i + 1)],
         () => this.state[name] + 1, (i) => this.set({ [name]: i - 1 })).slice(1);
     };
     this.main = this.stage(this.find("stages"));
-    pick("head", this.heads).forEach((button, m) => {
-      button.style.borderBottom = `3px solid ${this.colour(m)}`;
+    pick("head", this.heads, this.notes.head_name).forEach((button, m) => {
+      button.style.borderBottom = `3px solid ${this.headColour(m)}`;
     });
     pick("level", this.L);
     this.loupe = new Stage("the cells that one point reads", 400_000);
@@ -86,9 +90,9 @@ class Points extends Figure {
       ink.lineTo(cx + r * Math.sin(angle), cy - r * Math.cos(angle));
     }
     ink.closePath();
-    ink.fillStyle = this.colour(m);
+    ink.fillStyle = this.headColour(m);
     ink.fill();
-    ink.strokeStyle = mine ? "#fff" : "#000a";
+    ink.strokeStyle = mine ? "#fff" : this.notes.even ? "#fffb" : "#000a";
     ink.lineWidth = mine ? 2.5 : 1;
     ink.stroke();
   }
@@ -154,10 +158,12 @@ class Points extends Figure {
     const [h, w] = this.notes.levels[l];
     const cells = this.four(this.chosen).filter(({ there }) => there), [first] = cells;
     const answer = this.answer(frame, item);
+    const { head_name: head = "head", point_name: name = "point", even } = this.notes;
+    const value = even ? "" : `: weight ${weight.toFixed(3)}`;
     return [[this.itemName(item), null, pinned ? "pinned, Esc lets go" : ""],
       [answer, answer && this.labelColour(item)],
-      [`head ${m + 1}, level ${l + 1} (${h} × ${w}), point ${k + 1}: weight ${weight.toFixed(3)}`,
-        this.colour(m)],
+      [`${head} ${m + 1}, level ${l + 1} (${h} × ${w}), ${name} ${k + 1}${value}`,
+        this.headColour(m)],
       [first ? `reads ${cells.length} cells, from row ${first.row}, column ${first.column} on`
         : "outside of the map: reads nothing"]];
   }

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .figure import InteractiveFigure
@@ -13,12 +14,13 @@ WEIGHT_NOT_WORTH = (
     "A dot is where a value is read, its area its weight. Much weight is not yet much "
     "effect: what is read there may be nothing new."
 )
+EVEN = 0.035  # a dot of handy size, where all points count alike
 
 
 def sampling_points(
     references: Tensor,
     locations: Tensor,
-    weights: Tensor,
+    weights: Tensor | None,
     sizes: Sequence[tuple[int, int]],
     rgb: Tensor | np.ndarray,
     *,
@@ -32,6 +34,9 @@ def sampling_points(
     frames: Sequence[object] | None = None,
     frame_name: str = "layer",
     item_name: str = "query",
+    head_name: str = "head",
+    point_name: str = "point",
+    caption: str = WEIGHT_NOT_WORTH,
     most: int | None = None,
     start: dict | None = None,
     title: str = "Sampling points: where each query reads",
@@ -40,14 +45,17 @@ def sampling_points(
 
     `references [F, Q, L, 2]` (or 4: boxes, of which the centre counts), `locations [F,
     Q, M, L, K, 2]` as (x, y) in [0, 1] of the picture (may lie outside), `weights [F,
-    Q, M, L, K]`; without F there is one frame. `sizes` (h, w) of the L levels; `boxes
-    [F, Q, 4]` and the rest as in `attention_maps`; `item_name` what a query is, "pixel"
-    in an encoder; `most` of them, the surest first (by default as many as fit into a
-    megabyte).
+    Q, M, L, K]`, or None where nothing is weighed; without F there is one frame.
+    `sizes` (h, w) of the L levels; `boxes [F, Q, 4]` and the rest as in
+    `attention_maps`; `item_name` what a query is, "pixel" in an encoder, `head_name`
+    and `point_name` likewise; `most` queries, the surest first (by default as many as
+    fit into a megabyte); `caption` what the figure is no evidence of.
     Raises: ValueError for shapes that disagree, negative or non-finite numbers.
     Source: Zhu et al. 2021, equation 3 and figure 6.
     """
-    given = (boxes, scores, labels, matched)
+    given, even = (boxes, scores, labels, matched), weights is None
+    if even:
+        weights = torch.full(locations.shape[:-1], EVEN)
     if locations.dim() == 5:  # one frame
         references, locations, weights = (
             references[None],
@@ -82,6 +90,9 @@ def sampling_points(
         "frames": frames,
         "pick": "box",
         "item_name": item_name,
+        "head_name": head_name,
+        "point_name": point_name,
+        "even": even,
         "names": names_for(names, labels, truth_labels),
         "start": begin,
     }
@@ -94,7 +105,7 @@ def sampling_points(
         picture=as_picture(rgb),
         title=title,
         summary=_summary(arrays, notes, items, begin),
-        caption=WEIGHT_NOT_WORTH,
+        caption=caption,
     )
 
 
@@ -131,13 +142,13 @@ def _summary(arrays: dict, notes: dict, items: list[int], begin: dict) -> str:
     shares = weights.sum((0, 2)) / total  # [L]
     where = arrays["locations"][frame, item].astype(np.float64)  # [M, L, K, 2]
     outside = ((where < 0) | (where > 1)).any(-1)
-    by_level = ", ".join(
+    by_level = "weight by level " + ", ".join(
         f"{share:.0%} of {h} × {w}" for share, (h, w) in zip(shares, notes["levels"])
     )
     return (
-        f"{q} {many}, each with {m} heads × {levels} levels × {k} points. "
-        f"{name.capitalize()} {items[item]} in {notes['frame_name']} "
-        f"{notes['frames'][frame]}: weight by "
-        f"level {by_level}; {int(outside.sum())} of {outside.size} points lie outside "
-        "the picture."
+        f"{q} {many}, each with {m} {notes['head_name']}s × {levels} levels × {k} "
+        f"{notes['point_name']}s. {name.capitalize()} {items[item]} in "
+        f"{notes['frame_name']} {notes['frames'][frame]}: "
+        f"{'' if notes['even'] else by_level + '; '}{int(outside.sum())} of "
+        f"{outside.size} points lie outside the picture."
     )

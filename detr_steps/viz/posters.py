@@ -25,6 +25,7 @@ from .readout import (
 )
 from .sheet import ACCENT, INK, LINE, SOFT, TINT, Place, Sheet, ink_on
 
+NINTH = "#b8f2e6"  # as in points.mjs: the ninth of nine taps
 MOST_QUERIES = 25  # rows of a cost table that are readable on a poster
 
 
@@ -335,24 +336,28 @@ def _dot(sheet: Sheet, x: float, y: float, r: float, head: int, level: int) -> N
     angles = 2 * np.pi * (np.arange(sides) + turn) / sides
     ends = np.stack([x + r * np.sin(angles), y - r * np.cos(angles)], -1) * 2
     ends = [tuple(end) for end in ends]
-    sheet.pen.polygon(ends, colour_of(head) + "d9", "#0009")
+    colour = NINTH if head == 8 else colour_of(head)
+    sheet.pen.polygon(ends, colour + "d9", "#0009")
 
 
 def _shares(sheet: Sheet, figure, room: Place, shares: np.ndarray) -> None:
     """Which head reads how much from which level: a table of dots."""
     heads, levels = shares.shape
+    head = figure.notes.get("head_name", "head")
     wide, high = min(60, (room.wide - 70) / levels), min(30, (room.high - 30) / heads)
     for level, (h, w) in enumerate(figure.notes["levels"]):
         x = room.x + 90 + level * wide
         sheet.text(x, room.y + 12, f"{h} × {w}", 11, SOFT, anchor="ms")
     for m in range(heads):
         y = room.y + 34 + m * high
-        sheet.text(room.x, y + 4, f"head {m + 1}", 12)
+        sheet.text(room.x, y + 4, f"{head} {m + 1}", 12)
         for level in range(levels):
             r = (high / 2 - 2) * float(shares[m, level] / shares.max()) ** 0.5
             _dot(sheet, room.x + 90 + level * wide, y, max(r, 1), m, level)
     y = room.y + 34 + heads * high
-    sheet.text(room.x, y + 4, "dots: weight of each head on each level", 11, SOFT)
+    words = f"dots: weight of each {head} on each level"
+    words = "every point counts alike" if figure.notes.get("even") else words
+    sheet.text(room.x, y + 4, words, 11, SOFT)
 
 
 def _table(sheet: Sheet, figure, room: Place, cost: np.ndarray, pairs: dict) -> None:

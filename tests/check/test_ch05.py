@@ -20,7 +20,8 @@ from detr_steps.nn.sample import sample
         (10.5, "to the right"),
         (21.75, "wrong way round"),
         (21, "nearest pixel"),
-        (3.0, "in pixels"),
+        (21.4, "1 − distance"),
+        (3.0, "First the place in pixels"),
     ],
 )
 def test_wrong_readings(answer, says):

@@ -499,6 +499,28 @@ def test_heads_levels_points_and_zoom_have_keys(page, show):
     assert frame.evaluate(scale) == 1
 
 
+def test_points_and_heads_may_have_other_names(show):
+    plain, named = figures.points(), {"head_name": "tap", "point_name": "place"}
+    notes = plain.notes | named | {"even": True}
+    words = (
+        "() => JSON.stringify(document.getElementById('figure').detrFigure.describe())"
+    )
+    for given, says in ((plain.notes, "head"), (notes, "tap")):
+        arrays = plain.arrays
+        frame = show(figures.attention("points", arrays=arrays, notes=given))
+        told = frame.evaluate(words)
+        assert f"{says} " in told and ("weight" in told) == (says == "head")
+
+
+def test_the_ninth_head_has_a_colour_of_its_own(show):
+    frame = show(figures.points())
+    figure = "document.getElementById('figure').detrFigure"
+    colours = frame.evaluate(
+        f"() => [...Array(9)].map((_, m) => {figure}.headColour(m))"
+    )
+    assert len(set(colours)) == 9
+
+
 def test_the_wheel_zooms_around_the_pointer_once_pinned(page, show):
     frame = show(figures.points())
     zoom = "() => document.getElementById('figure').detrFigure.main.zoom"

@@ -66,6 +66,26 @@ def test_an_encoder_has_pixels_where_a_decoder_has_queries(data):
     assert "Pixel 0 in layer 2" in figure.summary and "quer" not in figure.summary
 
 
+def test_taps_of_a_kernel_have_names_and_no_weights():
+    references, locations, *_ = around_a_box(m=9, k=9)
+    figure = viz.sampling_points(
+        references,
+        locations,
+        None,
+        SIZES,
+        RGB,
+        item_name="cell",
+        head_name="tap",
+        point_name="place",
+        caption="A dot is where a number is read.",
+    )
+    assert figure.notes["even"] and figure.bundle["caption"].startswith("A dot is")
+    assert figure.summary.startswith("6 cells, each with 9 taps × 4 levels × 9 places")
+    assert "weight" not in figure.summary and "head" not in figure.summary
+    weights = figure.arrays["weights"]
+    assert weights.shape == (2, 6, 9, 4, 9) and np.ptp(weights) == 0
+
+
 def test_reference_boxes_count_with_their_centre(data):
     references, locations, weights, boxes = data
     whole = boxes[:, :, None].expand(2, 6, 4, 4)
