@@ -216,8 +216,8 @@ def publish_record(run: str | Path, name: str) -> Path:
     description = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
     if not (entry / "recipe.json").exists():
         write_json(entry / "recipe.json", description)
-    seed = description["recipe"]["seed"]
-    own = seed == recipe(name)["recipe"]["seed"]
+    seed = description["recipe"].get("seed", 0)
+    own = seed == recipe(name)["recipe"].get("seed", 0)
     file = entry / ("record.jsonl" if own else f"record-seed{seed}.jsonl")
     text = (run / "record.jsonl").read_text(encoding="utf-8")
     write_whole(file, lambda p: p.write_text(text, encoding="utf-8"))

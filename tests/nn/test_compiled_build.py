@@ -36,7 +36,8 @@ def shelf(tmp_path, monkeypatch) -> Path:
 def start(code: str, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        # whatever the tests' own process keeps quiet is heard here
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": ""} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
