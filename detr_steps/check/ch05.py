@@ -9,6 +9,7 @@ from torch.nn import functional
 from ..nn.deform_conv import deformable_conv
 from ..nn.sample import sample
 from . import Verdict, right, wrong
+from .trying import call, compare
 
 PLACE = (0.25, 0.5)  # of exercise 1: (x, y), shares of a map of 5 rows and 7 columns
 
@@ -51,7 +52,7 @@ def dilation(mine: Callable | None) -> Verdict:
     With them a 3 × 3 kernel whose taps are neighbours reads as a dilated one.
     """
     h, w, times = 9, 11, 3
-    value, fault = _call(mine, times, h, w)
+    value, fault = call(mine, times, h, w)
     if fault is not None:
         return fault
     if not isinstance(value, Tensor):
@@ -66,7 +67,7 @@ def dilation(mine: Callable | None) -> Verdict:
     y, x_ = torch.meshgrid(steps, steps, indexing="ij")
     grid = torch.stack((x_, y), -1).flatten(0, 1)[:, None, None].expand(9, h, w, 2)
     size = torch.tensor([w, h])
-    return _compare(
+    return compare(
         value[0, 0].float(),
         (times - 1) * grid,
         (
@@ -80,6 +81,7 @@ def dilation(mine: Callable | None) -> Verdict:
             ),
             (torch.zeros_like(grid), "no tap moves"),
         ),
+        "tap",
     )
 
 
@@ -92,7 +94,7 @@ def from_torchvision(mine: Callable | None) -> Verdict:
     """
     x, weight = torch.randn(2, 4, 6, 9), torch.randn(5, 4, 3, 3)
     offsets, mask = torch.randn(2, 18, 6, 9), torch.rand(2, 9, 6, 9)
-    value, fault = _call(mine, x, weight, offsets, mask)
+    value, fault = call(mine, x, weight, offsets, mask)
     if fault is not None:
         return fault
     if not isinstance(value, Tensor):
@@ -105,7 +107,7 @@ def from_torchvision(mine: Callable | None) -> Verdict:
         return _taps(x, given, share, shift, size, filters)
 
     turned = torch.tensor([9.0, 6.0])
-    return _compare(
+    return compare(
         value,
         by(),
         (
@@ -141,6 +143,7 @@ def from_torchvision(mine: Callable | None) -> Verdict:
                 "that is a plain convolution: the offsets do nothing",
             ),
         ),
+        "tap",
     )
 
 
@@ -165,26 +168,3 @@ def _taps(
             "bchw,oc->bohw", read, filters[:, :, tap // 3, tap % 3]
         )
     return out
-
-
-def _call(mine: Callable | None, *inputs: object) -> tuple[object, Verdict | None]:
-    if mine is None:
-        return None, wrong("not yet: give your function")
-    try:
-        value = mine(*inputs)
-    except Exception as error:  # the reader's code: say what happened, do not raise
-        return None, wrong(f"it raised {type(error).__name__}: {error}")
-    if value is None:
-        return None, wrong("not yet: your function returns None")
-    return value, None
-
-
-def _compare(value: Tensor, truth: Tensor, mistakes: tuple) -> Verdict:
-    if value.shape != truth.shape:
-        return wrong(f"shape {list(value.shape)}, expected {list(truth.shape)}")
-    if torch.allclose(value, truth, atol=1e-4):
-        return right("right")
-    for number, diagnosis in mistakes:
-        if torch.allclose(value, number.to(value.dtype), atol=1e-4):
-            return wrong(diagnosis)
-    return wrong("the numbers differ, and not by a mistake I know: try it on one tap")

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..nn.references import inverse_sigmoid
 from . import Verdict, right, wrong
+from .trying import call
 
 SIZES = ((4, 6), (2, 3), (1, 2))  # of exercises 1 and 2: (h, w), finest first
 
@@ -20,7 +21,7 @@ def place(mine: Callable | None) -> Verdict:
         start += h * w
     found = {}
     for token in truth:
-        value, fault = _call(mine, token, SIZES)
+        value, fault = call(mine, token, SIZES, unwritten=_unwritten)
         if fault is not None:
             return fault
         try:
@@ -79,7 +80,7 @@ def references(mine: Callable | None) -> Verdict:
     """
     torch.manual_seed(2)
     valid = 0.4 + 0.6 * torch.rand(2, len(SIZES), 2)
-    value, fault = _call(mine, SIZES, valid)
+    value, fault = call(mine, SIZES, valid, unwritten=_unwritten)
     if fault is not None:
         return fault
     truth = _references(valid)
@@ -142,7 +143,7 @@ def refinement(mine: Callable | None) -> Verdict:
     reference, delta = 0.1 + 0.8 * torch.rand(5, 4), torch.randn(5, 4)
     reference.requires_grad_()
     delta.requires_grad_()
-    value, fault = _call(mine, reference, delta)
+    value, fault = call(mine, reference, delta, unwritten=_unwritten)
     if fault is not None:
         return fault
     if not isinstance(value, tuple | list) or len(value) != 2:
@@ -171,8 +172,11 @@ def refinement(mine: Callable | None) -> Verdict:
         return wrong("the next layer starts from the box that this one has found")
     if after.requires_grad:
         return wrong("detach the next reference: each layer answers for its own step")
-    edge, fault = _call(
-        mine, torch.tensor([[0.0, 1.0, 0.0, 1.0]]), torch.tensor([[5.0, -5, 5, -5]])
+    edge, fault = call(
+        mine,
+        torch.tensor([[0.0, 1.0, 0.0, 1.0]]),
+        torch.tensor([[5.0, -5, 5, -5]]),
+        unwritten=_unwritten,
     )
     if fault is not None:
         return fault
@@ -196,7 +200,7 @@ def proposals(mine: Callable | None) -> Verdict:
     usable = torch.arange(s) % 3 != 0
     logits[0, 0], logits[3, 1], logits[5, 2] = 9.0, 8.0, 7.0
     logits[5, 1] = 6.5  # one token that is sure of two classes
-    value, fault = _call(mine, logits, boxes, usable, k)
+    value, fault = call(mine, logits, boxes, usable, k, unwritten=_unwritten)
     if fault is not None:
         return fault
     if not isinstance(value, Tensor) or value.ndim != 2 or value.shape[-1] != 4:
@@ -211,12 +215,14 @@ def proposals(mine: Callable | None) -> Verdict:
     if value.requires_grad:
         return wrong("detach the boxes: proposals have a loss of their own")
     few = torch.arange(s) < 2
-    left, fault = _call(mine, logits, boxes, few, k)
+    left, fault = call(mine, logits, boxes, few, k, unwritten=_unwritten)
     if fault is not None:
         return fault
     if len(left) != 2:
         return wrong(f"2 tokens are usable, k is {k}: give 2 boxes, not {len(left)}")
-    short, fault = _call(mine, logits[:3], boxes[:3], usable[:3], k)
+    short, fault = call(
+        mine, logits[:3], boxes[:3], usable[:3], k, unwritten=_unwritten
+    )
     if fault is not None:
         return wrong(f"3 tokens and k = {k}: {fault.message}")
     if len(short) != 2:
@@ -248,16 +254,8 @@ def _proposal_mistakes(
     )  # fmt: skip
 
 
-def _call(mine: Callable | None, *inputs: object) -> tuple[object, Verdict | None]:
-    if mine is None:
-        return None, wrong("not yet: give your function")
-    try:
-        value = mine(*inputs)
-    except Exception as error:  # the reader's code: say what happened, do not raise
-        return None, wrong(f"it raised {type(error).__name__}: {error}")
-    if value is None or (isinstance(value, tuple) and None in value[:1]):
-        return None, wrong("not yet: your function returns None")
-    return value, None
+def _unwritten(value: object) -> bool:
+    return value is None or (isinstance(value, tuple) and None in value[:1])
 
 
 def _compare(value: object, truth: Tensor, mistakes: tuple, praise: str) -> Verdict:
