@@ -1,0 +1,115 @@
+// One call of the operator as the kernels see it: sizes, levels, and which block works
+// on which queries. No torch and no CUDA types here; the emulator compiles it too.
+
+#pragma once
+
+#include <cstdint>
+
+#include "../ms_deform_attn.h"
+
+// How a kernel is started. `kernel` is a variable or a plain name (a template's comma
+// would end the macro's argument). emulator.h has its own.
+#if defined(__CUDACC__)
+#define LAUNCH(kernel, grid, block, stream, ...) \
+  kernel<<<grid, block, 0, stream>>>(__VA_ARGS__)
+#endif
+
+namespace detr_steps::cuda {
+
+constexpr int MAX_LEVELS = 8;
+constexpr int MAX_POINTS = 32;  // of one query and head, on all levels together
+constexpr int NEVER = 0x7fffffff;
+
+constexpr int SIDE = 8;  // queries that lie in a square of SIDE x SIDE pixels ...
+constexpr int TILE = SIDE * SIDE;  // ... read nearly the same pixels: one block's work
+
+struct Level {
+  int h, w;
+  int start;         // token of its first pixel
+  int points;        // K: points of a query and head on this level
+  int first_point;   // where they start among all P; NEVER where there is no such level
+  int first_tile;    // where its tiles start among all tiles; NEVER likewise
+  int tiles_across;  // tiles side by side
+};
+
+// Sizes by the library's letters. Goes to the kernels by value, so that nobody reads
+// sizes from memory. Index `level` by constants only (or by what is the same for the
+// whole block): a kernel's arguments are no memory that each lane could index.
+struct Call {
+  int b, s, m, d, q;
+  int p;  // points of a query and head, on all levels together
+  int levels;
+  Level level[MAX_LEVELS];
+
+  // Where things start, in numbers. 64 bits: the value of a batch may well be larger
+  // than 2^31 numbers.
+  DETR_STEPS_BOTH int64_t map(int image, int head) const {  // of value [B, S, M, D]
+    return (int64_t(image) * s * m + head) * d;
+  }
+  // One query and head: number of the row in results [B, Q, M, D], weights [B, Q, M, P].
+  DETR_STEPS_BOTH int64_t row(int image, int query, int head) const {
+    return (int64_t(image) * q + query) * m + head;
+  }
+  DETR_STEPS_BOTH int tiles() const {  // that cover all levels; only where Q == S
+    const Level& last = level[levels - 1];
+    return last.first_tile + last.tiles_across * ((last.h + SIDE - 1) / SIDE);
+  }
+};
+
+// `shapes`: h, w of the first level, h, w of the next; `points`: K of each level.
+inline Call make_call(int b, int s, int m, int d, int q, int levels,
+                      const int64_t* shapes, const int64_t* points) {
+  Call call = {b, s, m, d, q, 0, levels, {}};
+  int start = 0, tiles = 0;
+  for (int l = 0; l < MAX_LEVELS; ++l) {
+    call.level[l] = {1, 1, 0, 0, NEVER, NEVER, 1};
+    if (l >= levels) continue;
+    const int h = int(shapes[2 * l]), w = int(shapes[2 * l + 1]);
+    const int across = (w + SIDE - 1) / SIDE;
+    call.level[l] = {h, w, start, int(points[l]), call.p, tiles, across};
+    start += h * w;
+    tiles += across * ((h + SIDE - 1) / SIDE);
+    call.p += int(points[l]);
+  }
+  return call;
+}
+
+// The queries of one block, numbered 0, 1, ... row by row, SIDE to a row.
+struct Tile {
+  int first;          // query number of its top left corner
+  int line;           // from there to the one below
+  int columns, rows;  // less than SIDE where the map ends
+  int end;            // no query has this number or a higher one
+
+  DETR_STEPS_BOTH int query(int i) const {
+    return first + i / SIDE * line + i % SIDE;
+  }
+  DETR_STEPS_BOTH bool has(int i) const {
+    return i % SIDE < columns && i / SIDE < rows && query(i) < end;
+  }
+};
+
+// Block `index` of those that share the queries of an image and head. Where the queries
+// are the pixels themselves (an encoder) it takes a square of pixels, otherwise `strip`
+// queries that follow one another.
+DETR_STEPS_BOTH Tile find_tile(const Call& call, int index, int strip) {
+  if (call.q != call.s) return {index * strip, SIDE, SIDE, NEVER, call.q};
+  Level level = call.level[0];
+#if defined(__CUDACC__)
+#pragma unroll
+#endif
+  for (int l = 1; l < MAX_LEVELS; ++l)
+    if (index >= call.level[l].first_tile) level = call.level[l];
+  const int number = index - level.first_tile;
+  const int y = number / level.tiles_across;
+  const int x = number - y * level.tiles_across;
+  return {level.start + SIDE * (y * level.w + x), level.w, level.w - SIDE * x,
+          level.h - SIDE * y, call.q};
+}
+
+// Blocks needed so that find_tile reaches every query.
+inline int count_tiles(const Call& call, int strip) {
+  return call.q == call.s ? call.tiles() : (call.q + strip - 1) / strip;
+}
+
+}  // namespace detr_steps::cuda
