@@ -16,6 +16,7 @@
 
 namespace {
 
+using detr_steps::Corners;
 using detr_steps::fetch;
 using detr_steps::fetch_to_write;
 using detr_steps::Levels;
@@ -23,14 +24,16 @@ using torch::headeronly::ScalarType;
 using torch::stable::contiguous;
 using torch::stable::Tensor;
 
-typedef std::vector<int64_t> Shapes;  // h, w of the first level, h, w of the next, ...
+// What is the same for all queries: h, w of the first level, h, w of the next, ...; and
+// how many points each level has.
+typedef std::vector<int64_t> Shapes, Counts;
 
 constexpr int64_t AHEAD = 4;  // queries between asking for numbers and using them
 
-// Sizes of one call by the library's letters, and where things start in memory. P = L*K
+// Sizes of one call by the library's letters, and where things start in memory. P
 // counts the points of all levels.
 struct Sizes {
-  int64_t b, s, m, d, q, p, k;
+  int64_t b, s, m, d, q, p;
 
   int64_t pixels(int64_t image, int64_t head) const {  // value [B, S, M, D]
     return (image * s * m + head) * d;
@@ -48,24 +51,25 @@ struct Sizes {
   }
 };
 
-Sizes check(const Tensor& value, const Shapes& shapes, const Tensor& locations,
-            const Tensor& weights) {
-  STD_TORCH_CHECK(value.dim() == 4 && locations.dim() == 6 && weights.dim() == 5 &&
-                      shapes.size() >= 2 && shapes.size() % 2 == 0,
-                  "ms_deform_attn: expected value [B, S, M, D], (h, w) of each level, "
-                  "locations [B, Q, M, L, K, 2] and weights [B, Q, M, L, K]");
-  const int64_t levels = shapes.size() / 2, k = locations.size(4);
-  const Sizes n{value.size(0),     value.size(1), value.size(2), value.size(3),
-                locations.size(1), levels * k,    k};
-  int64_t tokens = 0;
+Sizes check(const Tensor& value, const Shapes& shapes, const Counts& counts,
+            const Tensor& locations, const Tensor& weights) {
+  STD_TORCH_CHECK(value.dim() == 4 && locations.dim() == 5 && weights.dim() == 4 &&
+                      !counts.empty() && shapes.size() == 2 * counts.size(),
+                  "ms_deform_attn: expected value [B, S, M, D], (h, w) and a number of "
+                  "points of each level, locations [B, Q, M, P, 2] and weights "
+                  "[B, Q, M, P]");
+  const Sizes n{value.size(0), value.size(1),     value.size(2),
+                value.size(3), locations.size(1), weights.size(3)};
+  int64_t tokens = 0, points = 0;
   bool fits = true;
-  for (int64_t l = 0; l < levels; ++l) {
-    fits = fits && shapes[2 * l] > 0 && shapes[2 * l + 1] > 0;
+  for (size_t l = 0; l < counts.size(); ++l) {
+    fits = fits && shapes[2 * l] > 0 && shapes[2 * l + 1] > 0 && counts[l] >= 0;
     tokens += shapes[2 * l] * shapes[2 * l + 1];
+    points += counts[l];
   }
-  const int64_t wanted[] = {n.b, n.q, n.m, levels, k, 2};
-  for (int i = 0; i < 6; ++i) fits = fits && locations.size(i) == wanted[i];
-  for (int i = 0; i < 5; ++i) fits = fits && weights.size(i) == wanted[i];
+  const int64_t wanted[] = {n.b, n.q, n.m, points, 2};
+  for (int i = 0; i < 5; ++i) fits = fits && locations.size(i) == wanted[i];
+  for (int i = 0; i < 4; ++i) fits = fits && weights.size(i) == wanted[i];
   STD_TORCH_CHECK(fits && tokens == n.s,
                   "ms_deform_attn: levels, tokens and points do not belong together");
   STD_TORCH_CHECK(value.scalar_type() == locations.scalar_type() &&
@@ -102,27 +106,37 @@ T* output(const Tensor& tensor) {
 
 // --- the way there ------------------------------------------------------------------
 
-// Few queries: every thread takes some of them, with all their heads.
+// Few queries: every thread takes some of them. They read here and there, and memory is
+// far away: the places of all heads are found first, so that then many rows can be on
+// their way at once. (To ask for rows earlier gains nothing: that many is the limit.)
 template <typename T>
-void forward_direct(const Sizes& n, const Shapes& shapes, Inputs<T> in, T* result) {
-  const auto tables = detr_steps::tables<T>(shapes, int(n.k), int32_t(n.m * n.d));
+void forward_direct(const Sizes& n, const Shapes& shapes, const Counts& counts,
+                    Inputs<T> in, T* result) {
+  const auto tables = detr_steps::tables<T>(shapes, counts, int32_t(n.m * n.d));
+  const int64_t of_head = int64_t(tables.size());
   torch::stable::parallel_for(0, n.b * n.q, 16, [&](int64_t begin, int64_t end) {
-    for (int64_t at = begin; at < end; ++at)
+    std::vector<Corners<T>> points(n.m * of_head);
+    for (int64_t at = begin; at < end; ++at) {
       for (int64_t m = 0; m < n.m; ++m) {
         const int64_t i = n.points(0, at, m);
-        detr_steps::read(tables, in.locations + 2 * i, in.weights + i,
-                         in.value + n.pixels(at / n.q, m), int(n.d),
-                         result + n.result(0, at, m));
+        detr_steps::find(tables, in.locations + 2 * i, in.weights + i,
+                         &points[m * of_head]);
       }
+      for (int64_t m = 0; m < n.m; ++m)
+        detr_steps::read(tables, &points[m * of_head], in.value + n.pixels(at / n.q, m),
+                         int(n.d), result + n.result(0, at, m));
+    }
   });
 }
 
 // Many queries: every thread takes some heads of some images, and packs their maps.
 template <typename T>
-void forward_packed(const Sizes& n, const Shapes& shapes, Inputs<T> in, T* result) {
-  const auto tables = detr_steps::tables<T>(shapes, int(n.k), int32_t(n.d));
+void forward_packed(const Sizes& n, const Shapes& shapes, const Counts& counts,
+                    Inputs<T> in, T* result) {
+  const auto tables = detr_steps::tables<T>(shapes, counts, int32_t(n.d));
   torch::stable::parallel_for(0, n.b * n.m, 1, [&](int64_t begin, int64_t end) {
     std::vector<T> map(n.s * n.d);
+    std::vector<Corners<T>> points(tables.size());
     for (int64_t at = begin; at < end; ++at) {
       const int64_t b = at / n.m, m = at % n.m;
       detr_steps::copy_rows(in.value + n.pixels(b, m), n.m * n.d, map.data(), n.d, n.s,
@@ -132,16 +146,17 @@ void forward_packed(const Sizes& n, const Shapes& shapes, Inputs<T> in, T* resul
         fetch(in.locations + 2 * soon, 2 * n.p);
         fetch(in.weights + soon, n.p);
         fetch_to_write(result + n.result(b, q + AHEAD, m), n.d);
-        detr_steps::read<T>(tables, in.locations + 2 * i, in.weights + i, map.data(),
-                            int(n.d), result + n.result(b, q, m));
+        detr_steps::find(tables, in.locations + 2 * i, in.weights + i, points.data());
+        detr_steps::read<T>(tables, points.data(), map.data(), int(n.d),
+                            result + n.result(b, q, m));
       }
     }
   });
 }
 
-Tensor forward(const Tensor& any_value, Shapes shapes, const Tensor& any_locations,
-               const Tensor& any_weights) {
-  const Sizes n = check(any_value, shapes, any_locations, any_weights);
+Tensor forward(const Tensor& any_value, Shapes shapes, Counts counts,
+               const Tensor& any_locations, const Tensor& any_weights) {
+  const Sizes n = check(any_value, shapes, counts, any_locations, any_weights);
   const Tensor value = contiguous(any_value), locations = contiguous(any_locations),
                weights = contiguous(any_weights);
   Tensor result = torch::stable::new_empty(value, {n.b, n.q, n.m * n.d});
@@ -150,7 +165,7 @@ Tensor forward(const Tensor& any_value, Shapes shapes, const Tensor& any_locatio
   dispatch(value, [&](auto zero) {
     typedef decltype(zero) T;
     (n.packs() ? forward_packed<T> : forward_direct<T>)(
-        n, shapes, inputs<T>(value, locations, weights), output<T>(result));
+        n, shapes, counts, inputs<T>(value, locations, weights), output<T>(result));
   });
   return result;
 }
@@ -183,11 +198,11 @@ void backward_head(const Sizes& n, const std::vector<Levels<T>>& tables, Inputs<
 // Every thread takes some heads of some images: nobody else writes to their maps, so
 // that no addition needs to be atomic, and the result never depends on the threads.
 template <typename T>
-void backward_all(const Sizes& n, const Shapes& shapes, Inputs<T> in, const T* slope,
-                  Slopes<T> out, bool packs) {
+void backward_all(const Sizes& n, const Shapes& shapes, const Counts& counts,
+                  Inputs<T> in, const T* slope, Slopes<T> out, bool packs) {
   const int64_t apart = n.m * n.d;  // from a pixel to the next, in `value`
   const auto tables =
-      detr_steps::tables<T>(shapes, int(n.k), int32_t(packs ? n.d : apart));
+      detr_steps::tables<T>(shapes, counts, int32_t(packs ? n.d : apart));
   torch::stable::parallel_for(0, n.b * n.m, 1, [&](int64_t begin, int64_t end) {
     std::vector<T> map(packs ? n.s * n.d : 0), map_slope(map.size());
     for (int64_t at = begin; at < end; ++at) {
@@ -206,10 +221,11 @@ void backward_all(const Sizes& n, const Shapes& shapes, Inputs<T> in, const T* s
   });
 }
 
+// Always deterministic.
 std::tuple<Tensor, Tensor, Tensor> backward(
-    const Tensor& any_value, Shapes shapes, const Tensor& any_locations,
-    const Tensor& any_weights, const Tensor& any_slope) {
-  const Sizes n = check(any_value, shapes, any_locations, any_weights);
+    const Tensor& any_value, Shapes shapes, Counts counts, const Tensor& any_locations,
+    const Tensor& any_weights, const Tensor& any_slope, bool) {
+  const Sizes n = check(any_value, shapes, counts, any_locations, any_weights);
   const Tensor value = contiguous(any_value), locations = contiguous(any_locations),
                weights = contiguous(any_weights), slope = contiguous(any_slope);
   STD_TORCH_CHECK(slope.numel() == n.b * n.q * n.m * n.d &&
@@ -228,7 +244,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(
     dispatch(value, [&](auto zero) {
       typedef decltype(zero) T;
       backward_all<T>(
-          n, shapes, inputs<T>(value, locations, weights),
+          n, shapes, counts, inputs<T>(value, locations, weights),
           static_cast<const T*>(slope.const_data_ptr()),
           {output<T>(down[0]), output<T>(down[1]), output<T>(down[2])}, packs);
     });
@@ -237,15 +253,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY(detr_steps, library) {
-  library.def(
-      "ms_deform_attn(Tensor value, int[] shapes, Tensor locations, Tensor weights) "
-      "-> Tensor");
-  library.def(
-      "ms_deform_attn_backward(Tensor value, int[] shapes, Tensor locations, "
-      "Tensor weights, Tensor slope) -> (Tensor, Tensor, Tensor)");
-}
-
+// What these take and return is defined in detr_steps/nn/ms_deform_attn.py.
 STABLE_TORCH_LIBRARY_IMPL(detr_steps, CPU, library) {
   library.impl("ms_deform_attn", TORCH_BOX(&forward));
   library.impl("ms_deform_attn_backward", TORCH_BOX(&backward));

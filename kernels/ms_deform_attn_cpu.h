@@ -51,22 +51,27 @@ struct Levels {
   int count;                      // points in use; the rest are copies of the last
 };
 
-// One table for each LANES points: K of the first level, K of the second, ...
-// `shapes`: h, w of the first level, h, w of the second, ...
+// One table for each LANES points. `shapes`: h, w of the first level, h, w of the
+// second, ...; `points` of the first level, of the second, ...
 template <typename T>
 std::vector<Levels<T>> tables(
-    const std::vector<int64_t>& shapes, int points, int32_t pixel) {
-  const int levels = int(shapes.size() / 2), all = levels * points;
-  std::vector<int32_t> starts(levels, 0);
-  for (int l = 1; l < levels; ++l)
-    starts[l] = starts[l - 1] + int32_t(shapes[2 * l - 2] * shapes[2 * l - 1]) * pixel;
+    const std::vector<int64_t>& shapes, const std::vector<int64_t>& points,
+    int32_t pixel) {
+  std::vector<int32_t> level, starts;  // of each point; of each level
+  int32_t start = 0;
+  for (size_t l = 0; l < points.size(); ++l) {
+    level.insert(level.end(), size_t(points[l]), int32_t(l));
+    starts.push_back(start);
+    start += int32_t(shapes[2 * l] * shapes[2 * l + 1]) * pixel;
+  }
+  const int all = int(level.size());
   std::vector<Levels<T>> found((all + LANES - 1) / LANES);
   for (int first = 0; first < all; first += LANES) {
     Levels<T>& table = found[first / LANES];
     table.pixel = pixel;
     table.count = all - first < LANES ? all - first : LANES;
     for (int i = 0; i < LANES; ++i) {
-      const int l = (i < table.count ? first + i : all - 1) / points;
+      const int l = level[i < table.count ? first + i : all - 1];
       const int h = int(shapes[2 * l]), w = int(shapes[2 * l + 1]);
       table.x.set(i, extent<T>(w));
       table.y.set(i, extent<T>(h));
@@ -93,9 +98,13 @@ struct Pairs {
 
 // Corners are in the order top left, top right, bottom left, bottom right.
 template <typename T>
-struct Points {
+struct Corners {
   Lanes<int32_t> corner;  // where the top left one starts
   Lanes<T> share[4];      // of each corner, times the point's weight
+};
+
+template <typename T>
+struct Points : Corners<T> {
   Lanes<T> weight;
   Pairs<T> x, y;
 };
@@ -132,7 +141,7 @@ DETR_STEPS_INLINE void locate(
 // that no addition waits for the one before.
 template <typename T, typename R>
 DETR_STEPS_INLINE R add_rows(
-    const Levels<T>& levels, const Points<T>& points, const T* map, R sum) {
+    const Levels<T>& levels, const Corners<T>& points, const T* map, R sum) {
   R others[3] = {};
   for (int i = 0; i < levels.count; ++i) {
     const T *top = map + points.corner[i], *bottom = top + levels.below[i];
@@ -146,22 +155,30 @@ DETR_STEPS_INLINE R add_rows(
   return sum;
 }
 
-// Read all points of one query and head: `width` numbers to `result`.
+// Find where the points of one query and head lie, as many `found` as there are tables.
 template <typename T>
-inline void read(
+inline void find(
     const std::vector<Levels<T>>& tables, const T* locations, const T* weights,
-    const T* map, int width, T* result) {
-  bool first = true;
+    Corners<T>* found) {
   for (const Levels<T>& levels : tables) {
     Points<T> points;
     locate(levels, locations, weights, points);
+    *found++ = points;
+    locations += 2 * LANES, weights += LANES;
+  }
+}
+
+// Read those points: `width` numbers to `result`.
+template <typename T>
+inline void read(
+    const std::vector<Levels<T>>& tables, const Corners<T>* points, const T* map,
+    int width, T* result) {
+  for (size_t i = 0; i < tables.size(); ++i)
     each_slice<T>(width, [&](auto slice, int at) {
       typedef decltype(slice) R;
-      const R before = first ? R() : load<R>(result + at);
-      store(result + at, add_rows(levels, points, map + at, before));
+      const R before = i == 0 ? R() : load<R>(result + at);
+      store(result + at, add_rows(tables[i], points[i], map + at, before));
     });
-    locations += 2 * LANES, weights += LANES, first = false;
-  }
 }
 
 // --- the way back -------------------------------------------------------------------

@@ -30,7 +30,7 @@ class NotCompiled(RuntimeError):
     """The compiled loops cannot be had here; says why, and what to do about it."""
 
 
-def load_library() -> None:
+def load_library(device: str = "cpu") -> None:
     """Register the compiled loops with torch, built first if need be; call it once.
 
     Raises: NotCompiled, naming cause and cure.

@@ -1,61 +1,111 @@
-"""The compiled core of deformable attention, as an operator of torch."""
+"""The compiled core of deformable attention, as operators of torch.
+
+Points are counted over all levels here, P of them, and a level may have more of them
+than another: `shapes` is h, w of the first level, h, w of the next one, ..., `points`
+how many of P belong to the first level, to the next one, ...
+"""
+
+import functools
 
 import torch
 from torch import Tensor
 
+from . import ms_deform_attn_fused as fused
 from .compiled import load_library
 
 OPERATOR = "detr_steps::ms_deform_attn"
 BACKWARD = f"{OPERATOR}_backward"
+FUSED = f"{OPERATOR}_fused"
+FUSED_BACKWARD = f"{FUSED}_backward"
+
+_LEVELS = "Tensor value, int[] shapes, int[] points"
+_GIVEN = f"{_LEVELS}, Tensor locations, Tensor weights"
+_ASKED = f"{_LEVELS}, Tensor references, Tensor offsets, Tensor logits"
+_SLOPES = "(Tensor, Tensor, Tensor)"
+SCHEMAS = {
+    OPERATOR: f"({_GIVEN}) -> Tensor",
+    BACKWARD: f"({_GIVEN}, Tensor slope, bool deterministic) -> {_SLOPES}",
+    FUSED: f"({_ASKED}) -> Tensor",
+    FUSED_BACKWARD: f"({_ASKED}, Tensor slope) -> {_SLOPES}",
+    # by the name of one of the steps of chapter 07: on a GPU only, without slopes
+    f"{OPERATOR}_step": f"({_GIVEN}, str step) -> Tensor",
+    f"{BACKWARD}_step": f"({_GIVEN}, Tensor slope, str step) -> {_SLOPES}",
+    f"{FUSED_BACKWARD}_step": f"({_ASKED}, Tensor slope, str step) -> {_SLOPES}",
+}
 
 
-def register() -> None:
-    """Make `torch.ops.detr_steps.ms_deform_attn` known, built if need be; call it once.
+@functools.cache
+def register(device: str = "cpu") -> None:
+    """Make the operators known to torch, for tensors on "cpu" or on "cuda".
 
-    With shapes for torch.compile and torch.export, and with slopes.
+    With shapes for torch.compile and torch.export, and with slopes. What is missing is
+    built.
     Raises: NotCompiled.
     """
-    load_library()
-    torch.library.register_fake(OPERATOR, _shape_of_result)
-    torch.library.register_fake(BACKWARD, _shapes_of_slopes)
-    torch.library.register_autograd(OPERATOR, _backward, setup_context=_keep)
-    torch.library.register_autograd(BACKWARD, _refuse)
+    load_library(device)
+    _define()
+
+
+@functools.cache
+def _define() -> None:
+    for name, schema in SCHEMAS.items():
+        torch.library.define(name, schema)
+    for name in (OPERATOR, FUSED):
+        torch.library.register_fake(name, _shape_of_result)
+    for name, backward, shapes in (
+        (BACKWARD, _backward, _shapes_of_slopes),
+        (FUSED_BACKWARD, fused.backward, fused.shapes_of_slopes),
+    ):
+        forward = name.removesuffix("_backward")
+        torch.library.register_autograd(forward, backward, setup_context=_keep)
+        torch.library.register_fake(name, shapes)
+        torch.library.register_autograd(name, _refuse)
+    torch.library.impl(FUSED, "CPU", fused.composed)
+    torch.library.impl(FUSED_BACKWARD, "CPU", fused.composed_backward)
 
 
 def ms_deform_attn(
-    value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor
+    value: Tensor,
+    shapes: list[int],
+    points: list[int],
+    locations: Tensor,
+    weights: Tensor,
 ) -> Tensor:
     """Add up what each query finds at its points, in compiled loops: `[B, Q, M·D]`.
 
-    `value [B, S, M, D]`, `shapes` h, w of the first level, h, w of the next one, ...,
-    `locations [B, Q, M, L, K, 2]` and `weights [B, Q, M, L, K]`, all float32 or all
-    float64 and on the CPU. A value that is not finite may spread to neighbours of the
-    pixels that a query reads. Call `register` first; `read_points` does all that.
+    `value [B, S, M, D]`, `locations [B, Q, M, P, 2]`, `weights [B, Q, M, P]`: on a CPU
+    all float32 or all float64; on a GPU the value may also be float16 or bfloat16, with
+    the others float32. A value that is not finite may spread to neighbours of the
+    pixels that a query reads. On a GPU the slopes of the value differ in their last
+    bits from call to call, unless torch.use_deterministic_algorithms asks for the
+    slower way. Call `register` first; `read_points` does all that.
     Raises: RuntimeError where the arguments do not belong together.
     """
-    return torch.ops.detr_steps.ms_deform_attn(value, shapes, locations, weights)
+    run = torch.ops.detr_steps.ms_deform_attn
+    return run(value, shapes, points, locations, weights)
 
 
-def _shape_of_result(value, shapes, locations, weights) -> Tensor:
+def _shape_of_result(value, shapes, points, where, *others) -> Tensor:
     b, _, m, d = value.shape
-    return value.new_empty(b, locations.shape[1], m * d)
+    return value.new_empty(b, where.shape[1], m * d)
 
 
-def _shapes_of_slopes(value, shapes, locations, weights, slope) -> tuple[Tensor, ...]:
-    given = (value, locations, weights)
-    return tuple(x.new_empty(x.shape) for x in given)
+def _shapes_of_slopes(value, shapes, points, locations, weights, slope, deterministic):
+    return tuple(x.new_empty(x.shape) for x in (value, locations, weights))
 
 
 def _keep(ctx, inputs, output) -> None:
-    value, ctx.shapes, locations, weights = inputs
-    ctx.save_for_backward(value, locations, weights)
+    value, ctx.shapes, ctx.points, *others = inputs
+    ctx.save_for_backward(value, *others)
 
 
 def _backward(ctx, slope: Tensor) -> tuple[Tensor | None, ...]:
     value, locations, weights = ctx.saved_tensors
+    deterministic = torch.are_deterministic_algorithms_enabled()
     backward = torch.ops.detr_steps.ms_deform_attn_backward
-    down = backward(value, ctx.shapes, locations, weights, slope)
-    return down[0], None, down[1], down[2]
+    given = (value, ctx.shapes, ctx.points, locations, weights)
+    down = backward(*given, slope, deterministic)
+    return down[0], None, None, down[1], down[2]
 
 
 def _refuse(ctx, *slopes: Tensor) -> None:

@@ -32,25 +32,28 @@ def read_points(
     """
     check_levels(value.shape[1], sizes)
     _check_points(value, sizes, locations, weights)
-    exact = value.to(torch.promote_types(value.dtype, torch.float32))
     read = _compiled if compiles(value) else _by_level
-    return read(exact, sizes, locations, weights).to(value.dtype)
+    return read(value, sizes, locations, weights).to(value.dtype)
 
 
 def _compiled(
     value: Tensor, sizes: Sizes, locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """The same in one piece, with all arguments in the widest of their precisions."""
-    dtype = torch.promote_types(value.dtype, locations.dtype)
+    """The same in one piece; on a GPU the value stays as short as it is."""
+    exact = torch.promote_types(value.dtype, torch.float32)
+    exact = torch.promote_types(exact, locations.dtype)
+    if not value.is_cuda or exact == torch.float64:
+        value = value.to(exact)
     shapes = [side for size in sizes for side in size]
-    return ms_deform_attn(
-        value.to(dtype), shapes, locations.to(dtype), weights.to(dtype)
-    )
+    points = [locations.shape[4]] * len(sizes)
+    locations, weights = (x.to(exact).flatten(3, 4) for x in (locations, weights))
+    return ms_deform_attn(value, shapes, points, locations, weights)
 
 
 def _by_level(
     value: Tensor, sizes: Sizes, locations: Tensor, weights: Tensor
 ) -> Tensor:
+    value = value.to(torch.promote_types(value.dtype, torch.float32))
     tokens = value.split([h * w for h, w in sizes], dim=1)
     read = 0
     for level in zip(tokens, sizes, locations.unbind(3), weights.unbind(3)):

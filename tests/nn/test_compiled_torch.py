@@ -19,6 +19,7 @@ if backend.trouble():
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ((4, 6), (2, 3), (1, 1))
 SHAPES = [4, 6, 2, 3, 1, 1]
+POINTS = [4, 4, 4]
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +35,11 @@ def given(q=3, dtype=torch.float32, learn=False) -> list:
     return [torch.rand(shape, dtype=dtype, requires_grad=learn) for shape in shapes]
 
 
+def flat(value, locations, weights) -> list:
+    """The same as the operators want it: points counted over all levels."""
+    return [value, SHAPES, POINTS, locations.flatten(3, 4), weights.flatten(3, 4)]
+
+
 def read(value, locations, weights):
     return read_points(value, SIZES, locations, weights)
 
@@ -47,12 +53,11 @@ def with_slopes(function, arguments) -> list:
 def test_opcheck():
     """Schema, slopes, shapes and tracing of both operators, torch's own four checks."""
     ops = torch.ops.detr_steps
-    value, locations, weights = given(learn=True)
-    arguments = [value, SHAPES, locations, weights]
-    found = torch.library.opcheck(ops.ms_deform_attn.default, arguments)
+    arguments = [x.detach() if torch.is_tensor(x) else x for x in flat(*given())]
+    wanted = [x.requires_grad_() if torch.is_tensor(x) else x for x in flat(*given())]
+    found = torch.library.opcheck(ops.ms_deform_attn.default, wanted)
     assert list(found.values()) == ["SUCCESS"] * 4
-    fixed = [x.detach() if torch.is_tensor(x) else x for x in arguments]
-    fixed.append(torch.rand(2, 3, 16))
+    fixed = [*arguments, torch.rand(2, 3, 16), False]
     found = torch.library.opcheck(ops.ms_deform_attn_backward.default, fixed)
     assert list(found.values()) == ["SUCCESS"] * 4
 
@@ -131,26 +136,43 @@ def test_a_second_slope_is_refused():
 
 def test_operator_refuses_what_does_not_belong_together():
     """Also without read_points in front of it: it reads plain memory."""
-    value, locations, weights = given()
+    value, shapes, points, locations, weights = flat(*given())
     op = torch.ops.detr_steps.ms_deform_attn
     for wrong in (
-        (value[:, 1:], SHAPES, locations, weights),
-        (value, SHAPES[:4], locations, weights),
-        (value, [4, 6, 2, 3, 0, 1], locations, weights),
-        (value, [-4, -6, 2, 3, 1, 1], locations, weights),
-        (value, SHAPES, locations[:, :2], weights),
-        (value, SHAPES, locations[..., :1], weights),
-        (value[:1], SHAPES, locations, weights),
-        (value, SHAPES, locations[:, :, :1], weights[:, :, :1]),
+        (value[:, 1:], shapes, points, locations, weights),
+        (value, shapes, [4, 4, 3], locations, weights),
+        (value, shapes, [4, 9, -1], locations, weights),
+        (value, [4, 6, 2, 3, 0, 1], points, locations, weights),
+        (value, [-4, -6, 2, 3, 1, 1], points, locations, weights),
+        (value, shapes, points, locations[:, :2], weights),
+        (value, shapes, points, locations[..., :1], weights),
+        (value[:1], shapes, points, locations, weights),
+        (value, shapes, points, locations[:, :, :1], weights[:, :, :1]),
     ):
         with pytest.raises(RuntimeError, match="belong together"):
             op(*wrong)
     with pytest.raises(RuntimeError, match="one dtype"):
-        op(value, SHAPES, locations.double(), weights)
+        op(value, shapes, points, locations.double(), weights)
     with pytest.raises(RuntimeError, match="float32 or float64"):
-        op(value.half(), SHAPES, locations.half(), weights.half())
-    with pytest.raises(RuntimeError, match="expected value"):
-        op(value[0], SHAPES, locations, weights)
+        op(value.half(), shapes, points, locations.half(), weights.half())
+    for wrong in ((value[0], shapes, points), (value, shapes[:4], points)):
+        with pytest.raises(RuntimeError, match="expected value"):
+            op(*wrong, locations, weights)
+
+
+def test_levels_with_points_of_their_own():
+    """Some levels have more points than others, one has none (D-FINE has 3, 6 and 3)."""
+    value, locations, weights = given(dtype=torch.float64)
+    points = [2, 0, 4]
+    here = [0, 1, 8, 9, 10, 11]  # of 4 points on each of 3 levels
+    wanted = torch.zeros_like(weights)
+    wanted.flatten(3)[..., here] = weights.flatten(3)[..., here]
+    locations = locations.flatten(3, 4)[..., here, :]
+    found = torch.ops.detr_steps.ms_deform_attn(
+        value, SHAPES, points, locations, weights.flatten(3)[..., here]
+    )
+    wanted = read(value, given(dtype=torch.float64)[1], wanted)
+    torch.testing.assert_close(found, wanted, atol=1e-12, rtol=0)
 
 
 def test_other_devices():
