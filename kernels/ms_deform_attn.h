@@ -30,6 +30,17 @@ DETR_STEPS_BOTH Extent<T> extent(int size) {
   return {T(size), T(size > 1 ? size - 2 : 0), T(size > 1)};
 }
 
+// The smaller one; NaN where both are NaN. On a GPU that is one instruction, a choice
+// two.
+template <typename T>
+DETR_STEPS_BOTH T smaller(T a, T b) {
+#if defined(__CUDA_ARCH__)
+  return min(a, b);
+#else
+  return a < b ? a : b;
+#endif
+}
+
 // The two pixels that a point reads along one axis.
 template <typename T>
 struct Pair {
@@ -48,11 +59,10 @@ DETR_STEPS_BOTH Pair<T> pair(T location, Extent<T> along) {
   const T grid = T(2) * location - one;
   const T x = (grid + one) * (along.size * T(0.5)) - T(0.5);
   T held = x > zero ? x : zero;  // in this order NaN becomes 0
-  held = held < along.last ? held : along.last;
+  held = smaller(held, along.last);
   const T base = T(int(held));
   const T t = x - base;  // 0 <= t < 1 inside, less or more at the border
-  const T near = one - t < one + t ? one - t : one + t;
-  const T far = t < T(2) - t ? t : T(2) - t;
+  const T near = smaller(one - t, one + t), far = smaller(t, T(2) - t);
   Pair<T> found;
   found.base = base;
   found.near = near < zero ? zero : near;

@@ -7,11 +7,12 @@
 
 #include "../ms_deform_attn.h"
 
-// How a kernel is started. `kernel` is a variable or a plain name (a template's comma
-// would end the macro's argument). emulator.h has its own.
+// How a kernel is started; round brackets go around one with commas in its name. The
+// emulator has its own.
 #if defined(__CUDACC__)
 #define LAUNCH(kernel, grid, block, stream, ...) \
   kernel<<<grid, block, 0, stream>>>(__VA_ARGS__)
+typedef cudaStream_t Stream;
 #endif
 
 namespace detr_steps::cuda {
@@ -30,6 +31,8 @@ struct Level {
   int first_point;   // where they start among all P; NEVER where there is no such level
   int first_tile;    // where its tiles start among all tiles; NEVER likewise
   int tiles_across;  // tiles side by side
+  float across, down;  // 1 / w and 1 / h: what an offset of a pixel counts
+  float of_box;        // 1 / 2K: what it counts where references are boxes
 };
 
 // Sizes by the library's letters. Goes to the kernels by value, so that nobody reads
@@ -41,14 +44,22 @@ struct Call {
   int levels;
   Level level[MAX_LEVELS];
 
-  // Where things start, in numbers. 64 bits: the value of a batch may well be larger
-  // than 2^31 numbers.
-  DETR_STEPS_BOTH int64_t map(int image, int head) const {  // of value [B, S, M, D]
+  // Where an image starts takes 64 bits: the value of a batch may well be larger than
+  // 2^31 numbers. Inside an image 32 bits are enough (see `fits`), and they are faster.
+  DETR_STEPS_BOTH int64_t map(int image, int head) const {  // in value [B, S, M, D]
     return (int64_t(image) * s * m + head) * d;
   }
-  // One query and head: number of the row in results [B, Q, M, D], weights [B, Q, M, P].
-  DETR_STEPS_BOTH int64_t row(int image, int query, int head) const {
-    return (int64_t(image) * q + query) * m + head;
+  DETR_STEPS_BOTH int64_t rows(int image) const {  // before this image in [B, Q, M]
+    return int64_t(image) * q * m;
+  }
+  DETR_STEPS_BOTH uint32_t row(uint32_t query, uint32_t head) const {  // after that
+    return query * m + head;
+  }
+  // Does 32-bit arithmetic do, and a grid that has a block for each head and image?
+  bool fits() const {
+    const int64_t most = int64_t(1) << 31, grid = 65535;
+    return b <= grid && m <= grid && int64_t(s) * m * d < most &&
+           int64_t(q) * m * d < most && int64_t(q) * m * p * 2 < most;
   }
   DETR_STEPS_BOTH int tiles() const {  // that cover all levels; only where Q == S
     const Level& last = level[levels - 1];
@@ -62,11 +73,12 @@ inline Call make_call(int b, int s, int m, int d, int q, int levels,
   Call call = {b, s, m, d, q, 0, levels, {}};
   int start = 0, tiles = 0;
   for (int l = 0; l < MAX_LEVELS; ++l) {
-    call.level[l] = {1, 1, 0, 0, NEVER, NEVER, 1};
+    call.level[l] = {1, 1, 0, 0, NEVER, NEVER, 1, 1, 1, 0};
     if (l >= levels) continue;
     const int h = int(shapes[2 * l]), w = int(shapes[2 * l + 1]);
     const int across = (w + SIDE - 1) / SIDE;
-    call.level[l] = {h, w, start, int(points[l]), call.p, tiles, across};
+    call.level[l] = {h,      w,        start,    int(points[l]),  call.p, tiles,
+                     across, 1.0f / w, 1.0f / h, 0.5f / points[l]};
     start += h * w;
     tiles += across * ((h + SIDE - 1) / SIDE);
     call.p += int(points[l]);
@@ -76,15 +88,15 @@ inline Call make_call(int b, int s, int m, int d, int q, int levels,
 
 // The queries of one block, numbered 0, 1, ... row by row, SIDE to a row.
 struct Tile {
-  int first;          // query number of its top left corner
-  int line;           // from there to the one below
-  int columns, rows;  // less than SIDE where the map ends
-  int end;            // no query has this number or a higher one
+  uint32_t first;          // query number of its top left corner
+  uint32_t line;           // from there to the one below
+  uint32_t columns, rows;  // less than SIDE where the map ends
+  uint32_t end;            // no query has this number or a higher one
 
-  DETR_STEPS_BOTH int query(int i) const {
+  DETR_STEPS_BOTH uint32_t query(uint32_t i) const {
     return first + i / SIDE * line + i % SIDE;
   }
-  DETR_STEPS_BOTH bool has(int i) const {
+  DETR_STEPS_BOTH bool has(uint32_t i) const {
     return i % SIDE < columns && i / SIDE < rows && query(i) < end;
   }
 };
@@ -92,8 +104,9 @@ struct Tile {
 // Block `index` of those that share the queries of an image and head. Where the queries
 // are the pixels themselves (an encoder) it takes a square of pixels, otherwise `strip`
 // queries that follow one another.
-DETR_STEPS_BOTH Tile find_tile(const Call& call, int index, int strip) {
-  if (call.q != call.s) return {index * strip, SIDE, SIDE, NEVER, call.q};
+DETR_STEPS_BOTH Tile find_tile(const Call& call, int index, uint32_t strip) {
+  if (call.q != call.s)
+    return {index * strip, SIDE, SIDE, NEVER, uint32_t(call.q)};
   Level level = call.level[0];
 #if defined(__CUDACC__)
 #pragma unroll
@@ -103,8 +116,8 @@ DETR_STEPS_BOTH Tile find_tile(const Call& call, int index, int strip) {
   const int number = index - level.first_tile;
   const int y = number / level.tiles_across;
   const int x = number - y * level.tiles_across;
-  return {level.start + SIDE * (y * level.w + x), level.w, level.w - SIDE * x,
-          level.h - SIDE * y, call.q};
+  return {uint32_t(level.start + SIDE * (y * level.w + x)), uint32_t(level.w),
+          uint32_t(level.w - SIDE * x), uint32_t(level.h - SIDE * y), uint32_t(call.q)};
 }
 
 // Blocks needed so that find_tile reaches every query.

@@ -95,6 +95,40 @@ __device__ __forceinline__ half_bits narrow<half_bits>(float x) {
 #endif
 }
 
+// 1 / x, at most one unit of the last digit off. The plain division would be exact, but
+// takes ten instructions and, for some x, a call.
+__device__ __forceinline__ float inverse(float x) {
+#if defined(__CUDA_ARCH__)
+  float y;
+  asm("rcp.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return 1.0f / x;
+#endif
+}
+
+// --- addresses ----------------------------------------------------------------------
+
+// Take a base as it is. Otherwise nvcc remembers what it was made of and adds that up
+// anew for every address: three instructions where one (IMAD.WIDE) would do. It also
+// forgets that the pointer is one to global memory: read through `__ldg` and `load`.
+template <typename T>
+__device__ __forceinline__ T* settled(T* base) {
+#if defined(__CUDA_ARCH__)
+  asm("" : "+l"(base));
+#endif
+  return base;
+}
+
+// --- numbers that nobody writes while the kernel runs -------------------------------
+
+__device__ __forceinline__ float load_one(const float* at) { return __ldg(at); }
+
+template <typename T>
+__device__ __forceinline__ float load_one(const T* at) {  // of 16 bits
+  return widen(T{__ldg(&at->bits)});
+}
+
 // --- 16 bytes of them ---------------------------------------------------------------
 
 template <int N>
@@ -129,14 +163,14 @@ __device__ __forceinline__ uint32_t narrow_both(float low, float high) {
 // Read 16 bytes in one instruction; `address` is a multiple of 16.
 template <typename T>
 __device__ __forceinline__ Vector<T> load(const void* address) {
-  const uint4 in = *static_cast<const uint4*>(address);
+  const uint4 in = __ldg(static_cast<const uint4*>(address));
   return {widen_low<T>(in.x),  widen_high<T>(in.x), widen_low<T>(in.y),
           widen_high<T>(in.y), widen_low<T>(in.z),  widen_high<T>(in.z),
           widen_low<T>(in.w),  widen_high<T>(in.w)};
 }
 template <>
 __device__ __forceinline__ Vector<float> load<float>(const void* address) {
-  const float4 in = *static_cast<const float4*>(address);
+  const float4 in = __ldg(static_cast<const float4*>(address));
   return {in.x, in.y, in.z, in.w};
 }
 

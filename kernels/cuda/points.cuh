@@ -33,11 +33,19 @@ struct alignas(16) PointLevel {
   uint32_t start, line;   // of the level; from a line of pixels to the next
   uint32_t right, below;  // to a pixel's neighbours, 0 where there is no other pixel
   int index;              // which level
-  float box_share;        // 1 / 2K: what an offset of 1 counts in boxes
+  float across, down, of_box;  // what offsets count
 };
 
-// List the levels of all points, once per block. Ends with a barrier. `unit`: from a
-// pixel to the next.
+// `unit`: from a pixel to the next.
+__device__ __forceinline__ PointLevel point_level(
+    const Level& level, int index, uint32_t unit) {
+  const uint32_t line = level.w * unit;
+  return {extent<float>(level.w), extent<float>(level.h), level.start * unit, line,
+          level.w > 1 ? unit : 0, level.h > 1 ? line : 0, index, level.across,
+          level.down, level.of_box};
+}
+
+// List the levels of all points, once per block. Ends with a barrier.
 template <int P>
 __device__ __forceinline__ void list_levels(
     const Call& call, uint32_t unit, PointLevel* levels) {
@@ -47,10 +55,7 @@ __device__ __forceinline__ void list_levels(
 #pragma unroll
     for (int l = 1; l < MAX_LEVELS; ++l)
       if (p >= call.level[l].first_point) level = call.level[l], index = l;
-    const uint32_t line = level.w * unit;
-    levels[p] = {extent<float>(level.w), extent<float>(level.h), level.start * unit,
-                 line, level.w > 1 ? unit : 0, level.h > 1 ? line : 0,
-                 index, 0.5f / level.points};
+    levels[p] = point_level(level, index, unit);
   }
   __syncthreads();
 }
@@ -84,32 +89,30 @@ __device__ __forceinline__ uint4 find_corners(
 
 // --- where points come from ---------------------------------------------------------
 
-// The lanes of a warp that share a query and head: LANES of them, side by side.
-template <int LANES>
-__device__ __forceinline__ uint32_t group_mask() {
-  if (LANES == 32) return 0xffffffffu;
-  return ((1u << (LANES & 31)) - 1) << (threadIdx.x & 31 & ~(LANES - 1));
-}
-
 // Locations and weights as they lie in memory.
 struct Given {
   const float* locations;  // [B, Q, M, P, 2]
   const float* weights;    // [B, Q, M, P]
 
-  // Those of one query and head.
-  __device__ __forceinline__ Given of(
-      const Call& call, int image, int query, int head) const {
-    const int64_t first = call.row(image, query, head) * call.p;
-    return {locations + 2 * first, weights + first};
+  // Those of an image, and of those the ones of a query and head; `count` is P.
+  __device__ __forceinline__ Given of_image(
+      const Call& call, int image, int count) const {
+    const int64_t before = call.rows(image) * count;
+    return {settled(locations + 2 * before), settled(weights + before)};
   }
-  // Called by all lanes of a group before the other two.
+  __device__ __forceinline__ Given of(
+      const Call& call, uint32_t query, uint32_t head, int count) const {
+    const uint32_t first = call.row(query, head) * count;
+    return {locations + size_t(2 * first), weights + size_t(first)};
+  }
+  // Called by all 32 lanes of a warp before the other two.
   template <int LANES, int P>
   __device__ __forceinline__ void prepare(int lane, int count) {}
 
   __device__ __forceinline__ float2 location(int p, const PointLevel& level) const {
-    return reinterpret_cast<const float2*>(locations)[p];
+    return __ldg(reinterpret_cast<const float2*>(locations) + p);
   }
-  __device__ __forceinline__ float weight(int p) const { return weights[p]; }
+  __device__ __forceinline__ float weight(int p) const { return __ldg(weights + p); }
 };
 
 // What a layer asks for: locations and weights are worked out here and never stored.
@@ -122,64 +125,75 @@ struct Asked {
   int numbers;              // of a reference: 2 or 4
   float largest = 0, scale = 0;  // of the softmax: see prepare
 
+  __device__ __forceinline__ Asked of_image(
+      const Call& call, int image, int count) const {
+    const int64_t before = call.rows(image) * count;
+    const int64_t place = int64_t(image) * call.q * call.levels;  // of [B, Q, L]
+    return {settled(references + place * numbers), settled(offsets + 2 * before),
+            settled(logits + before), numbers, 0, 0};
+  }
   __device__ __forceinline__ Asked of(
-      const Call& call, int image, int query, int head) const {
-    const int64_t first = call.row(image, query, head) * call.p;
-    const int64_t place = (int64_t(image) * call.q + query) * call.levels * numbers;
-    return {references + place, offsets + 2 * first, logits + first, numbers, 0, 0};
+      const Call& call, uint32_t query, uint32_t head, int count) const {
+    const uint32_t first = call.row(query, head) * count;
+    const uint32_t place = query * call.levels * numbers;
+    return {references + size_t(place), offsets + size_t(2 * first),
+            logits + size_t(first), numbers, 0, 0};
   }
   // The softmax over all points needs two things of all lanes: the largest logit, so
   // that no exponential overflows, and the sum of exponentials. After the last of the
   // exchanges every lane of the group has both.
   template <int LANES, int P>
   __device__ __forceinline__ void prepare(int lane, int count) {
-    largest = logits[0];
+    largest = __ldg(logits);
 #pragma unroll
     for (int first = 0; first < ROOM<P>; first += LANES)
-      if (first + lane < count) largest = fmaxf(largest, logits[first + lane]);
+      if (first + lane < count) largest = fmaxf(largest, __ldg(logits + first + lane));
 #pragma unroll
     for (int step = 1; step < LANES; step *= 2)
-      largest = fmaxf(largest, __shfl_xor_sync(group_mask<LANES>(), largest, step));
+      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
     float sum = 0;
 #pragma unroll
     for (int first = 0; first < ROOM<P>; first += LANES)
-      if (first + lane < count) sum += expf(logits[first + lane] - largest);
+      if (first + lane < count) sum += expf(__ldg(logits + first + lane) - largest);
 #pragma unroll
     for (int step = 1; step < LANES; step *= 2)
-      sum += __shfl_xor_sync(group_mask<LANES>(), sum, step);
-    scale = 1.0f / sum;
+      sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    scale = inverse(sum);
   }
 
   __device__ __forceinline__ float2 location(int p, const PointLevel& level) const {
-    const float2 offset = reinterpret_cast<const float2*>(offsets)[p];
+    const float2 offset = __ldg(reinterpret_cast<const float2*>(offsets) + p);
     float2 at;
     if (numbers == 4) {
-      const float4 box = reinterpret_cast<const float4*>(references)[level.index];
-      at.x = box.x + offset.x * level.box_share * box.z;
-      at.y = box.y + offset.y * level.box_share * box.w;
+      const float4 box =
+          __ldg(reinterpret_cast<const float4*>(references) + level.index);
+      at.x = box.x + offset.x * level.of_box * box.z;
+      at.y = box.y + offset.y * level.of_box * box.w;
     } else {
-      const float2 center = reinterpret_cast<const float2*>(references)[level.index];
-      at.x = center.x + offset.x / level.x.size;
-      at.y = center.y + offset.y / level.y.size;
+      const float2 center =
+          __ldg(reinterpret_cast<const float2*>(references) + level.index);
+      at.x = center.x + offset.x * level.across;
+      at.y = center.y + offset.y * level.down;
     }
     return at;
   }
   __device__ __forceinline__ float weight(int p) const {
-    return expf(logits[p] - largest) * scale;
+    return expf(__ldg(logits + p) - largest) * scale;
   }
 };
 
 // --- all points of a query and head -------------------------------------------------
 
 // Find them and leave shares and corners in shared memory, for all lanes of the group
-// to read. Ends with a barrier of the group: its lanes are in one warp, and nobody
-// else needs to wait.
+// to read. Ends with a barrier of the warp, which is all that needs to wait: a group's
+// lanes are in one. So all 32 lanes must come here, also those with nothing to do (a
+// barrier for some lanes only costs ten instructions and a vote).
 template <int LANES, int P, typename Points>
 __device__ __forceinline__ void find_points(
     Points points, const PointLevel* levels, uint32_t unit, int count, int lane,
     float4* shares, uint4* corners) {
   points.template prepare<LANES, P>(lane, count);
-#pragma unroll
+#pragma unroll 2
   for (int first = 0; first < ROOM<P>; first += LANES) {
     const int p = first + lane;
     if (p >= count) continue;
@@ -188,7 +202,7 @@ __device__ __forceinline__ void find_points(
     shares[p] = find_shares(spot, points.weight(p));
     corners[p] = find_corners(level, spot, unit);
   }
-  __syncwarp(group_mask<LANES>());
+  __syncwarp();
 }
 
 }  // namespace detr_steps::cuda
