@@ -12,7 +12,7 @@ FLOORS = [
     {"experiment"},
     {"zoo", "interop"},
     {"viz"},
-    {"analysis"},
+    {"analysis", "workbench"},
     {"training"},
     {"evaluation"},
     {"systems"},

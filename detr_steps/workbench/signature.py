@@ -1,0 +1,187 @@
+"""What a kernel takes: its parameters, read from its text, and arguments for them."""
+
+import ctypes
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+import torch
+
+# How C calls a number: what torch and numpy call it, and how ctypes passes it.
+_NUMBERS = {
+    "float": ("float32", ctypes.c_float),
+    "double": ("float64", ctypes.c_double),
+    "bool": ("bool", ctypes.c_bool),
+    "char": ("int8", ctypes.c_int8),
+    "signed char": ("int8", ctypes.c_int8),
+    "unsigned char": ("uint8", ctypes.c_uint8),
+    "short": ("int16", ctypes.c_int16),
+    "unsigned short": ("uint16", ctypes.c_uint16),
+    "int": ("int32", ctypes.c_int32),
+    "unsigned": ("uint32", ctypes.c_uint32),
+    "unsigned int": ("uint32", ctypes.c_uint32),
+    "long": ("int64", ctypes.c_int64),
+    "unsigned long": ("uint64", ctypes.c_uint64),
+    "long long": ("int64", ctypes.c_int64),
+    "unsigned long long": ("uint64", ctypes.c_uint64),
+    "size_t": ("uint64", ctypes.c_uint64),
+} | {
+    f"{sign}int{bits}_t": (
+        f"{sign}int{bits}",
+        getattr(ctypes, f"c_{sign}int{bits}"),
+    )
+    for sign in ("", "u")
+    for bits in (8, 16, 32, 64)
+}
+_VECTOR = re.compile(r"(u?(?:char|short|int|longlong)|float|double)([234])")
+_SHORT = {"uchar": "uint8", "ushort": "uint16", "uint": "uint32", "char": "int8",
+          "short": "int16", "int": "int32", "longlong": "int64", "ulonglong": "uint64",
+          "float": "float32", "double": "float64"}  # fmt: skip
+# Bits that a kernel takes apart itself: whatever has as many of them may be passed.
+_SAME_BITS = {
+    "uint16": {"uint16", "int16", "float16", "bfloat16"},
+    "int16": {"int16", "float16", "bfloat16"},
+    "uint8": {"uint8", "int8", "bool"},
+    "uint32": {"uint32", "int32"},
+    "uint64": {"uint64", "int64"},
+}
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+_BOUNDS = r"(?:__launch_bounds__\s*\([^)]*\)\s*)?"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a kernel: `const float* __restrict__ value`."""
+
+    name: str
+    type: str  # without const and *: "float"
+    pointer: bool
+    const: bool
+
+    @property
+    def dtype(self) -> str | None:
+        """What an array for it holds, as torch calls it; None for what is not known."""
+        vector = _VECTOR.fullmatch(self.type)
+        if vector:
+            return _SHORT[vector[1]]
+        return _NUMBERS[self.type][0] if self.type in _NUMBERS else None
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers an element has: 4 for `float4*`."""
+        vector = _VECTOR.fullmatch(self.type)
+        return int(vector[2]) if vector else 1
+
+
+def parameters(text: str, name: str) -> list[Parameter]:
+    """The parameters of the kernel `__global__ void name(...)` in a text.
+
+    Raises: ValueError where there is no such kernel, or it takes what none can pass.
+    """
+    plain = _COMMENT.sub(" ", text)
+    found = re.search(
+        rf"__global__\s+{_BOUNDS}void\s+{_BOUNDS}{re.escape(name)}\s*\(([^)]*)\)", plain
+    )
+    if not found:
+        raise ValueError(f"the text has no kernel `__global__ void {name}(...)`")
+    listed = [one.strip() for one in found[1].split(",") if one.strip()]
+    return [_parameter(one) for one in listed]
+
+
+def _parameter(declared: str) -> Parameter:
+    words = re.findall(r"\w+|\*|\S", declared)
+    if "[" in words:
+        raise ValueError(f"write `{declared}` as a pointer: float* name")
+    kept = [w for w in words if w not in ("const", "*", "__restrict__", "__restrict")]
+    const = "const" in words[: words.index("*")] if "*" in words else False
+    type_, name = " ".join(kept[:-1]), kept[-1]
+    one = Parameter(name, type_.replace(" : : ", "::"), "*" in words, const)
+    if not one.pointer and one.type not in _NUMBERS:
+        raise ValueError(
+            f"`{declared}`: a kernel takes pointers and single numbers "
+            f"({', '.join(('float', 'double', 'int', 'unsigned', 'int64_t'))}, ...)"
+        )
+    return one
+
+
+@dataclass(frozen=True)
+class Array:
+    """Memory of a tensor or array that a kernel works on, in place."""
+
+    owner: torch.Tensor | numpy.ndarray
+    address: int
+    bytes: int
+    number_bytes: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.owner.shape)
+
+
+def check_count(wanted: list[Parameter], given: tuple[Any, ...], kernel: str) -> None:
+    """Raise TypeError unless there is an argument for each parameter."""
+    if len(given) != len(wanted):
+        names = ", ".join(one.name for one in wanted)
+        raise TypeError(
+            f"{kernel} takes {len(wanted)} arguments ({names}); {len(given)} were given"
+        )
+
+
+def check_array(parameter: Parameter, given: Any) -> None:
+    """Raise TypeError or ValueError unless a kernel can work on `given` in place."""
+    if not isinstance(given, torch.Tensor | numpy.ndarray):
+        raise TypeError(
+            f"{parameter.name} is a pointer: give it a tensor or an array, "
+            f"not {type(given).__name__}"
+        )
+    dtype = str(given.dtype).removeprefix("torch.")
+    wanted = parameter.dtype
+    if wanted and dtype not in _SAME_BITS.get(wanted, {wanted}):
+        raise TypeError(
+            f"{parameter.name} is `{parameter.type}*`, which is {wanted}; "
+            f"a {dtype} array was given"
+        )
+    tensor = isinstance(given, torch.Tensor)
+    if not (given.is_contiguous() if tensor else given.flags.c_contiguous):
+        raise ValueError(f"{parameter.name} is not contiguous: use .contiguous()")
+    if not tensor and not parameter.const and not given.flags.writeable:
+        raise ValueError(f"{parameter.name} cannot be written: give a copy")
+
+
+def array(parameter: Parameter, given: Any) -> Array:
+    """The memory of a tensor or array on the CPU.
+
+    Raises: TypeError or ValueError where it does not suit the parameter.
+    """
+    check_array(parameter, given)
+    if isinstance(given, numpy.ndarray):
+        return Array(given, given.ctypes.data, given.nbytes, given.itemsize)
+    if given.device.type != "cpu":
+        raise ValueError(
+            f"{parameter.name} is on {given.device}; the emulator works on the CPU: "
+            "use .cpu()"
+        )
+    item = given.element_size()
+    return Array(given, given.data_ptr(), given.numel() * item, item)
+
+
+def scalar(parameter: Parameter, given: Any) -> Any:
+    """A number as ctypes passes it. Raises: TypeError for what is not one."""
+    dtype, passed = _NUMBERS[parameter.type]
+    if isinstance(given, torch.Tensor | numpy.generic) and given.ndim == 0:
+        given = given.item()
+    fits = (int, float) if dtype.startswith("float") else (int,)
+    if not isinstance(given, fits):
+        raise TypeError(
+            f"{parameter.name} is `{parameter.type}`; {type(given).__name__} was given"
+        )
+    return passed(given)
+
+
+def dimensions(given: int | tuple[int, ...], what: str) -> tuple[int, int, int]:
+    """Sizes of a grid or block in x, y, z. Raises: ValueError."""
+    sizes = (given,) if isinstance(given, int) else tuple(given)
+    if not 1 <= len(sizes) <= 3 or not all(0 < size < 2**31 for size in sizes):
+        raise ValueError(f"{what} must be one to three sizes of at least 1: {given}")
+    return tuple(int(size) for size in (*sizes, 1, 1)[:3])
