@@ -1,0 +1,184 @@
+"""The steps of chapter 07: which kernel each one is, and what its warps get done.
+
+Built in chapters/07_cuda_kernel.ipynb.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..nn import compiled
+from .disassembly import Kernel
+from .instructions import compile_kernels
+from .roofline import CORNERS, WARP
+
+WIDTH, POINTS = 32, 16  # D and P of the published models
+TYPES = {"fp32": "float", "fp16": "half_bits", "bf16": "bfloat_bits"}
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+WIDE = 16  # bytes of the widest load
+TILE = 64  # queries of a square
+ENTRY = r"LDS\.64|LDS\.U\.64"  # loads a share and where it goes (kernels/cuda)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel, with what is known about its walk over the points.
+
+    `kernel`: its name with template arguments, `{T}` for the type. `scalar`: a lane
+    takes one channel, else 16 bytes. `marks`: the loads that every sample needs, each
+    lane `each` of them. `rounds`: how many queries a group of lanes takes in turn;
+    `levels`: the walk has a loop over levels around it. `block`: threads of a block
+    that share the samples of a tile, 0 where each group has its own. `entries`: how
+    many of them a group walks for each level in a loop that adds to memory.
+    """
+
+    direction: str
+    name: str
+    kernel: str
+    scalar: bool = False
+    marks: str = r"LDG\.E\.128"
+    each: int = CORNERS
+    rounds: int = 1
+    levels: int = 1
+    block: int = 0
+    entries: int = 0
+    file: str = ""  # of kernels/cuda, where the kernel's name is another one
+
+    def instance(self, dtype: str) -> str:
+        """The kernel for values of this type."""
+        return self.kernel.replace("{T}", TYPES[dtype])
+
+    def lanes(self, dtype: str) -> int:
+        """How many lanes of a warp share a query and head."""
+        return WIDTH if self.scalar else WIDTH * BYTES[dtype] // WIDE
+
+    def of_group(self, dtype: str) -> int:
+        """How many samples the lanes that share a query and head work off."""
+        if self.block:
+            return TILE * POINTS * self.lanes(dtype) // self.block
+        return POINTS * self.rounds
+
+    def samples(self, dtype: str) -> int:
+        """How many samples a warp works off."""
+        return WARP // self.lanes(dtype) * self.of_group(dtype)
+
+
+STEPS = (
+    Step("forward", "naive", "forward_naive<{T}>", True, r"LDG", 7, levels=4),
+    Step("forward", "points", "forward_points<{T}, 32, 16>", True, r"LDG"),
+    Step("forward", "vectors", "forward_vectors<{T}, 32, 16>"),
+    Step("forward", "tiles", "forward_tiles<{T}, 32, 16, Given>", rounds=4),
+    Step("forward", "fused", "forward_tiles<{T}, 32, 16, Asked>", rounds=4),
+    Step("backward", "vectors", "backward_vectors<{T}, 32, 16, Given, GivenSlopes>"),
+    Step("backward", "sorted",
+         "backward_sorted<{T}, 32, Given, GivenSlopes, Floating<float> >",
+         levels=4, block=256, entries=33),
+)
+
+
+def find_step(direction: str, name: str) -> Step:
+    """The step of this name. Raises: LookupError."""
+    for step in STEPS:
+        if (step.direction, step.name) == (direction, name):
+            return step
+    raise LookupError(f"no step {name!r} {direction}")
+
+
+def source(steps: Iterable[Step], dtypes: Iterable[str]) -> str:
+    """CUDA source that makes the compiler produce these steps' kernels."""
+    names = [step.instance(dtype) for step in steps for dtype in dtypes]
+    files = sorted({step.file or step.kernel.split("<")[0] for step in steps})
+    kept = ",\n".join(f"  (void *)&{name}" for name in dict.fromkeys(names))
+    lines = [f'#include "cuda/{file}.cuh"' for file in files]
+    lines += ["using namespace detr_steps::cuda;", f"void *kept[] = {{\n{kept}\n}};"]
+    return "\n".join(lines) + "\n"
+
+
+def compile_steps(
+    steps: Iterable[Step] = STEPS,
+    dtypes: Iterable[str] = ("fp32",),
+    arch: str = "sm_90",
+    folder: Path | None = None,
+) -> dict[tuple[str, str, str], Kernel]:
+    """Compile steps of `kernels/`: `{(direction, name, dtype): kernel}`.
+
+    Raises: NoToolkit where a tool is missing.
+    """
+    steps, dtypes = tuple(steps), tuple(dtypes)
+    kernels = compile_kernels(source(steps, dtypes), arch, folder or compiled.sources())
+    return {
+        (step.direction, step.name, dtype): _of(kernels, step.instance(dtype))
+        for step in steps
+        for dtype in dtypes
+    }
+
+
+def _of(kernels: list[Kernel], name: str) -> Kernel:
+    for kernel in kernels:
+        plain = kernel.name.replace("detr_steps::cuda::", "")
+        if f" {name}(" in plain:
+            return kernel
+    raise LookupError(f"{name} is not among {[kernel.name for kernel in kernels]}")
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How often a kernel's loops turn when a warp works off its samples."""
+
+    turns: tuple[float, ...]
+    skipped: frozenset[int]  # what unrolling leaves over: no sample is left for it
+
+
+def walk(kernel: Kernel, step: Step, dtype: str = "fp32") -> Walk:
+    """Work out the turns from the loads: each sample needs `step.each` in each lane.
+
+    The loops that hold such loads, and no loop that does, walk over points; so many
+    turns of them load what all samples of a level need. What is around them turns for
+    each level, or for each round. Loops without such loads turn once.
+    Raises: ValueError where loads and samples do not come out even.
+    """
+    around = step.levels * step.rounds
+    marks = [loop.count(step.marks) // step.each for loop in kernel.loops]
+    outer = {loop.outer for loop, mark in zip(kernel.loops, marks) if mark}
+    if around > 1:  # a walk is inside another loop; what is not sets things up
+        for i, loop in enumerate(kernel.loops):
+            marks[i] *= i in outer or loop.outer is not None
+    at_once = step.of_group(dtype) // around
+    turns = []
+    for i, (loop, mark) in enumerate(zip(kernel.loops, marks)):
+        walks = mark > 0 and i not in outer
+        entries = loop.count(ENTRY) if step.entries and loop.count("RED") else 0
+        others = step.entries / entries if entries else 1
+        turns.append(at_once / mark if walks else around if mark else others)
+    found = Walk(tuple(turns), _left_over(kernel, step, marks, outer))
+    _check(kernel, step, found, dtype)
+    return found
+
+
+def _left_over(kernel, step, marks, outer) -> frozenset[int]:
+    walking = [i for i, mark in enumerate(marks) if mark and i not in outer]
+    if not walking:
+        return frozenset()
+    inside = frozenset().union(*(kernel.loops[i].blocks for i in walking))
+    return frozenset(kernel.holding(step.marks, step.each) - inside)
+
+
+def _check(kernel: Kernel, step: Step, found: Walk, dtype: str) -> None:
+    """Every sample of a lane has `step.each` loads, and few others look like them."""
+    wanted = step.of_group(dtype) * step.each
+    loads = kernel.issued(found.turns, step.marks, found.skipped)
+    if not wanted <= loads < 1.3 * wanted:
+        raise ValueError(
+            f"{loads:g} loads like {step.marks} for {wanted} that the samples of a "
+            f"lane need; turns {found.turns}. {kernel.describe()}"
+        )
+
+
+def per_sample(kernel: Kernel, step: Step, dtype: str = "fp32", what: str = "") -> float:
+    """Instructions that one warp issues for one sample, prologue and end included.
+
+    `what` counts only those that begin like this.
+    """
+    found = walk(kernel, step, dtype)
+    issued = kernel.issued(found.turns, what, found.skipped)
+    return issued / step.samples(dtype)
