@@ -74,13 +74,14 @@ def sources() -> Path:
     raise NotCompiled("its sources are missing: clone or install the course again")
 
 
-def runtime() -> Path:
+def runtime(folder: Path | None = None) -> Path:
     """A folder with the kernels' sources and the emulator's machine code.
 
-    Shared arrays in those sources are declared so that they are watched.
+    Shared arrays in those sources are declared so that they are watched. `folder`: of
+    other sources than the library's.
     Raises: NotCompiled.
     """
-    files = _files(sources())
+    files = _files(folder or sources())
     name = digest([compiler(), *FLAGS, *(f"{a}\n{b}" for a, b in files.items())])
     return kept(f"emulator-{name}", lambda work: _build_runtime(files, work))
 

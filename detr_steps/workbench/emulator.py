@@ -18,6 +18,7 @@ from .building import (
     watch,
 )
 from .machine import SECONDS, Machine, Watched
+from .own import backward, backward_fused, forward, forward_fused, library
 from .signature import (
     Array,
     Parameter,
@@ -29,6 +30,15 @@ from .signature import (
 )
 from .trace import ACCESS, Trace
 
+__all__ = [
+    "EmulatedKernel",
+    "backward",
+    "backward_fused",
+    "compile",
+    "forward",
+    "forward_fused",
+    "library",
+]
 _ENTRY = """
 extern "C" void detr_steps_entry(const unsigned* grid, const unsigned* block,
                                  void* const* arguments) {{

@@ -41,7 +41,7 @@ FLOORS = (
           "processes.", ("training",)),
     Floor("Analysis", "What the chapters measure about a trained model.",
           ("analysis",)),
-    Floor("Workbench", "CUDA kernels compiled, run without a card, watched and counted.",
+    Floor("Workbench", "CUDA kernels compiled, watched and counted.",
           ("workbench",)),
     Floor("Pictures", "Plots, tables and interactive figures.", ("viz",)),
     Floor("Weights", "The trained models of the course, and weights from elsewhere.",

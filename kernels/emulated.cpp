@@ -1,0 +1,66 @@
+// The launchers of kernels/cuda behind plain C functions, for the emulator: tests and
+// chapter 07 run them on the CPU (detr_steps/workbench/own.py).
+//
+// Compiled once for each kind of value (EMULATED_TYPE) and each direction
+// (EMULATED_BACKWARD), when it is first needed: all at once take half a minute. Each
+// function takes a step's number, sizes (b, s, m, d, q, levels), shapes (h, w of each
+// level), points (K of each level) and arrays. It returns 0 where the step does not take
+// such a call.
+
+#include "cuda/call.h"
+
+#if defined(EMULATED_BACKWARD)
+#include "cuda/launch_backward.cuh"
+#else
+#include "cuda/launch_forward.cuh"
+#endif
+
+using namespace detr_steps::cuda;
+
+namespace {
+
+typedef EMULATED_TYPE T;
+typedef Wide<T> Coordinate;
+
+Call read_call(const int64_t* sizes, const int64_t* shapes, const int64_t* points) {
+  return make_call(int(sizes[0]), int(sizes[1]), int(sizes[2]), int(sizes[3]),
+                   int(sizes[4]), int(sizes[5]), shapes, points);
+}
+
+template <typename Number>
+const Number* in(const void* array) {
+  return static_cast<const Number*>(array);
+}
+template <typename Number>
+Number* out(void* array) {
+  return static_cast<Number*>(array);
+}
+
+// References, offsets and logits; `numbers` of a reference: 2, or 4 of a box.
+Asked read_asked(void* const* arrays, int numbers) {
+  return {in<float>(arrays[0]), in<float>(arrays[1]), in<float>(arrays[2]), numbers};
+}
+
+}  // namespace
+
+#if defined(EMULATED_BACKWARD)
+#else
+
+extern "C" int emulated(int step, const int64_t* sizes, const int64_t* shapes,
+                        const int64_t* points, void* const* arrays) {
+  return launch_forward<T>(Forward(step), read_call(sizes, shapes, points),
+                           in<T>(arrays[0]), in<Coordinate>(arrays[1]),
+                           in<Coordinate>(arrays[2]), out<T>(arrays[3]), nullptr);
+}
+
+extern "C" int emulated_fused(int, int numbers, const int64_t* sizes,
+                              const int64_t* shapes, const int64_t* points,
+                              void* const* arrays) {
+  if constexpr (sizeof(T) < 8)
+    return launch_forward_fused<T>(read_call(sizes, shapes, points), in<T>(arrays[0]),
+                                   read_asked(arrays + 1, numbers), out<T>(arrays[4]),
+                                   nullptr);
+  return 0;
+}
+
+#endif
