@@ -7,10 +7,12 @@ process; medians and their ratio. Points are either `local` (a pixel's own point
 two pixels away, as after some training) or `uniform` (anywhere; the worst for caches).
 A training step is deformable-tiny's on 16 scenes, forward, loss and backward. Run it on
 a machine that does nothing else: a busy one slows the two down by different factors.
-Results: benchmarks/results/deformable_cpu.json and .md.
+Results: benchmarks/results/deformable_cpu.json and .md; what chapter 07 shows of them,
+data/measured/deformable_cpu.json, also without measuring again: --publish.
 """
 
 import argparse
+import json
 import os
 import platform
 import statistics
@@ -33,6 +35,7 @@ from detr_steps.nn.read_points import read_points
 
 RESULTS = Path(__file__).parent / "results" / "deformable_cpu.json"
 ROOT = Path(__file__).parent.parent
+MEASURED = ROOT / "data" / "measured" / "deformable_cpu.json"
 SCENES = ((16, 16), (8, 8), (4, 4))  # strides 8, 16 and 32 of 128 x 128 pixels
 FINE = ((32, 32), (16, 16), (8, 8), (4, 4))
 PHOTO = ((100, 134), (50, 67), (25, 34), (13, 17))  # of 1,072 x 800 pixels
@@ -183,6 +186,25 @@ def as_markdown(result: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def for_chapters(result: dict) -> dict:
+    """What data/measured/deformable_cpu.json holds: a row for each case and way."""
+    rows = []
+    for threads, found in result["threads"].items():
+        ways = [
+            (case, way, row)
+            for case, each in found["cases"].items()
+            for way, row in each.items()
+        ]
+        ways.append(("deformable-tiny", "training step", found["training_step"]))
+        rows += [
+            {"case": case, "way": way, "threads": int(threads)}
+            | {key: round(number, 5) for key, number in row.items()}
+            for case, way, row in ways
+        ]
+    machine = f"{result['processor']}, torch {result['torch']}"
+    return {"machine": machine, "rounds": result["rounds"], "rows": rows}
+
+
 def processor() -> str:
     """The processor's name, as far as the system tells."""
     try:
@@ -201,12 +223,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count()])
     parser.add_argument("--only", default="", help="cases whose names contain this")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--publish", action="store_true", help="do not measure, write what there is"
+    )
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure, print the page, write numbers and page."""
+    """Measure, print the page, write numbers and page; or only publish them."""
     chosen = parse()
+    if chosen.publish:
+        write_json(MEASURED, for_chapters(json.loads(chosen.out.read_text("utf-8"))))
+        return
     if backend.trouble():
         raise SystemExit(f"no compiled op: {backend.trouble()}")
     found = {}
@@ -229,6 +257,8 @@ def main() -> None:
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(chosen.out, result)
     chosen.out.with_suffix(".md").write_text(text, encoding="utf-8")
+    if chosen.out == RESULTS:
+        write_json(MEASURED, for_chapters(result))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from .plots import (
     style,
 )
 from .points import sampling_points
+from .reads import reads, sectors, warp_loads
+from .roofline import floors
 from .table import claims, table
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "encoder_attention",
     "encoder_points",
     "family_map",
+    "floors",
     "gallery",
     "layers",
     "live",
@@ -44,10 +47,13 @@ __all__ = [
     "overlaps",
     "picture",
     "play",
+    "reads",
     "sampling_points",
+    "sectors",
     "small_png",
     "style",
     "table",
     "time_lapse",
     "two_boxes",
+    "warp_loads",
 ]
