@@ -19,7 +19,7 @@ constexpr int MANY = 32768;  // rows of [B, Q, M] that fill a GPU at TILE querie
 
 // `strip`: queries of a block, a multiple of GROUPS; TILE where Q == S.
 template <typename T, int D, int P, typename Points>
-__global__ void __launch_bounds__(GROUPS* D / LENGTH<T>) forward_tiles(
+__global__ void FORWARD_BOUNDS(GROUPS* D / LENGTH<T>) forward_tiles(
     Call call, uint32_t strip, const T* __restrict__ value, Points points,
     T* __restrict__ result) {
   constexpr int LANES = D / LENGTH<T>;  // that share a query
@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(GROUPS* D / LENGTH<T>) forward_tiles(
     const uint32_t query = alive ? tile.query(i) : tile.first;
     find_points<LANES, P>(points.of(call, query, head, count), levels, pixel, count,
                           lane, shares[group], corners[group]);
-    const Vector<T> sum = read_points<T>(map, shares[group], corners[group], count);
+    const Vector<T> sum = read_points<T, P>(map, shares[group], corners[group], count);
     if (alive) store<T>(out + size_t(call.row(query, head) * D + first), sum);
     __syncwarp();  // all have read before the next query's points are found
   }

@@ -16,16 +16,15 @@ namespace detr_steps::cuda {
 
 // The walk over a group's points, once they are found: the heart of all that follows.
 // `map`: the lane's 16 bytes of the image's first pixel.
-template <typename T>
+template <typename T, int P>
 __device__ __forceinline__ Vector<T> read_points(
     const char* map, const float4* shares, const uint4* corners, int count) {
   map = settled(map);
   Vector<T> sum = {};
-#pragma unroll 4
+#pragma unroll P == ANY ? 2 : 4  // so many points' loads are under way together
   for (int p = 0; p < count; ++p) {
     const float4 share = shares[p];
     const uint4 corner = corners[p];
-    // All four loads before the first use: they are under way together.
     const Vector<T> top_left = load<T>(map + 16 * size_t(corner.x));
     const Vector<T> top_right = load<T>(map + 16 * size_t(corner.y));
     const Vector<T> bottom_left = load<T>(map + 16 * size_t(corner.z));
@@ -40,8 +39,14 @@ __device__ __forceinline__ Vector<T> read_points(
 
 constexpr int GROUPS = 16;  // of a block, each with its own query and head
 
+// 1024 threads on a multiprocessor at a time leave 64 registers to each. Unasked, nvcc
+// makes room for more threads, and has too few registers left for loads that are under
+// way. 16: blocks that a multiprocessor of a T4 takes.
+constexpr int at_a_time(int threads) { return threads > 64 ? 1024 / threads : 16; }
+#define FORWARD_BOUNDS(threads) __launch_bounds__(threads, at_a_time(threads))
+
 template <typename T, int D, int P>
-__global__ void __launch_bounds__(GROUPS* D / LENGTH<T>) forward_vectors(
+__global__ void FORWARD_BOUNDS(GROUPS* D / LENGTH<T>) forward_vectors(
     Call call, const T* __restrict__ value, Given points, T* __restrict__ result) {
   constexpr int LANES = D / LENGTH<T>;  // that share a query and head
   __shared__ PointLevel levels[ROOM<P>];
@@ -65,7 +70,7 @@ __global__ void __launch_bounds__(GROUPS* D / LENGTH<T>) forward_vectors(
   const int first = lane * LENGTH<T>;  // of the lane's channels
   const char* map =
       reinterpret_cast<const char*>(value + call.map(image, head) + first);
-  const Vector<T> sum = read_points<T>(map, shares[group], corners[group], count);
+  const Vector<T> sum = read_points<T, P>(map, shares[group], corners[group], count);
   if (asked < rows)
     store<T>(result + (call.rows(image) + row) * D + first, sum);
 }

@@ -16,29 +16,28 @@ struct Constant {
   static constexpr int value = N;
 };
 
-// `work(width, points)` with both as constants, for a kernel's template arguments.
-// `ALL`: take all numbers of points that a kernel may be made for (each is seconds of
-// compilation); the steps on the way there do with two.
-template <int D, bool ALL, typename Work>
-bool with_points(const Call& call, const Work& work) {
-  if (call.p == 16) return work(Constant<D>(), Constant<16>());  // 4 levels of 4
-  if constexpr (ALL) {
-    if (call.p == 12) return work(Constant<D>(), Constant<12>());
-    if (call.p == 8) return work(Constant<D>(), Constant<8>());
-  }
-  return work(Constant<D>(), Constant<ANY>());
-}
-
-// False for shapes that the fast steps do not take.
-template <typename T, bool ALL, typename Work>
-bool with_shape(const Call& call, const Work& work) {
+// `work(width)` with D as a constant, for a kernel's template argument. False for shapes
+// that the fast steps do not take.
+template <typename T, typename Work>
+bool with_width(const Call& call, const Work& work) {
   if (!call.fits() || call.p > MAX_POINTS) return false;
   if constexpr (sizeof(T) == 4)  // in 16 bits that would be one lane for a row
-    if (call.d == 8) return with_points<8, ALL>(call, work);
-  if (call.d == 16) return with_points<16, ALL>(call, work);
-  if (call.d == 32) return with_points<32, ALL>(call, work);
-  if (call.d == 64) return with_points<64, ALL>(call, work);
+    if (call.d == 8) return work(Constant<8>());
+  if (call.d == 16) return work(Constant<16>());
+  if (call.d == 32) return work(Constant<32>());
+  if (call.d == 64) return work(Constant<64>());
   return false;
+}
+
+// The same with P as well: 4 levels of 4 points, 3 of 4 (each number more takes seconds
+// to compile), and ANY for the rest, a tenth slower.
+template <typename T, typename Work>
+bool with_shape(const Call& call, const Work& work) {
+  return with_width<T>(call, [&](auto width) {
+    if (call.p == 16) return work(width, Constant<16>());
+    if (call.p == 12) return work(width, Constant<12>());
+    return work(width, Constant<ANY>());
+  });
 }
 
 inline unsigned blocks(int64_t work, int64_t of_block) {
@@ -59,7 +58,7 @@ bool launch_naive(const Call& call, const T* value, const Wide<T>* locations,
 template <typename T>
 bool launch_points(
     const Call& call, const T* value, Given points, T* result, Stream stream) {
-  return with_shape<T, false>(call, [&](auto width, auto count) {
+  return with_shape<T>(call, [&](auto width, auto count) {
     constexpr int D = width.value, P = count.value;
     constexpr int GROUPS = POINTS_THREADS / (D < 32 ? D : 32);
     const dim3 grid(blocks(call.rows(1), GROUPS), call.b);
@@ -72,7 +71,7 @@ bool launch_points(
 template <typename T>
 bool launch_vectors(
     const Call& call, const T* value, Given points, T* result, Stream stream) {
-  return with_shape<T, false>(call, [&](auto width, auto count) {
+  return with_shape<T>(call, [&](auto width, auto count) {
     constexpr int D = width.value, P = count.value;
     const dim3 grid(blocks(call.rows(1), GROUPS), call.b);
     const dim3 block(GROUPS * D / LENGTH<T>);
@@ -85,7 +84,7 @@ bool launch_vectors(
 template <typename T, typename Points>
 bool launch_tiles(
     const Call& call, const T* value, Points points, T* result, Stream stream) {
-  return with_shape<T, true>(call, [&](auto width, auto count) {
+  return with_shape<T>(call, [&](auto width, auto count) {
     constexpr int D = width.value, P = count.value;
     // A decoder's few queries go to as many blocks as possible: one round each.
     const bool few = call.q != call.s && call.rows(1) * call.b < MANY;

@@ -160,18 +160,23 @@ __device__ __forceinline__ uint32_t narrow_both(float low, float high) {
   return narrow<T>(low).bits | uint32_t(narrow<T>(high).bits) << 16;
 }
 
-// Read 16 bytes in one instruction; `address` is a multiple of 16.
+// 16 bytes as they come from memory.
 template <typename T>
-__device__ __forceinline__ Vector<T> load(const void* address) {
-  const uint4 in = __ldg(static_cast<const uint4*>(address));
+__device__ __forceinline__ Vector<T> unpack(uint4 in) {
   return {widen_low<T>(in.x),  widen_high<T>(in.x), widen_low<T>(in.y),
           widen_high<T>(in.y), widen_low<T>(in.z),  widen_high<T>(in.z),
           widen_low<T>(in.w),  widen_high<T>(in.w)};
 }
 template <>
-__device__ __forceinline__ Vector<float> load<float>(const void* address) {
-  const float4 in = __ldg(static_cast<const float4*>(address));
-  return {in.x, in.y, in.z, in.w};
+__device__ __forceinline__ Vector<float> unpack<float>(uint4 in) {
+  return {__uint_as_float(in.x), __uint_as_float(in.y), __uint_as_float(in.z),
+          __uint_as_float(in.w)};
+}
+
+// Read 16 bytes in one instruction; `address` is a multiple of 16.
+template <typename T>
+__device__ __forceinline__ Vector<T> load(const void* address) {
+  return unpack<T>(__ldg(static_cast<const uint4*>(address)));
 }
 
 template <typename T>
