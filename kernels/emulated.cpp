@@ -44,6 +44,33 @@ Asked read_asked(void* const* arrays, int numbers) {
 }  // namespace
 
 #if defined(EMULATED_BACKWARD)
+
+// Bytes that a step needs besides its results, zeros at the start.
+extern "C" int64_t emulated_scratch(int step, const int64_t* sizes,
+                                    const int64_t* shapes, const int64_t* points) {
+  return backward_scratch(Backward(step), read_call(sizes, shapes, points));
+}
+
+extern "C" int emulated(int step, const int64_t* sizes, const int64_t* shapes,
+                        const int64_t* points, void* const* arrays) {
+  return launch_backward<T>(
+      Backward(step), read_call(sizes, shapes, points), in<T>(arrays[0]),
+      in<Coordinate>(arrays[1]), in<Coordinate>(arrays[2]), in<T>(arrays[3]),
+      out<Coordinate>(arrays[4]), out<Coordinate>(arrays[5]), out<Coordinate>(arrays[6]),
+      arrays[7], nullptr);
+}
+
+extern "C" int emulated_fused(int step, int numbers, const int64_t* sizes,
+                              const int64_t* shapes, const int64_t* points,
+                              void* const* arrays) {
+  if constexpr (sizeof(T) < 8)
+    return launch_backward_fused<T>(
+        Backward(step), read_call(sizes, shapes, points), in<T>(arrays[0]),
+        read_asked(arrays + 1, numbers), in<T>(arrays[4]), out<float>(arrays[5]),
+        out<float>(arrays[6]), out<float>(arrays[7]), nullptr);
+  return 0;
+}
+
 #else
 
 extern "C" int emulated(int step, const int64_t* sizes, const int64_t* shapes,

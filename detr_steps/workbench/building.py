@@ -13,26 +13,14 @@ from pathlib import Path
 from ..nn.compiled import NotCompiled, cache
 
 TEXT = "kernel"  # what compilers call a reader's text, so that its lines are known
-FLAGS = (
-    "-std=c++17", "-O1", "-g1", "-fPIC", "-fno-exceptions", "-fno-strict-aliasing",
-    "-fno-optimize-sibling-calls", "-Wno-unknown-pragmas", "-fmax-errors=5",
-    "-fdiagnostics-color=never", "-fno-diagnostics-show-caret",
-    "-ffp-contract=off",
-)  # fmt: skip
-# Have every load and store reported (see kernels/emulator.h), a vector as one.
-WATCHED = ("-fsanitize=thread", "-fno-tree-sra")
-RUNTIME = ("memory", "threads")  # of kernels/emulator/
-READER_SLOTS = 128  # shared arrays of a reader's text are numbered from here on
-_SKIP_OR_SHARED = re.compile(
-    r"""//[^\n]* | /\*.*?\*/ | "(?:\\.|[^"\\\n])*"
-    | (?P<extern>extern\s+)? \b__shared__\s+ (?P<declared>[^;{}]+);""",
-    re.DOTALL | re.VERBOSE,
-)
-_ALIGNED = re.compile(r"\b(?:alignas|__align__)\s*\([^)]*\)\s*")
-_DECLARED = re.compile(r"^(?P<type>.*?)\s*\b(?P<name>\w+)\s*(?P<sizes>(?:\[.*\])?)\s*$",
-                       re.DOTALL)  # fmt: skip
+KEPT = 200  # folders of one kind; the oldest go
 _ERROR = re.compile(
     rf"^{TEXT}[:(](?P<line>\d+)\)?(?::\d+)?:\s+(?:fatal )?error:?\s*(?P<fault>.*)$",
+    re.MULTILINE,
+)
+_ERROR_ELSEWHERE = re.compile(
+    r"^(?P<file>[^\s:(]+)[:(](?P<line>\d+)\)?(?::\d+)?:\s+(?:fatal )?error:?\s*"
+    r"(?P<fault>.*)$",
     re.MULTILINE,
 )
 _ELSEWHERE = re.compile(rf"^{TEXT}[:(](?P<line>\d+)\)?.*required from here", re.M)
@@ -74,106 +62,6 @@ def sources() -> Path:
     raise NotCompiled("its sources are missing: clone or install the course again")
 
 
-def runtime(folder: Path | None = None) -> Path:
-    """A folder with the kernels' sources and the emulator's machine code.
-
-    Shared arrays in those sources are declared so that they are watched. `folder`: of
-    other sources than the library's.
-    Raises: NotCompiled.
-    """
-    files = _files(folder or sources())
-    name = digest([compiler(), *FLAGS, *(f"{a}\n{b}" for a, b in files.items())])
-    return kept(f"emulator-{name}", lambda work: _build_runtime(files, work))
-
-
-def _files(folder: Path) -> dict[str, str]:
-    """Every file of C++ or CUDA in a folder, by its path in it."""
-    found = (path for path in folder.rglob("*") if path.suffix in _SUFFIXES)
-    paths = sorted(path.relative_to(folder).as_posix() for path in found)
-    return {path: (folder / path).read_text("utf-8") for path in paths}
-
-
-_SUFFIXES = (".h", ".cuh", ".cpp", ".cu")
-
-
-def _build_runtime(files: dict[str, str], work: Path) -> None:
-    slot = 0
-    for path, text in files.items():
-        watched, slot = (text, slot) if path == "emulator.h" else watch(text, slot)
-        place = work / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(watched, "utf-8")
-    for name in RUNTIME:
-        command = [*compiler().split(), "-std=c++17", "-O2", "-fPIC", "-c"]
-        source = work / "emulator" / f"{name}.cpp"
-        run([*command, str(source), "-o", str(work / f"{name}.o")], "")
-
-
-def command(folder: Path, source: str, target: str) -> list[str]:
-    """How a source becomes a library that the emulator runs."""
-    return [
-        *compiler().split(), *FLAGS, *WATCHED, "-include", str(folder / "emulator.h"),
-        "-I", str(folder), "-I", str(folder / "cuda"), "-c", source, "-o", target,
-    ]  # fmt: skip
-
-
-def link(folder: Path, objects: Iterable[str], target: str) -> list[str]:
-    """How what `command` made becomes a library."""
-    system = [] if sys.platform == "darwin" else ["-ldl"]
-    runtime_objects = [str(folder / f"{name}.o") for name in RUNTIME]
-    return [*compiler().split(), "-shared", *objects, *runtime_objects, "-o", target,
-            *system]  # fmt: skip
-
-
-def watch(text: str, first_slot: int) -> tuple[str, int]:
-    """Rewrite declarations of shared arrays; lines stay where they are.
-
-    `__shared__ float tile[64];` becomes
-    `auto& tile = emulator::shared<float [64], 0>("tile");`. Returns the text and the
-    first slot that is free after it.
-    """
-    slot = first_slot
-
-    def rewrite(found: re.Match) -> str:
-        nonlocal slot
-        if found["declared"] is None:
-            return found[0]  # a comment or a string
-        dynamic, new, type_ = found["extern"] is not None, [], None
-        for one in _split(_ALIGNED.sub("", found["declared"])):
-            parts = _DECLARED.match(one.strip())
-            if parts is None:
-                return found[0]
-            type_ = type_ or parts["type"]
-            new.append(_declare(type_, parts["name"], parts["sizes"], slot, dynamic))
-            slot += 1
-        lines = found[0].count("\n") - "".join(new).count("\n")
-        return " ".join(new) + "\n" * max(0, lines)
-
-    return _SKIP_OR_SHARED.sub(rewrite, text), slot
-
-
-def _declare(type_: str, name: str, sizes: str, slot: int, dynamic: bool) -> str:
-    if dynamic:
-        return f'{type_}* {name} = emulator::dynamic_shared<{type_}, {slot}>("{name}");'
-    return f'auto& {name} = emulator::shared<{type_} {sizes}, {slot}>("{name}");'
-
-
-def _split(declared: str) -> list[str]:
-    """`float a[2], b` at its commas, but not at those within brackets."""
-    parts, depth = [""], 0
-    for character in declared:
-        depth += character in "([<"
-        depth -= character in ")]>"
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
-
-
-# --- running compilers, and keeping what they made ------------------------------------
-
-
 def run(command: list[str], text: str) -> None:
     """Run a compiler. Raises: CompileFault in the words of the text's own lines."""
     plain = os.environ | {
@@ -201,8 +89,11 @@ def fault(output: str, text: str) -> CompileFault:
 
 def _fault_elsewhere(output: str, lines: list[str]) -> CompileFault:
     """An error outside of the text: say which line of it led there, if one did."""
-    errors = re.findall(r"\b(?:fatal )?error:?\s*(.*)", output)
-    why = errors[0] if errors else (output.strip() or "the compiler gave no reason")
+    named = _ERROR_ELSEWHERE.search(output)
+    why = output.strip() or "the compiler gave no reason"
+    if named:
+        file = Path(named["file"]).name
+        why = f"{named['fault']} (in line {named['line']} of {file})"
     undefined = re.search(r"undefined reference to `?([^']*)'", output)
     if undefined:
         why = f"{undefined[1]} is declared but nowhere defined"
@@ -237,12 +128,21 @@ def kept(name: str, build: Callable[[Path], None]) -> Path:
             ready.mkdir()
             build(ready)
             _put(ready, place)
+        _forget_old(place)
     except OSError as error:
         raise NotCompiled(
             f"it cannot be kept in {place.parent} ({error.strerror or error}): set "
             "TORCH_EXTENSIONS_DIR to a folder that can be written"
         ) from error
     return place
+
+
+def _forget_old(newest: Path) -> None:
+    """Remove the oldest of what is kept if there is too much of that kind."""
+    kind = newest.name.partition("-")[0]
+    folders = [(path.stat().st_mtime, path) for path in newest.parent.glob(f"{kind}-*")]
+    for _, path in sorted(folders)[:-KEPT]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _put(ready: Path, place: Path) -> None:

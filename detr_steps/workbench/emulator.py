@@ -6,17 +6,7 @@ from typing import Any
 
 import numpy
 
-from .building import (
-    READER_SLOTS,
-    TEXT,
-    command,
-    digest,
-    kept,
-    link,
-    run,
-    runtime,
-    watch,
-)
+from .building import TEXT, compiler, digest, kept, run
 from .machine import SECONDS, Machine, Watched
 from .own import backward, backward_fused, forward, forward_fused, library
 from .signature import (
@@ -29,6 +19,14 @@ from .signature import (
     scalar,
 )
 from .trace import ACCESS, Trace
+from .watching import (
+    READER_SLOTS,
+    command,
+    link,
+    machine_code,
+    watch,
+    watched_sources,
+)
 
 __all__ = [
     "EmulatedKernel",
@@ -48,18 +46,19 @@ extern "C" void detr_steps_entry(const unsigned* grid, const unsigned* block,
 """
 
 
-def compile(text: str, name: str) -> "EmulatedKernel":
+def compile(text: str, name: str, *, folder: Path | None = None) -> "EmulatedKernel":
     """Make the kernel `__global__ void name(...)` of a CUDA text ready to run.
 
+    `folder`: of the files that it may include, `kernels/` by default.
     Raises: CompileFault in the lines of the text; ValueError where it has no such
     kernel; NotCompiled where there is no compiler.
     Built in chapters/07_cuda_kernel.ipynb.
     """
     wanted = parameters(text, name)
-    folder = runtime()
+    included = watched_sources(folder)
+    asked = [included.name, machine_code().name, compiler(), name, text]
     built = kept(
-        f"kernel-{digest([folder.name, name, text])}",
-        lambda work: _build(text, name, folder, work),
+        f"kernel-{digest(asked)}", lambda work: _build(text, name, included, work)
     )
     return EmulatedKernel(name, wanted, Machine(built / f"{TEXT}.so"))
 
@@ -71,7 +70,7 @@ def _build(text: str, name: str, folder: Path, work: Path) -> None:
     source.write_text(f'#line 1 "{TEXT}"\n{watched}\n{entry}', "utf-8")
     made = str(work / f"{TEXT}.o")
     run(command(folder, str(source), made), text)
-    run(link(folder, [made], str(work / f"{TEXT}.so")), text)
+    run(link(made, str(work / f"{TEXT}.so")), text)
 
 
 class EmulatedKernel:

@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .building import command, digest, kept, link, run, runtime
+from .building import digest, kept, run
 from .machine import SECONDS, Machine, Watched
+from .watching import command, link, machine_code, watched_sources
 
 FORWARD = ("naive", "points", "vectors", "tiles")  # as enum Forward counts them
 BACKWARD = ("naive", "vectors", "sorted", "fixed")  # as enum Backward does
@@ -40,21 +41,21 @@ def library(
     something was changed).
     Raises: NotCompiled; CompileFault for sources that do not compile.
     """
-    return _library(dtype, backward, runtime(folder))
+    return _library(dtype, backward, watched_sources(folder))
 
 
 @functools.cache
 def _library(dtype: torch.dtype, backward: bool, folder: Path) -> Machine:
     options = [f"-DEMULATED_TYPE={TYPES[dtype]}"]
     options += ["-DEMULATED_BACKWARD"] if backward else []
-    name = f"own-{digest([folder.name, *options])}"
+    name = f"own-{digest([folder.name, machine_code().name, *options])}"
     return Machine(kept(name, lambda work: _build(folder, options, work)) / "own.so")
 
 
 def _build(folder: Path, options: list[str], work: Path) -> None:
     made = str(work / "own.o")
     run([*command(folder, str(folder / "emulated.cpp"), made), *options], "")
-    run(link(folder, [made], str(work / "own.so")), "")
+    run(link(made, str(work / "own.so")), "")
 
 
 def forward(
@@ -134,10 +135,14 @@ def backward(
              "slope": slope}  # fmt: skip
     made = _slopes(value, locations, weights, ("value", "locations", "weights"))
     machine = library(value.dtype, backward=True, folder=folder)
-    call = (BACKWARD.index(step),)
-    _run(machine, "emulated", call, sizes, shapes, points, given, made, schedule,
+    number = BACKWARD.index(step)
+    size = machine.function("emulated_scratch")
+    size.restype = ctypes.c_int64
+    scratch = size(number, *_call_numbers(sizes, shapes, points))
+    made["scratch"] = torch.zeros(scratch // 4, dtype=torch.int32)
+    _run(machine, "emulated", (number,), sizes, shapes, points, given, made, schedule,
          seconds)  # fmt: skip
-    return tuple(made.values())
+    return tuple(made.values())[:3]
 
 
 def backward_fused(
@@ -207,11 +212,18 @@ def _run(
     given = {name: one.detach().contiguous() for name, one in given.items()}
     arrays = [_watched(name, one, False) for name, one in given.items()]
     arrays += [_watched(name, one, True) for name, one in made.items()]
-    numbers = (_numbers(sizes), _numbers(sum(map(tuple, shapes), ())), _numbers(points))
+    numbers = _call_numbers(sizes, shapes, points)
     with machine.session(arrays, schedule=schedule, seconds=seconds) as addresses:
         passed = (ctypes.c_void_p * len(addresses))(*(a.value for a in addresses))
         if not machine.function(entry)(*call, *numbers, passed):
             raise ValueError(f"this step does not take value {sizes}, points {points}")
+
+
+def _call_numbers(
+    sizes: Sequence[int], shapes: Shapes, points: Sequence[int]
+) -> tuple[ctypes.Array, ...]:
+    """As make_call of kernels/cuda/call.h takes them."""
+    return _numbers(sizes), _numbers(sum(map(tuple, shapes), ())), _numbers(points)
 
 
 def _numbers(given: Sequence[int]) -> ctypes.Array:

@@ -1,0 +1,133 @@
+"""What sources become for the emulator: every access in them is reported."""
+
+import re
+import sys
+from pathlib import Path
+
+from .building import compiler, digest, kept, run, sources
+
+FLAGS = (
+    "-std=c++17", "-O1", "-g1", "-fPIC", "-fno-exceptions", "-fno-strict-aliasing",
+    "-fno-optimize-sibling-calls", "-Wno-unknown-pragmas", "-fmax-errors=5",
+    "-fdiagnostics-color=never", "-fno-diagnostics-show-caret",
+    "-ffp-contract=off",
+)  # fmt: skip
+# Have every load and store reported (see kernels/emulator.h), a vector as one.
+WATCHED = ("-fsanitize=thread", "-fno-tree-sra")
+RUNTIME = ("emulator.h", "emulator/machine.h", "emulator/memory.cpp",
+           "emulator/threads.cpp")  # fmt: skip
+READER_SLOTS = 128  # shared arrays of a reader's text are numbered from here on
+_SKIP_OR_SHARED = re.compile(
+    r"""//[^\n]* | /\*.*?\*/ | "(?:\\.|[^"\\\n])*"
+    | (?P<extern>extern\s+)? \b__shared__\s+ (?P<declared>[^;{}]+);""",
+    re.DOTALL | re.VERBOSE,
+)
+_ALIGNED = re.compile(r"\b(?:alignas|__align__)\s*\([^)]*\)\s*")
+_DECLARED = re.compile(r"^(?P<type>.*?)\s*\b(?P<name>\w+)\s*(?P<sizes>(?:\[.*\])?)\s*$",
+                       re.DOTALL)  # fmt: skip
+
+
+def watched_sources(folder: Path | None = None) -> Path:
+    """A folder with a copy of `kernels/` in which shared arrays are watched.
+
+    `folder`: of other sources than the library's.
+    Raises: NotCompiled.
+    """
+    files = _files(folder or sources())
+    name = digest([*FLAGS, *WATCHED, *(f"{a}\n{b}" for a, b in files.items())])
+    return kept(f"sources-{name}", lambda work: _watch_all(files, work))
+
+
+def machine_code() -> Path:
+    """A folder with the emulator itself, built on first use. Raises: NotCompiled."""
+    folder = sources()
+    texts = [(folder / name).read_text("utf-8") for name in RUNTIME]
+    name = digest([compiler(), *texts])
+    return kept(f"emulator-{name}", lambda work: _build_machine(folder, work))
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """Every file of C++ or CUDA in a folder, by its path in it."""
+    found = (path for path in folder.rglob("*") if path.suffix in _SUFFIXES)
+    paths = sorted(path.relative_to(folder).as_posix() for path in found)
+    return {path: (folder / path).read_text("utf-8") for path in paths}
+
+
+_SUFFIXES = (".h", ".cuh", ".cpp", ".cu")
+
+
+def _watch_all(files: dict[str, str], work: Path) -> None:
+    slot = 0
+    for path, text in files.items():
+        watched, slot = (text, slot) if path in RUNTIME else watch(text, slot)
+        place = work / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(watched, "utf-8")
+
+
+def _build_machine(folder: Path, work: Path) -> None:
+    for path in (folder / name for name in RUNTIME if name.endswith(".cpp")):
+        target = str(work / f"{path.stem}.o")
+        flags = ["-std=c++17", "-O2", "-fPIC", "-c", str(path), "-o", target]
+        run([*compiler().split(), *flags], "")
+
+
+def command(folder: Path, source: str, target: str) -> list[str]:
+    """How a source becomes a library that the emulator runs."""
+    return [
+        *compiler().split(), *FLAGS, *WATCHED, "-include", str(folder / "emulator.h"),
+        "-I", str(folder), "-I", str(folder / "cuda"), "-c", source, "-o", target,
+    ]  # fmt: skip
+
+
+def link(made: str, target: str) -> list[str]:
+    """How what `command` made becomes a library, with the emulator in it."""
+    system = [] if sys.platform == "darwin" else ["-ldl"]
+    emulator = [str(path) for path in sorted(machine_code().glob("*.o"))]
+    return [*compiler().split(), "-shared", made, *emulator, "-o", target, *system]
+
+
+def watch(text: str, first_slot: int) -> tuple[str, int]:
+    """Rewrite declarations of shared arrays; lines stay where they are.
+
+    `__shared__ float tile[64];` becomes
+    `auto& tile = emulator::shared<float [64], 0>("tile");`. Returns the text and the
+    first slot that is free after it.
+    """
+    slot = first_slot
+
+    def rewrite(found: re.Match) -> str:
+        nonlocal slot
+        if found["declared"] is None:
+            return found[0]  # a comment or a string
+        dynamic, new, type_ = found["extern"] is not None, [], None
+        for one in _split(_ALIGNED.sub("", found["declared"])):
+            parts = _DECLARED.match(one.strip())
+            if parts is None:
+                return found[0]
+            type_ = type_ or parts["type"]
+            new.append(_declare(type_, parts["name"], parts["sizes"], slot, dynamic))
+            slot += 1
+        lines = found[0].count("\n") - "".join(new).count("\n")
+        return " ".join(new) + "\n" * max(0, lines)
+
+    return _SKIP_OR_SHARED.sub(rewrite, text), slot
+
+
+def _declare(type_: str, name: str, sizes: str, slot: int, dynamic: bool) -> str:
+    if dynamic:
+        return f'{type_}* {name} = emulator::dynamic_shared<{type_}, {slot}>("{name}");'
+    return f'auto& {name} = emulator::shared<{type_} {sizes}, {slot}>("{name}");'
+
+
+def _split(declared: str) -> list[str]:
+    """`float a[2], b` at its commas, but not at those within brackets."""
+    parts, depth = [""], 0
+    for character in declared:
+        depth += character in "([<"
+        depth -= character in ")]>"
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
