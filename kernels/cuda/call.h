@@ -36,8 +36,8 @@ struct Level {
 };
 
 // Sizes by the library's letters. Goes to the kernels by value, so that nobody reads
-// sizes from memory. Index `level` by constants only (or by what is the same for the
-// whole block): a kernel's arguments are no memory that each lane could index.
+// sizes from memory. Index `level` by constants, or by what is the same for the whole
+// block: lanes that want different ones wait for one another.
 struct Call {
   int b, s, m, d, q;
   int p;  // points of a query and head, on all levels together
@@ -107,17 +107,17 @@ struct Tile {
 DETR_STEPS_BOTH Tile find_tile(const Call& call, int index, uint32_t strip) {
   if (call.q != call.s)
     return {index * strip, SIDE, SIDE, NEVER, uint32_t(call.q)};
-  Level level = call.level[0];
+  int l = 0;
 #if defined(__CUDACC__)
 #pragma unroll
 #endif
-  for (int l = 1; l < MAX_LEVELS; ++l)
-    if (index >= call.level[l].first_tile) level = call.level[l];
-  const int number = index - level.first_tile;
-  const int y = number / level.tiles_across;
-  const int x = number - y * level.tiles_across;
-  return {uint32_t(level.start + SIDE * (y * level.w + x)), uint32_t(level.w),
-          uint32_t(level.w - SIDE * x), uint32_t(level.h - SIDE * y), uint32_t(call.q)};
+  for (int i = 1; i < MAX_LEVELS; ++i) l += index >= call.level[i].first_tile;
+  const Level& level = call.level[l];
+  const uint32_t number = index - level.first_tile;
+  const uint32_t y = number / uint32_t(level.tiles_across);
+  const uint32_t x = number - y * level.tiles_across;
+  return {level.start + SIDE * (y * level.w + x), uint32_t(level.w),
+          level.w - SIDE * x, level.h - SIDE * y, uint32_t(call.q)};
 }
 
 // Blocks needed so that find_tile reaches every query.

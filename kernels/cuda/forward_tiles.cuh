@@ -34,8 +34,8 @@ __global__ void FORWARD_BOUNDS(GROUPS* D / LENGTH<T>) forward_tiles(
   const int lane = threadIdx.x % LANES, group = threadIdx.x / LANES;
   const int head = blockIdx.y, image = blockIdx.z, count = count_points<P>(call);
   const int first = lane * LENGTH<T>;  // of the lane's channels
-  const char* map =
-      reinterpret_cast<const char*>(value + call.map(image, head) + first);
+  const T* start = settled(value + call.map(image, head) + first);
+  const char* map = reinterpret_cast<const char*>(start);
   T* out = result + call.rows(image) * D;
   points = points.of_image(call, image, count);
 

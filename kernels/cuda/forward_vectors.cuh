@@ -15,13 +15,12 @@
 namespace detr_steps::cuda {
 
 // The walk over a group's points, once they are found: the heart of all that follows.
-// `map`: the lane's 16 bytes of the image's first pixel.
+// `map`: the lane's 16 bytes of the image's first pixel, settled.
 template <typename T, int P>
 __device__ __forceinline__ Vector<T> read_points(
     const char* map, const float4* shares, const uint4* corners, int count) {
-  map = settled(map);
   Vector<T> sum = {};
-#pragma unroll P == ANY ? 2 : 4  // so many points' loads are under way together
+#pragma unroll P == 16 ? 4 : 2  // so many points' loads are under way together
   for (int p = 0; p < count; ++p) {
     const float4 share = shares[p];
     const uint4 corner = corners[p];
@@ -68,8 +67,8 @@ __global__ void FORWARD_BOUNDS(GROUPS* D / LENGTH<T>) forward_vectors(
                         corners[group]);
 
   const int first = lane * LENGTH<T>;  // of the lane's channels
-  const char* map =
-      reinterpret_cast<const char*>(value + call.map(image, head) + first);
+  const T* start = settled(value + call.map(image, head) + first);
+  const char* map = reinterpret_cast<const char*>(start);
   const Vector<T> sum = read_points<T, P>(map, shares[group], corners[group], count);
   if (asked < rows)
     store<T>(result + (call.rows(image) + row) * D + first, sum);

@@ -50,12 +50,10 @@ template <int P>
 __device__ __forceinline__ void list_levels(
     const Call& call, uint32_t unit, PointLevel* levels) {
   for (int p = threadIdx.x; p < count_points<P>(call); p += blockDim.x) {
-    Level level = call.level[0];
-    int index = 0;
+    int l = 0;
 #pragma unroll
-    for (int l = 1; l < MAX_LEVELS; ++l)
-      if (p >= call.level[l].first_point) level = call.level[l], index = l;
-    levels[p] = point_level(level, index, unit);
+    for (int i = 1; i < MAX_LEVELS; ++i) l += p >= call.level[i].first_point;
+    levels[p] = point_level(call.level[l], l, unit);
   }
   __syncthreads();
 }
