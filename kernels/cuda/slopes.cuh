@@ -1,0 +1,118 @@
+// The way back for one point: from four dot products to the slopes of where it lies and
+// of what it weighs, and where those go.
+//
+// Dot c is what corner c holds times the slope of what the query has read: how much the
+// result would gain if that corner counted more. How the four shares change with the
+// location is known from finding them (ms_deform_attn.h), so this is all that is needed.
+
+#pragma once
+
+#include "points.cuh"
+#include "reduce.cuh"
+
+namespace detr_steps::cuda {
+
+template <typename W>
+struct PointSlope {
+  W x = 0, y = 0;    // of the location, in pixels, and not yet times the weight
+  W weight = 0;
+
+  // `c`: 0 top left, 1 top right, 2 bottom left, 3 bottom right.
+  __device__ __forceinline__ void add(
+      int c, W dot, const Pair<W>& along_x, const Pair<W>& along_y) {
+    const bool right = c & 1, lower = c & 2;
+    const W by_x = dot * (right ? along_x.far : along_x.near);
+    const W by_y = lower ? along_y.far : along_y.near;
+    weight += by_x * by_y;
+    x += dot * (right ? along_x.far_slope : along_x.near_slope) * by_y;
+    y += by_x * (lower ? along_y.far_slope : along_y.near_slope);
+  }
+};
+
+// Slopes of `Given` locations and weights. `at` counts all points, [B, Q, M, P].
+struct GivenSlopes {
+  float* locations;  // [B, Q, M, P, 2]
+  float* weights;    // [B, Q, M, P]
+
+  __device__ __forceinline__ void put(
+      const Given& points, int64_t at, const PointLevel& level, float weight,
+      const PointSlope<float>& slope) {
+    reinterpret_cast<float2*>(locations)[at] =
+        make_float2(slope.x * weight * level.x.size, slope.y * weight * level.y.size);
+    weights[at] = slope.weight;
+  }
+
+  // Called by all lanes that share a query, after all its points.
+  template <int LANES>
+  __device__ __forceinline__ void finish(
+      const Given& points, int64_t first, int lane, int count, bool live) {}
+};
+
+// Slopes of what is `Asked`: offsets, and logits through the softmax. More of a weight
+// takes from all others: logit p has the slope w_p (s_p - sum of all w s), where s are
+// the slopes of the weights. The sum is known after the last point only; until then
+// the slopes of the weights wait where those of the logits will be.
+struct AskedSlopes {
+  float* offsets;  // [B, Q, M, P, 2]
+  float* logits;   // [B, Q, M, P]
+  float sum = 0;   // of this lane's w s
+
+  __device__ __forceinline__ void put(
+      const Asked& points, int64_t at, const PointLevel& level, float weight,
+      const PointSlope<float>& slope) {
+    float2 by_offset = make_float2(slope.x * weight, slope.y * weight);  // both in pixels
+    if (points.numbers == 4) {
+      const float4 box =
+          __ldg(reinterpret_cast<const float4*>(points.references) + level.index);
+      by_offset.x *= level.x.size * level.of_box * box.z;
+      by_offset.y *= level.y.size * level.of_box * box.w;
+    }
+    reinterpret_cast<float2*>(offsets)[at] = by_offset;
+    logits[at] = slope.weight;
+    sum += weight * slope.weight;
+  }
+
+  template <int LANES>
+  __device__ __forceinline__ void finish(
+      const Asked& points, int64_t first, int lane, int count, bool live) {
+    const float all = sum_to_all<LANES>(sum);
+    __syncwarp();  // other lanes' slopes have arrived in memory
+    if (!live) return;
+    for (int p = lane; p < count; p += LANES)
+      logits[first + p] = points.weight(p) * (logits[first + p] - all);
+  }
+};
+
+// The slopes of LANES points, of which each lane of a group has one. Together the lanes
+// read one row after another, 16 bytes a lane, and multiply it with `down(s)`, the slope
+// of what the query of lane s's point has read; then they add up, and lane s keeps what
+// belongs to its own point. `also(s, pixel, share)` may do more with that corner of the
+// point of lane s; `share` is this lane's own. One corner after the other, in a loop
+// that is not unrolled: the registers that rows need are then needed once.
+template <typename T, int LANES, typename Down, typename Also>
+__device__ __forceinline__ PointSlope<float> find_slope(
+    const Rows<const T>& value, const PointLevel& level, const Spot& spot, float4 shares,
+    int lane, int count, Down down, Also also) {
+  const uint32_t first = find_corners(level, spot, 1).x;
+  PointSlope<float> slope;
+#pragma unroll 1
+  for (int c = 0; c < 4; ++c) {
+    const uint32_t mine =
+        first + (c & 1 ? level.right : 0) + (c & 2 ? level.below : 0);
+    const float left = c & 1 ? shares.y : shares.x, left2 = c & 1 ? shares.w : shares.z;
+    const float share = c & 2 ? left2 : left;
+    float products[LANES];
+#pragma unroll
+    for (int s = 0; s < LANES; ++s) {
+      products[s] = 0;
+      if (s >= count) continue;  // the same for the whole block
+      const uint32_t pixel = __shfl_sync(ALL, mine, s, LANES);
+      products[s] = dot(load<T>(value[pixel]), down(s));
+      also(s, pixel, share);
+    }
+    slope.add(c, sum_across<LANES>(products, lane), spot.x, spot.y);
+  }
+  return slope;
+}
+
+}  // namespace detr_steps::cuda
