@@ -82,7 +82,7 @@ def command(folder: Path, source: str, target: str) -> list[str]:
 
 def link(made: str, target: str) -> list[str]:
     """How what `command` made becomes a library, with the emulator in it."""
-    system = [] if sys.platform == "darwin" else ["-ldl"]
+    system = [] if sys.platform == "darwin" else ["-ldl", "-Wl,-z,defs"]
     emulator = [str(path) for path in sorted(machine_code().glob("*.o"))]
     return [*compiler().split(), "-shared", made, *emulator, "-o", target, *system]
 

@@ -8,6 +8,7 @@
 #undef _FORTIFY_SOURCE  // it takes a jump to another stack for an attack
 
 #include <setjmp.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <ucontext.h>
@@ -135,6 +136,62 @@ void report(const char* kind, int thread, const char* sentence, ...) {
   va_start(values, sentence);
   record(kind, thread, nullptr, nullptr, sentence, values);
   va_end(values);
+}
+
+// --- crashes -------------------------------------------------------------------------
+
+// What the processor itself refuses (memory that is not there, a division of whole
+// numbers by 0) becomes a fault like any other, for as long as a kernel runs.
+constexpr int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE};
+struct sigaction handlers_before[3];
+stack_t signal_stack_before;
+char signal_stack[64 * 1024];  // the thread's own may be what is full
+
+// The instruction after the one that crashed, where we know how to ask for it.
+const void* crash_site(void* context) {
+#if defined(__linux__) && defined(__x86_64__)
+  const ucontext_t* at = static_cast<ucontext_t*>(context);
+  return reinterpret_cast<const char*>(at->uc_mcontext.gregs[REG_RIP]) + 1;
+#elif defined(__linux__) && defined(__aarch64__)
+  const ucontext_t* at = static_cast<ucontext_t*>(context);
+  return reinterpret_cast<const char*>(at->uc_mcontext.pc) + 1;
+#else
+  (void)context;
+  return nullptr;
+#endif
+}
+
+void crashed(int signal, siginfo_t* about, void* context) {
+  const char* at = static_cast<const char*>(about->si_addr);
+  if (!now.thread) {  // not a kernel's doing: let whoever was there before see to it
+    for (int i = 0; i < 3; ++i)
+      if (SIGNALS[i] == signal) sigaction(signal, &handlers_before[i], nullptr);
+    return;
+  }
+  const void* site = crash_site(context);
+  if (signal == SIGFPE)
+    fail("division", site, nullptr, site ? "divides by 0 in {0}" : "divides by 0");
+  if (at >= stacks && at < stacks + stacks_bytes)
+    fail("stack", nullptr, nullptr, "needs more than %d KB for its own variables",
+         STACK / 1024);
+  fail("bounds", site, nullptr,
+       site ? "touches address %p in {0}, which lies in no array"
+            : "touches address %p, which lies in no array", about->si_addr);
+}
+
+void catch_crashes() {
+  stack_t mine = {};
+  mine.ss_sp = signal_stack, mine.ss_size = sizeof(signal_stack);
+  sigaltstack(&mine, &signal_stack_before);
+  struct sigaction action = {};
+  action.sa_sigaction = crashed;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;  // we do not return from it
+  for (int i = 0; i < 3; ++i) sigaction(SIGNALS[i], &action, &handlers_before[i]);
+}
+
+void leave_crashes() {
+  for (int i = 0; i < 3; ++i) sigaction(SIGNALS[i], &handlers_before[i], nullptr);
+  sigaltstack(&signal_stack_before, nullptr);
 }
 
 // --- turns ---------------------------------------------------------------------------
@@ -463,12 +520,14 @@ void run(const char* name, dim3 grid, dim3 block, void (*call)(const void*),
   if (!check_launch()) return;
   begins.clear(), blocks.clear();
   make_threads(int(block.x * block.y * block.z));
+  catch_crashes();
   bool first = true;
   for (const int number : order(int(grid.x * grid.y * grid.z), 0x5eed)) {
     if (fault.kind[0]) break;
     run_block(number, first);
     first = false;
   }
+  leave_crashes();
   remove_threads();
 }
 
