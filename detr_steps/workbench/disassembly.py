@@ -6,7 +6,7 @@ how often each piece runs follows from the loops, once their turns are known.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -95,21 +95,26 @@ class Kernel:
         """How many instructions of the code begin like this."""
         return count((x for block in self.blocks for x in self._of(block)), pattern)
 
-    def issued(self, turns: Sequence[float] = (), pattern: str = "") -> float:
+    def issued(
+        self,
+        turns: Sequence[float] = (),
+        pattern: str = "",
+        skipped: Collection[int] = (),
+    ) -> float:
         """How many instructions one warp issues (those that begin with `pattern`).
 
         Each instruction once, in a loop as often as that loop turns, in a loop inside a
         loop the product; `turns` in the order of `loops`. What a condition jumps over
-        is counted, so this is the most that can be issued; what only a call gets to
-        (the slow path of a division) and what serves warps that have fallen apart is
-        not.
+        is counted, so this is the most that can be issued, unless its blocks are
+        `skipped`; what only a call gets to (the slow path of a division) and what
+        serves warps that have fallen apart is not.
         Raises: ValueError unless there is a number for each loop.
         """
         if len(turns) != len(self.loops):
             raise ValueError(f"{len(turns)} numbers of turns. {self.describe()}")
         total = 0.0
         for number, block in enumerate(self.blocks):
-            often = 1.0
+            often = float(number not in skipped)
             for loop, turned in zip(self.loops, turns):
                 often *= turned if number in loop.blocks else 1.0
             total += often * count(self._of(block), pattern)
@@ -125,6 +130,11 @@ class Kernel:
             inside = "" if loop.outer is None else f" in {loop.outer}"
             lines.append(f"  {number}{inside}: {len(loop.code)} {dict(memory)}")
         return "\n".join(lines)
+
+    def holding(self, pattern: str, at_least: int) -> set[int]:
+        """The blocks that hold so many instructions that begin like this."""
+        blocks = enumerate(self.blocks)
+        return {i for i, b in blocks if count(self._of(b), pattern) >= at_least}
 
     def _of(self, block: range) -> tuple[Instruction, ...]:
         return self.code[block.start : block.stop]
@@ -186,7 +196,9 @@ def _next(kernel: Kernel, i: int) -> set[int]:
                 and barrier in before.bare.split(", ")[0]
             ):
                 return here | {kernel.labels[before.target]}
-    if name == "BRA" and ".DIV" not in x.opcode and x.target:
+    # a call of a place inside is a jump; one of a routine ($...) comes back
+    local = name == "CALL" and (x.target or "$").startswith(".L")
+    if local or name == "BRA" and ".DIV" not in x.opcode and x.target:
         return here | {kernel.labels[x.target]}
     return {i + 1}
 

@@ -3,12 +3,13 @@
 Built in chapters/07_cuda_kernel.ipynb.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..nn import compiled
-from .disassembly import Kernel
+from .disassembly import Kernel, Loop
 from .instructions import compile_kernels
 from .roofline import CORNERS, WARP
 
@@ -17,6 +18,8 @@ TYPES = {"fp32": "float", "fp16": "half_bits", "bf16": "bfloat_bits"}
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 WIDE = 16  # bytes of the widest load
 TILE = 64  # queries of a square
+FIND = 0  # turns: the points of a query over the lanes that find them
+FOUND = r"STS\.(U\.)?128"
 ENTRY = r"LDS\.64|LDS\.U\.64"  # loads a share and where it goes (kernels/cuda)
 
 
@@ -26,10 +29,12 @@ class Step:
 
     `kernel`: its name with template arguments, `{T}` for the type. `scalar`: a lane
     takes one channel, else 16 bytes. `marks`: the loads that every sample needs, each
-    lane `each` of them. `rounds`: how many queries a group of lanes takes in turn;
-    `levels`: the walk has a loop over levels around it. `block`: threads of a block
-    that share the samples of a tile, 0 where each group has its own. `entries`: how
-    many of them a group walks for each level in a loop that adds to memory.
+    lane `each` of them; loops that hold them walk over the points, and `around` says
+    how often those turn that have another such loop inside, from the outermost one
+    (FIND: once for each point that a lane finds). `rounds`: how many queries a group of
+    lanes takes in turn. `block`: threads of a block that share the samples of a tile, 0
+    where each group has its own. `entries`: how many of them a group walks for each
+    level, in a loop that adds to memory.
     """
 
     direction: str
@@ -38,8 +43,8 @@ class Step:
     scalar: bool = False
     marks: str = r"LDG\.E\.128"
     each: int = CORNERS
+    around: tuple[int, ...] = ()
     rounds: int = 1
-    levels: int = 1
     block: int = 0
     entries: int = 0
     file: str = ""  # of kernels/cuda, where the kernel's name is another one
@@ -63,17 +68,26 @@ class Step:
         return WARP // self.lanes(dtype) * self.of_group(dtype)
 
 
+_GIVEN, _SORTED = "Given, GivenSlopes", "backward_sorted<{T}, 32, "
 STEPS = (
-    Step("forward", "naive", "forward_naive<{T}>", True, r"LDG", 7, levels=4),
+    Step("forward", "naive", "forward_naive<{T}>", True, r"LDG", 7, (4,)),
     Step("forward", "points", "forward_points<{T}, 32, 16>", True, r"LDG"),
     Step("forward", "vectors", "forward_vectors<{T}, 32, 16>"),
-    Step("forward", "tiles", "forward_tiles<{T}, 32, 16, Given>", rounds=4),
-    Step("forward", "fused", "forward_tiles<{T}, 32, 16, Asked>", rounds=4),
-    Step("backward", "vectors", "backward_vectors<{T}, 32, 16, Given, GivenSlopes>"),
-    Step("backward", "sorted",
-         "backward_sorted<{T}, 32, Given, GivenSlopes, Floating<float> >",
-         levels=4, block=256, entries=33),
-)
+    Step("forward", "tiles", "forward_tiles<{T}, 32, 16, Given>", around=(4,),
+         rounds=4),
+    Step("forward", "fused", "forward_tiles<{T}, 32, 16, Asked>", around=(4,),
+         rounds=4),
+    Step("backward", "naive", "backward_naive<{T}, Floating<float> >", True, r"LDG", 8,
+         (4,)),
+    Step("backward", "vectors", f"backward_vectors<{{T}}, 32, {_GIVEN}>",
+         around=(FIND,)),
+    Step("backward", "sorted", f"{_SORTED}{_GIVEN}, Floating<float> >",
+         around=(4, 1), block=256, entries=33),
+    Step("backward", "fixed", f"{_SORTED}{_GIVEN}, FixedPoint>",
+         around=(4, 1), block=256, entries=33, file="backward_fixed"),
+    Step("backward", "fused", f"{_SORTED}Asked, AskedSlopes, Floating<float> >",
+         around=(4, 1), block=256, entries=33),
+)  # fmt: skip
 
 
 def find_step(direction: str, name: str) -> Step:
@@ -132,34 +146,64 @@ class Walk:
 def walk(kernel: Kernel, step: Step, dtype: str = "fp32") -> Walk:
     """Work out the turns from the loads: each sample needs `step.each` in each lane.
 
-    The loops that hold such loads, and no loop that does, walk over points; so many
-    turns of them load what all samples of a level need. What is around them turns for
-    each level, or for each round. Loops without such loads turn once.
+    Innermost loops with such loads turn until all samples of the group have theirs;
+    `step.around` knows the turns of those around them.
     Raises: ValueError where loads and samples do not come out even.
     """
-    around = step.levels * step.rounds
     marks = [loop.count(step.marks) // step.each for loop in kernel.loops]
-    outer = {loop.outer for loop, mark in zip(kernel.loops, marks) if mark}
-    if around > 1:  # a walk is inside another loop; what is not sets things up
-        for i, loop in enumerate(kernel.loops):
-            marks[i] *= i in outer or loop.outer is not None
-    at_once = step.of_group(dtype) // around
-    turns = []
-    for i, (loop, mark) in enumerate(zip(kernel.loops, marks)):
-        walks = mark > 0 and i not in outer
-        entries = loop.count(ENTRY) if step.entries and loop.count("RED") else 0
-        others = step.entries / entries if entries else 1
-        turns.append(at_once / mark if walks else around if mark else others)
-    found = Walk(tuple(turns), _left_over(kernel, step, marks, outer))
+    depths = [_depth(kernel, i) for i in range(len(marks))]
+    deepest = min(len(step.around), max(depths, default=0))
+    for i, depth in enumerate(depths):
+        marks[i] *= depth >= deepest or _holds(kernel, i, marks)
+    turns = [
+        _turns(kernel, i, marks, depths[i], step, dtype) for i in range(len(marks))
+    ]
+    found = Walk(tuple(turns), _left_over(kernel, step, marks))
     _check(kernel, step, found, dtype)
     return found
 
 
-def _left_over(kernel, step, marks, outer) -> frozenset[int]:
-    walking = [i for i, mark in enumerate(marks) if mark and i not in outer]
-    if not walking:
+def _depth(kernel: Kernel, i: int) -> int:
+    outer = kernel.loops[i].outer
+    return 0 if outer is None else 1 + _depth(kernel, outer)
+
+
+def _holds(kernel: Kernel, i: int, marks: list[int]) -> bool:
+    """Whether a loop has another one inside that walks."""
+    return any(mark and loop.outer == i for loop, mark in zip(kernel.loops, marks))
+
+
+def _turns(
+    kernel: Kernel, i: int, marks: list[int], depth: int, step: Step, dtype: str
+) -> float:
+    finds = POINTS // step.lanes(dtype)
+    around = [often or finds for often in step.around]
+    if not marks[i]:
+        return _aside(kernel.loops[i], step, dtype)
+    if _holds(kernel, i, marks):
+        return around[depth]
+    return step.of_group(dtype) / marks[i] / math.prod(around[:depth])
+
+
+def _aside(loop: Loop, step: Step, dtype: str) -> float:
+    """Turns of a loop that reads no corners.
+
+    One that adds to memory walks entries; one that reads points and stores what they
+    become takes as many at a time as a group has lanes, and stores two pieces of each;
+    all others (which list the levels) end after one turn.
+    """
+    if step.entries and loop.count("RED"):
+        return step.entries / loop.count(ENTRY)
+    stored = loop.count(FOUND) / 2 if loop.count("LDG") else 0
+    return POINTS / step.lanes(dtype) / stored if stored else 1
+
+
+def _left_over(kernel: Kernel, step: Step, marks: list[int]) -> frozenset[int]:
+    """Blocks outside the walk that could load a whole sample: none is left for them."""
+    walks = [i for i, mark in enumerate(marks) if mark and not _holds(kernel, i, marks)]
+    if not walks:
         return frozenset()
-    inside = frozenset().union(*(kernel.loops[i].blocks for i in walking))
+    inside = frozenset().union(*(kernel.loops[i].blocks for i in walks))
     return frozenset(kernel.holding(step.marks, step.each) - inside)
 
 
@@ -174,7 +218,9 @@ def _check(kernel: Kernel, step: Step, found: Walk, dtype: str) -> None:
         )
 
 
-def per_sample(kernel: Kernel, step: Step, dtype: str = "fp32", what: str = "") -> float:
+def per_sample(
+    kernel: Kernel, step: Step, dtype: str = "fp32", what: str = ""
+) -> float:
     """Instructions that one warp issues for one sample, prologue and end included.
 
     `what` counts only those that begin like this.

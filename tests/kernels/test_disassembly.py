@@ -89,6 +89,21 @@ def test_code_behind_the_end_that_jumps_back_is_no_loop():
     assert kernel.loops == [] and kernel.issued() == 5
 
 
+def test_a_call_of_a_place_inside_is_a_jump():
+    text = """
+.text.called:
+.L_x_6:
+        /*0000*/                   FADD R3, R3, 1 ;
+        /*0010*/              @!P0 CALL.REL.NOINC `(.L_x_5) ;
+        /*0020*/                   BRA `(.L_x_6) ;
+.L_x_5:
+        /*0030*/                   EXIT ;
+"""
+    (kernel,) = disassembly.read(text, "sm_80")
+    assert [len(loop.code) for loop in kernel.loops] == [3]
+    assert kernel.issued([4]) == 13
+
+
 def test_what_the_compiler_says_is_read():
     log = """ptxas info    : Compiling entry function '_Z1av' for 'sm_90'
 ptxas info    : Function properties for _Z1av
