@@ -16,6 +16,7 @@ FLAGS = (
 WATCHED = ("-fsanitize=thread", "-fno-tree-sra")
 RUNTIME = ("emulator.h", "emulator/machine.h", "emulator/memory.cpp",
            "emulator/threads.cpp")  # fmt: skip
+LINKED = () if sys.platform == "darwin" else ("-ldl", "-Wl,-z,defs")
 READER_SLOTS = 128  # shared arrays of a reader's text are numbered from here on
 _SKIP_OR_SHARED = re.compile(
     r"""//[^\n]* | /\*.*?\*/ | "(?:\\.|[^"\\\n])*"
@@ -42,7 +43,7 @@ def machine_code() -> Path:
     """A folder with the emulator itself, built on first use. Raises: NotCompiled."""
     folder = sources()
     texts = [(folder / name).read_text("utf-8") for name in RUNTIME]
-    name = digest([compiler(), *texts])
+    name = digest([compiler(), *LINKED, *texts])
     return kept(f"emulator-{name}", lambda work: _build_machine(folder, work))
 
 
@@ -82,9 +83,8 @@ def command(folder: Path, source: str, target: str) -> list[str]:
 
 def link(made: str, target: str) -> list[str]:
     """How what `command` made becomes a library, with the emulator in it."""
-    system = [] if sys.platform == "darwin" else ["-ldl", "-Wl,-z,defs"]
     emulator = [str(path) for path in sorted(machine_code().glob("*.o"))]
-    return [*compiler().split(), "-shared", made, *emulator, "-o", target, *system]
+    return [*compiler().split(), "-shared", made, *emulator, "-o", target, *LINKED]
 
 
 def watch(text: str, first_slot: int) -> tuple[str, int]:
