@@ -1,0 +1,76 @@
+"""Calls of the deformable-attention kernels, and what they should give."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from detr_steps.nn import backend
+from detr_steps.nn.read_points import read_points
+
+
+@dataclass(frozen=True)
+class Call:
+    """Sizes of one call; `q` None: the queries are the pixels, as in an encoder."""
+
+    maps: tuple[tuple[int, int], ...] = ((5, 7), (3, 3), (2, 2), (1, 1))
+    points: tuple[int, ...] = (4, 4, 4, 4)
+    b: int = 2
+    q: int | None = 5
+    m: int = 2
+    d: int = 32
+
+    @property
+    def tokens(self) -> int:
+        return sum(h * w for h, w in self.maps)
+
+    @property
+    def queries(self) -> int:
+        return self.tokens if self.q is None else self.q
+
+    def draw(self, dtype: torch.dtype = torch.float32, seed: int = 0) -> list[Tensor]:
+        """Value, locations (some beyond the map) and weights, P points each."""
+        exact = torch.promote_types(dtype, torch.float32)
+        generator = torch.Generator().manual_seed(seed)
+        row = (self.b, self.queries, self.m, sum(self.points))
+        value = torch.randn(self.b, self.tokens, self.m, self.d, generator=generator)
+        locations = torch.rand(*row, 2, generator=generator) * 1.6 - 0.3
+        weights = torch.rand(row, generator=generator)
+        return [value.to(dtype), locations.to(exact), weights.to(exact)]
+
+    def ask(self, numbers: int, seed: int = 1) -> list[Tensor]:
+        """References of so many numbers, offsets and logits."""
+        generator = torch.Generator().manual_seed(seed)
+        row = (self.b, self.queries, self.m, sum(self.points))
+        place = (self.b, self.queries, len(self.maps), numbers)
+        references = torch.rand(place, generator=generator)
+        offsets = torch.randn(*row, 2, generator=generator) * 2
+        return [references, offsets, torch.randn(row, generator=generator) * 3]
+
+    def read(self, value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+        """The sum by torch's operators in float64, level by level: K may differ."""
+        exact = (x.double() for x in (value, locations, weights))
+        value, locations, weights = exact
+        areas = [h * w for h, w in self.maps]
+        split = (
+            value.split(areas, 1),
+            locations.split(self.points, 3),
+            weights.split(self.points, 3),
+        )
+        with backend.use("torch"):
+            return sum(
+                read_points(v, (size,), x[:, :, :, None], a[:, :, :, None])
+                for size, v, x, a in zip(self.maps, *split, strict=True)
+            )
+
+    def answer(self, references, offsets, logits) -> tuple[Tensor, Tensor]:
+        """Locations and weights of what `ask` gives, in float64."""
+        references, offsets = references.double(), offsets.double()
+        k = torch.tensor(self.points)
+        level = torch.arange(len(k)).repeat_interleave(k)  # [P]
+        at = references[:, :, None, level]  # [B, Q, 1, P, 2 or 4]
+        if references.shape[-1] == 4:
+            extent = at[..., 2:] / (2 * k[level][:, None])
+        else:
+            extent = 1 / torch.tensor(self.maps).double().flip(1)[level]
+        return at[..., :2] + offsets * extent, logits.double().softmax(-1)
