@@ -77,13 +77,14 @@ def encoder_points(
     names: Sequence[str] | None = None,
     targets: list[dict] | None = None,
     most: int = 64,
+    start: dict | None = None,
     title: str = "Sampling points: where each pixel reads",
 ) -> InteractiveFigure:
     """Hover the picture: the points that a pixel of a level reads, layer by layer.
 
     `level` counts from 0, the finest; of more than `most` pixels some are left out,
-    evenly. The rest as of `decoder_points`. Raises: also ValueError for a level that
-    is not there, or a model without encoder layers.
+    evenly; `start` as of `sampling_points`. The rest as of `decoder_points`. Raises:
+    also ValueError for a level that is not there, or a model without encoder layers.
     Built in chapters/08_multi_scale.ipynb.
     """
     seen = look_closely(model, batch, image, names, targets)
@@ -104,6 +105,7 @@ def encoder_points(
         readings,
         boxes=boxes.expand(layers, -1, -1),
         item_name="pixel",
+        start=start,
         title=title,
     )
 
