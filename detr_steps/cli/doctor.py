@@ -11,6 +11,7 @@ import torch
 
 from .. import __version__, setup, zoo
 from ..nn import backend
+from ..nn.compiled_cuda import gpu_present
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -88,16 +89,17 @@ def _compiled() -> Lines:
             f"{backend.VARIABLE}={backend.chosen()}: unset it to let the course choose"
         )
         return [(None, line)]
-    if backend.trouble():
-        slow = "deformable attention works without, several times slower"
-        return [(None, f"no compiled op: {backend.trouble()}; {slow}")]
-    lines: Lines = [(True, "compiled op for deformable attention on the CPU")]
-    if torch.cuda.is_available():
-        line = (
-            "GPU: torch's operators compute deformable attention; no CUDA kernels yet"
-        )
-        lines.append((None, line))
-    return lines
+    devices = {"cpu": "the CPU"}
+    if gpu_present() or torch.cuda.is_available():
+        devices["cuda"] = "the GPU"
+    return [_compiled_for(*device) for device in devices.items()]
+
+
+def _compiled_for(device: str, name: str) -> tuple[bool | None, str]:
+    if backend.trouble(device):
+        slow = f"on {name} deformable attention works without, several times slower"
+        return None, f"no compiled op: {backend.trouble(device)}; {slow}"
+    return True, f"compiled op for deformable attention on {name}"
 
 
 def _browser() -> Lines:

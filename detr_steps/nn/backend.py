@@ -1,8 +1,14 @@
 """Who computes deformable attention: compiled loops or torch's own operators.
 
-`auto`, the default, takes the compiled loops where they can be had, and otherwise
-torch, with one warning that says why; `torch`, `cpp` and `cuda` take that or raise. The
-environment variable DETR_STEPS_BACKEND says what a process starts with.
+`auto`, the default, takes the compiled loops of the CPU or the kernels of the GPU where
+they can be had, and otherwise torch, with one warning that says why; `torch`, `cpp` and
+`cuda` take that or raise. The environment variable DETR_STEPS_BACKEND says what a
+process starts with.
+
+torch.use_deterministic_algorithms(True) makes the kernels of the GPU add in a fixed
+order on the way back, which is slower. torch's own operators cannot do that on a GPU:
+there their way back raises (grid_sampler_2d_backward_cuda). On a CPU both always give
+the same.
 """
 
 import contextlib
@@ -18,7 +24,8 @@ from .compiled import NotCompiled
 from .ms_deform_attn import register
 
 VARIABLE = "DETR_STEPS_BACKEND"
-BACKENDS = ("auto", "torch", "cpp", "cuda")
+DEVICES = {"cpp": "cpu", "cuda": "cuda"}  # on which the compiled ones compute
+BACKENDS = ("auto", "torch", *DEVICES)
 
 
 def _known(name: str, source: str) -> str:
@@ -50,20 +57,21 @@ def use(name: str) -> Iterator[None]:
 
 
 @functools.cache
-def trouble() -> NotCompiled | None:
-    """What keeps the compiled loops from being used here; None when nothing does.
+def trouble(device: str = "cpu") -> NotCompiled | None:
+    """What keeps the compiled op from being used here; None when nothing does.
 
-    The first call builds them if need be, which takes seconds.
+    `device` is "cpu" or "cuda". The first call for each builds its part if need be,
+    which takes seconds.
     """
     try:
-        register()
+        register(device)
     except NotCompiled as error:
         return error
     return None
 
 
 def compiles(value: Tensor) -> bool:
-    """Whether the compiled loops compute with this tensor.
+    """Whether the compiled op computes with this tensor.
 
     Raises: NotCompiled or ValueError where the backend asked for cannot.
     """
@@ -75,37 +83,38 @@ def compiles(value: Tensor) -> bool:
 @torch.compiler.assume_constant_result
 def _compiles(backend: str, device: str) -> bool:
     if backend == "auto":
-        if device != "cpu":
+        if device not in DEVICES.values():
             return False
-        if trouble():
-            _warn()
-        return trouble() is None
-    if backend == "cuda":
-        raise NotCompiled("backend cuda: the course has no CUDA kernels yet")
-    if backend == "cpp":
-        _demand(device)
-    return backend == "cpp"
+        if trouble(device):
+            _warn(device)
+        return trouble(device) is None
+    if backend in DEVICES:
+        _demand(backend, device)
+    return backend in DEVICES
 
 
-def _demand(device: str) -> None:
-    if device != "cpu":
+def _demand(backend: str, device: str) -> None:
+    wanted = DEVICES[backend]
+    if device == wanted or (wanted == "cuda" and not torch.cuda.is_available()):
+        if trouble(wanted):
+            raise NotCompiled(f"backend {backend}: {trouble(wanted)}")
+    if device != wanted:
+        where = {"cpu": "the CPU", "cuda": "a GPU"}[wanted]
         raise ValueError(
-            f"backend cpp computes on the CPU, these tensors are on {device}: move "
-            "them, or take backend auto"
+            f"backend {backend} computes on {where}, these tensors are on {device}: "
+            "move them, or take backend auto"
         )
-    if trouble():
-        raise NotCompiled(f"backend cpp: {trouble()}") from trouble()
 
 
 @functools.cache
-def _warn() -> None:
+def _warn(device: str) -> None:
     """Say once that torch's operators compute, and how that could change.
 
     The first three words are what `course.py test` keeps out of notebooks.
     """
     warnings.warn(
-        f"no compiled op: {trouble()}. torch's own operators compute instead, several "
-        f"times slower; {VARIABLE}=torch does so without this warning",
+        f"no compiled op: {trouble(device)}. torch's own operators compute instead, "
+        f"several times slower; {VARIABLE}=torch does so without this warning",
         RuntimeWarning,
         stacklevel=2,
     )

@@ -9,7 +9,7 @@ from PIL import Image
 from small import RESNET, small_config
 
 from detr_steps import zoo
-from detr_steps.cli import main
+from detr_steps.cli import doctor, main
 from detr_steps.data.scenes import Scenes
 from detr_steps.nn import backend
 from detr_steps.nn.compiled import NotCompiled
@@ -169,11 +169,16 @@ def test_doctor_says_what_works(capsys):
 
 def test_doctor_says_why_there_is_no_compiled_op(capsys, monkeypatch):
     trouble = NotCompiled("no ninja, which builds it: pip install ninja")
-    monkeypatch.setattr(backend, "trouble", lambda: trouble)
+    monkeypatch.setattr(backend, "trouble", lambda device="cpu": trouble)
     with backend.use("auto"):
         assert main(["doctor"]) == 0  # it is no must
     out = capsys.readouterr().out
     assert "--  no compiled op: no ninja, which builds it: pip install ninja; " in out
+    assert "the CPU" in out and "the GPU" not in out
+    monkeypatch.setattr(doctor, "gpu_present", lambda: True)
+    with backend.use("auto"):
+        main(["doctor"])
+    assert "; on the GPU deformable attention works without" in capsys.readouterr().out
     with backend.use("torch"):
         main(["doctor"])
     assert "--  DETR_STEPS_BACKEND=torch: unset it" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """Building the compiled op: quietly, side by side, and what is said when it fails."""
 
+import dataclasses
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from detr_steps.nn import backend, compiled
+from detr_steps.nn.compiled_cpu import LOOPS
 
 ROOT = Path(__file__).resolve().parents[2]
 READ = """
@@ -63,8 +65,8 @@ def test_two_processes_build_at_once_and_say_nothing(shelf):
     env = {backend.VARIABLE: "cpp"}
     for process in [start(READ, **env) for _ in range(2)]:
         assert said(process) == ("2.5\n2.5\n", "")
-    folder = compiled.sources()
-    assert [path.name for path in shelf.iterdir()] == [compiled.key(folder)]
+    names = [path.name for path in shelf.iterdir()]
+    assert names == [compiled.key(LOOPS, compiled.sources())]
     found = start(READ, PATH="", **env)
     assert said(found) == ("2.5\n2.5\n", "")
 
@@ -73,20 +75,21 @@ def test_two_processes_build_at_once_and_say_nothing(shelf):
 def test_a_change_of_the_sources_or_the_compiler_builds_anew(tmp_path, monkeypatch):
     folder = tmp_path / "kernels"
     shutil.copytree(compiled.sources(), folder)
-    before = compiled.key(folder)
-    assert before == compiled.key(compiled.sources())
-    header = folder / compiled.HEADERS[0]
+    before = compiled.key(LOOPS, folder)
+    assert before == compiled.key(LOOPS, compiled.sources())
+    header = folder / LOOPS.headers[0]
     header.write_text(header.read_text() + "// more\n")
-    changed = compiled.key(folder)
+    changed = compiled.key(LOOPS, folder)
     monkeypatch.setenv("CXX", "another")
-    assert len({before, changed, compiled.key(folder)}) == 3
+    assert len({before, changed, compiled.key(LOOPS, folder)}) == 3
 
 
 # --- what stands in the way ----------------------------------------------------------
 
 
 def build(shelf: Path) -> None:
-    compiled.build_and_load(compiled.sources(), shelf / "name" / "file.so")
+    part = compiled.PARTS["cpu"]
+    compiled.build_and_load(part, compiled.sources(), shelf / "name" / part.file)
 
 
 def no_compiler(monkeypatch, tmp_path):
@@ -107,18 +110,23 @@ def windows(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "platform", "win32")
 
 
+def change(monkeypatch, **how):
+    part = dataclasses.replace(LOOPS, **how)
+    monkeypatch.setitem(compiled.PARTS, "cpu", part)
+
+
 def no_sources(monkeypatch, tmp_path):
-    monkeypatch.setattr(compiled, "HEADERS", ("missing.h",))
+    change(monkeypatch, headers=("missing.h",))
 
 
 def no_setuptools(monkeypatch, tmp_path):
-    monkeypatch.setattr(compiled, "check_tools", lambda: None)
+    change(monkeypatch, check=lambda: None)
     monkeypatch.setitem(sys.modules, "torch.utils.cpp_extension", None)
 
 
 def no_place(monkeypatch, tmp_path):
     """A file where a folder should be: refused to root too, unlike a mere mode."""
-    monkeypatch.setattr(compiled, "check_tools", lambda: None)
+    change(monkeypatch, check=lambda: None)
     (tmp_path / "shelf").touch()
 
 
@@ -143,15 +151,15 @@ def test_each_trouble_has_its_words(simulate, shelf, tmp_path, monkeypatch):
 @can_build
 def test_a_fault_in_the_sources_is_quoted(shelf, tmp_path, monkeypatch):
     (tmp_path / "broken.cpp").write_text("int answer() { return forty_two; }\n")
-    monkeypatch.setattr(compiled, "SOURCES", ("broken.cpp",))
+    part = dataclasses.replace(LOOPS, sources=("broken.cpp",))
     words = r"does not build: .*broken\.cpp:1.*error.*forty_two"
     with pytest.raises(compiled.NotCompiled, match=words):
-        compiled.build_and_load(tmp_path, shelf / "name" / "file.so")
+        compiled.build_and_load(part, tmp_path, shelf / "name" / "file.so")
     assert list(shelf.iterdir()) == []  # nothing half built
 
 
 def test_a_library_that_is_broken_is_named(shelf):
-    file = shelf / compiled.key(compiled.sources()) / compiled.FILE
+    file = shelf / compiled.key(LOOPS, compiled.sources()) / LOOPS.file
     file.parent.mkdir(parents=True)
     file.write_bytes(b"no library")
     words = re.escape(str(file)) + " does not load .*: delete that file"
@@ -176,7 +184,7 @@ def test_auto_warns_once_and_computes(shelf):
 def value(monkeypatch) -> torch.Tensor:
     """Any tensor on the CPU, where there is no compiler."""
     trouble = compiled.NotCompiled("no C++ compiler (c++): install one")
-    monkeypatch.setattr(backend, "trouble", lambda: trouble)
+    monkeypatch.setattr(backend, "trouble", lambda device="cpu": trouble)
     backend._warn.cache_clear()
     yield torch.zeros(1)
     backend._warn.cache_clear()
@@ -191,9 +199,6 @@ def test_torch_says_nothing(value, recwarn):
 def test_a_compiled_backend_raises(value):
     words = r"backend cpp: no C\+\+ compiler \(c\+\+\): install one"
     with backend.use("cpp"), pytest.raises(compiled.NotCompiled, match=words):
-        backend.compiles(value)
-    words = "backend cuda: the course has no CUDA kernels yet"
-    with backend.use("cuda"), pytest.raises(compiled.NotCompiled, match=words):
         backend.compiles(value)
 
 

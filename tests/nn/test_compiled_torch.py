@@ -161,7 +161,7 @@ def test_operator_refuses_what_does_not_belong_together():
 
 
 def test_levels_with_points_of_their_own():
-    """Some levels have more points than others, one has none (D-FINE has 3, 6 and 3)."""
+    """D-FINE has 3, 6 and 3; here one level has none."""
     value, locations, weights = given(dtype=torch.float64)
     points = [2, 0, 4]
     here = [0, 1, 8, 9, 10, 11]  # of 4 points on each of 3 levels

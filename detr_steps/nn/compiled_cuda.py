@@ -1,0 +1,172 @@
+"""The part of the compiled op that computes on NVIDIA GPUs: how it is built.
+
+By nvcc itself: one file needs no more, and so the very same is built and loaded by the
+tests of machines without a GPU.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from .compiled_tools import (
+    TARGET,
+    NotCompiled,
+    Part,
+    check_compiler,
+    check_system,
+    compiler,
+    fault,
+)
+
+OLDEST_GPU = (7, 5)  # Turing: Colab's T4
+
+
+def _about() -> tuple[str, ...]:
+    arguments = command((), Path(), architectures())
+    return (*arguments, compiler(), toolkit(), str(torch.version.cuda))
+
+
+def _check() -> None:
+    check_system()
+    _check_torch()
+    _check_gpus()
+    _check_nvcc()
+    check_compiler()
+
+
+def _build(part: Part, folder: Path, work: Path) -> None:
+    library = work / part.file
+    files = [folder / name for name in part.sources]
+    done = subprocess.run(
+        command(files, library, architectures()), capture_output=True, text=True
+    )
+    if done.returncode:
+        raise NotCompiled(f"it does not build: {fault(done.stderr or done.stdout)}")
+    try:
+        torch.ops.load_library(library)
+    except OSError as error:
+        raise NotCompiled(f"it is built but does not load: {error}") from error
+
+
+HEADERS = ("ms_deform_attn.h", "ms_deform_attn_cuda.h", "cuda/*")
+KERNELS = Part(
+    "detr_steps_cuda", ("ms_deform_attn.cu",), HEADERS, _about, _check, _build
+)
+STEPS = Part(
+    "detr_steps_steps", ("ms_deform_attn_steps.cu",), HEADERS, _about, _check, _build
+)
+
+
+def command(
+    files: Iterable[Path], library: Path, capabilities: Iterable[tuple[int, int]]
+) -> list[str]:
+    """The call of nvcc that builds a library for GPUs of these capabilities."""
+    inside = Path(torch.__file__).parent
+    names = "".join(f"{major}{minor} " for major, minor in capabilities).split()
+    return [
+        nvcc() or "nvcc",
+        *(f"-gencode=arch=compute_{name},code=sm_{name}" for name in names),
+        *flags(),
+        *("-shared", "-cudart=shared", "-ccbin", compiler().split()[0]),
+        *("-Xlinker", "--no-as-needed", f"-L{inside / 'lib'}"),
+        *(f"-l{name}" for name in ("torch_cpu", "torch_cuda", "c10") if _has(name)),
+        *map(str, files),
+        *("-o", str(library)),
+    ]
+
+
+def flags() -> list[str]:
+    """What nvcc needs to compile, whatever for.
+
+    -O1 is for the little that runs on the CPU; kernels are always optimised.
+    """
+    include = Path(torch.__file__).parent / "include"
+    return [
+        *("-std=c++17", "-O1", "-Xcompiler=-fPIC", "-DUSE_CUDA", TARGET),
+        *("-isystem", str(include)),
+        *("-isystem", str(include / "torch/csrc/api/include")),
+    ]
+
+
+def _has(name: str) -> bool:
+    """Whether this torch has a library: one for CPUs has no torch_cuda."""
+    return (Path(torch.__file__).parent / "lib" / f"lib{name}.so").is_file()
+
+
+# --- what there is ------------------------------------------------------------------
+
+
+def gpu_present() -> bool:
+    """Whether there is an NVIDIA GPU, or at least its driver, whatever torch says."""
+    return bool(shutil.which("nvidia-smi")) or Path("/proc/driver/nvidia").exists()
+
+
+def architectures() -> list[tuple[int, int]]:
+    """The compute capabilities of the GPUs that torch sees, each once."""
+    count = torch.cuda.device_count()
+    return sorted({torch.cuda.get_device_capability(i) for i in range(count)})
+
+
+def nvcc() -> str | None:
+    """Where NVIDIA's compiler is: CUDA_HOME, the PATH, where it usually is."""
+    homes = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
+    folders = [str(Path(home, "bin")) for home in homes if home]
+    folders += [os.environ.get("PATH", os.defpath), "/usr/local/cuda/bin"]
+    return shutil.which("nvcc", path=os.pathsep.join(folders))
+
+
+def toolkit() -> str:
+    """The version of nvcc, such as 13.0; empty where there is none that tells."""
+    where = nvcc()
+    if not where:
+        return ""
+    said = subprocess.run([where, "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"release (\d+\.\d+)", said)
+    return found[1] if found else ""
+
+
+# --- what stands in the way ---------------------------------------------------------
+
+
+def _check_torch() -> None:
+    version = f"torch {torch.__version__}"
+    if torch.version.hip:
+        raise NotCompiled(f"{version} is for AMD GPUs, the kernels are for NVIDIA's")
+    if torch.version.cuda is None and gpu_present():
+        raise NotCompiled(
+            f"there is an NVIDIA GPU, but {version} is built without CUDA: install a "
+            "torch with CUDA (pytorch.org, Get Started)"
+        )
+    if torch.version.cuda is None:
+        raise NotCompiled(f"{version} is built without CUDA, and there is no GPU")
+    if not torch.cuda.is_available():
+        raise NotCompiled(f"{version} finds no GPU: nvidia-smi must list one")
+
+
+def _check_gpus() -> None:
+    for index in range(torch.cuda.device_count()):
+        major, minor = torch.cuda.get_device_capability(index)
+        if (major, minor) < OLDEST_GPU:
+            raise NotCompiled(
+                f"GPU {index} is too old (compute capability {major}.{minor}, 7.5 is "
+                "needed): take another one (CUDA_VISIBLE_DEVICES)"
+            )
+
+
+def _check_nvcc() -> None:
+    wanted = torch.version.cuda
+    if not nvcc():
+        raise NotCompiled(
+            f"no nvcc: install NVIDIA's CUDA toolkit {wanted}, or set CUDA_HOME to the "
+            "folder of one"
+        )
+    if toolkit().split(".")[0] != wanted.split(".")[0]:
+        raise NotCompiled(
+            f"{nvcc()} is of CUDA {toolkit() or 'unknown'}, torch of {wanted}: install "
+            f"the toolkit of {wanted.split('.')[0]}, or set CUDA_HOME to its folder"
+        )

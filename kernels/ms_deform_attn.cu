@@ -1,0 +1,86 @@
+// Deformable attention for torch's CUDA tensors: the fastest kernel for each shape.
+//
+// The kernels are in cuda/, step by step; what all bindings share is in
+// ms_deform_attn_cuda.h. Nothing here computes.
+
+#include "ms_deform_attn_cuda.h"
+
+namespace {
+
+using namespace detr_steps::cuda;
+
+typedef std::tuple<Tensor, Tensor, Tensor> Three;
+
+template <typename T>
+bool start_forward(const Call& call, const T* value, const Wide<T>* locations,
+                   const Wide<T>* weights, T* result, Stream stream) {
+  if constexpr (sizeof(T) < 8)
+    if (launch_tiles(call, value, Given{locations, weights}, result, stream))
+      return true;
+  return launch_naive(call, value, locations, weights, result, stream);
+}
+
+Tensor forward(const Tensor& value, Shapes shapes, Counts counts,
+               const Tensor& locations, const Tensor& weights) {
+  return run_forward(value, shapes, counts, locations, weights,
+                     [](auto... given) { return start_forward(given...); });
+}
+
+Tensor forward_fused(const Tensor& any_value, Shapes shapes, Counts counts,
+                     const Tensor& any_references, const Tensor& any_offsets,
+                     const Tensor& any_logits) {
+  const Call call = check_asked(any_value, shapes, counts, any_references, any_offsets,
+                                any_logits);
+  const Tensor result = empty_result(call, any_value);
+  if (nothing(call)) return result;
+  const Tensor value = settle(any_value), references = settle(any_references),
+               offsets = settle(any_offsets), logits = settle(any_logits);
+  const bool taken = launch(value, [&](auto number, Stream stream) {
+    typedef decltype(number) T;
+    if constexpr (sizeof(T) < 8)
+      return launch_forward_fused(call, read<T>(value),
+                                  asked(references, offsets, logits), write<T>(result),
+                                  stream);
+    return false;
+  });
+  demand(taken, call);
+  return result;
+}
+
+Three backward(const Tensor& value, Shapes shapes, Counts counts,
+               const Tensor& locations, const Tensor& weights, const Tensor& slope,
+               bool deterministic) {
+  STD_TORCH_CHECK(!deterministic || value.scalar_type() != ScalarType::Double,
+                  "ms_deform_attn: torch.use_deterministic_algorithms is on, and on a GPU "
+                  "the way back has no fixed order in float64: take float32");
+  if (deterministic)
+    return run_backward(
+        value, shapes, counts, locations, weights, slope, Backward::FIXED,
+        [](auto... given) { return launch_backward(Backward::FIXED, given...); });
+  return run_backward(
+      value, shapes, counts, locations, weights, slope, Backward::NAIVE,
+      [](const Call& call, auto... given) {
+        return launch_backward(best_backward(call), call, given...) ||
+               launch_backward(Backward::NAIVE, call, given...);
+      });
+}
+
+Three backward_fused(const Tensor& value, Shapes shapes, Counts counts,
+                     const Tensor& references, const Tensor& offsets,
+                     const Tensor& logits, const Tensor& slope) {
+  return run_backward_fused(
+      value, shapes, counts, references, offsets, logits, slope,
+      [](const Call& call, auto... given) {
+        return launch_backward_fused(best_backward(call), call, given...);
+      });
+}
+
+}  // namespace
+
+// What these take and return is defined in detr_steps/nn/ms_deform_attn.py.
+STABLE_TORCH_LIBRARY_IMPL(detr_steps, CUDA, library) {
+  library.impl("ms_deform_attn", TORCH_BOX(&forward));
+  library.impl("ms_deform_attn_backward", TORCH_BOX(&backward));
+  library.impl("ms_deform_attn_fused", TORCH_BOX(&forward_fused));
+  library.impl("ms_deform_attn_fused_backward", TORCH_BOX(&backward_fused));
+}

@@ -1,0 +1,65 @@
+// Every step of the CUDA kernels by its name, for chapter 07 and benchmarks/gpu.sh: not
+// needed to compute, and so not built to compute (ms_deform_attn.cu).
+
+#include "ms_deform_attn_cuda.h"
+
+namespace {
+
+using namespace detr_steps::cuda;
+
+typedef std::tuple<Tensor, Tensor, Tensor> Three;
+
+Forward forward_step(const std::string& name) {
+  if (name == "naive") return Forward::NAIVE;
+  if (name == "points") return Forward::POINTS;
+  if (name == "vectors") return Forward::VECTORS;
+  if (name == "tiles") return Forward::TILES;
+  STD_TORCH_CHECK(false, "ms_deform_attn: no step ", name,
+                  " on the way there: naive, points, vectors, tiles");
+  return Forward::NAIVE;
+}
+
+Backward backward_step(const std::string& name) {
+  if (name == "naive") return Backward::NAIVE;
+  if (name == "vectors") return Backward::VECTORS;
+  if (name == "sorted") return Backward::SORTED;
+  if (name == "fixed") return Backward::FIXED;
+  STD_TORCH_CHECK(false, "ms_deform_attn: no step ", name,
+                  " on the way back: naive, vectors, sorted, fixed");
+  return Backward::NAIVE;
+}
+
+Tensor forward(const Tensor& value, Shapes shapes, Counts counts,
+               const Tensor& locations, const Tensor& weights, std::string name) {
+  const Forward step = forward_step(name);
+  return run_forward(
+      value, shapes, counts, locations, weights,
+      [=](auto... given) { return launch_forward(step, given...); });
+}
+
+Three backward(const Tensor& value, Shapes shapes, Counts counts,
+               const Tensor& locations, const Tensor& weights, const Tensor& slope,
+               std::string name) {
+  const Backward step = backward_step(name);
+  return run_backward(
+      value, shapes, counts, locations, weights, slope, step,
+      [=](auto... given) { return launch_backward(step, given...); });
+}
+
+Three backward_fused(const Tensor& value, Shapes shapes, Counts counts,
+                     const Tensor& references, const Tensor& offsets,
+                     const Tensor& logits, const Tensor& slope, std::string name) {
+  const Backward step = backward_step(name);
+  return run_backward_fused(
+      value, shapes, counts, references, offsets, logits, slope,
+      [=](auto... given) { return launch_backward_fused(step, given...); });
+}
+
+}  // namespace
+
+// What these take and return is defined in detr_steps/nn/ms_deform_attn.py.
+STABLE_TORCH_LIBRARY_IMPL(detr_steps, CUDA, library) {
+  library.impl("ms_deform_attn_step", TORCH_BOX(&forward));
+  library.impl("ms_deform_attn_backward_step", TORCH_BOX(&backward));
+  library.impl("ms_deform_attn_fused_backward_step", TORCH_BOX(&backward_fused));
+}
