@@ -4,10 +4,12 @@
 // and heads never read the same numbers. Now a block takes one head, and where queries
 // are pixels (an encoder) the 8 x 8 queries of a square.
 // Why faster: queries that are neighbours look at nearly the same pixels. What one of
-// them has fetched lies in the L1 cache when the next one asks: two thirds to four
-// fifths of the reads then need not go to L2. Apart from that, image and head are
-// numbers of the block instead of results of divisions, and listing the levels is done
-// once for 64 queries.
+// them has fetched lies in the L1 cache when the next one asks: in a simulation two
+// thirds to four fifths of the reads need not go to L2, unless points lie anywhere.
+// Apart from that, image and head are numbers of the block instead of results of
+// divisions, and listing the levels is done once for 64 queries.
+//
+// With `Asked` points this is the step "fused": see there what that saves.
 
 #pragma once
 

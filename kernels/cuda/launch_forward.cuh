@@ -20,7 +20,7 @@ struct Constant {
 // that the fast steps do not take.
 template <typename T, typename Work>
 bool with_width(const Call& call, const Work& work) {
-  if (!call.fits() || call.p > MAX_POINTS) return false;
+  if (!call.fits() || call.p < 1 || call.p > MAX_POINTS) return false;
   if constexpr (sizeof(T) == 4)  // in 16 bits that would be one lane for a row
     if (call.d == 8) return work(Constant<8>());
   if (call.d == 16) return work(Constant<16>());

@@ -31,6 +31,7 @@ CALLS = {
     "other points on each level": Call(((6, 5), (3, 3), (2, 2)), (3, 6, 3), m=3),
     "32 points": Call(((4, 6),), (32,), b=1, q=3, d=64),
     "one point": Call(((3, 3),), (1,), b=1, q=4, m=1, d=16),
+    "a level without points": Call(((3, 3), (2, 2), (4, 4)), (0, 5, 0), b=1),
     "eight levels": Call(((3, 3),) * 8, (2,) * 8, b=1, q=9, m=5),
 }
 ODD = {  # shapes that only the naive step takes
@@ -75,6 +76,12 @@ def test_half_precision_is_computed_in_float32(dtype, step, name):
 @pytest.mark.parametrize("k", (3, 4))
 def test_all_widths(d, k):
     call = Call(((4, 5), (2, 3)), (4 * k - 4, 4), b=1, q=None, m=1, d=d)
+    given = call.draw()
+    check(run("tiles", call, given), call, given)
+
+
+def test_many_queries_share_longer_strips():
+    call = Call(((2, 2),), (1,), b=1, q=32_770, m=1, d=8)
     given = call.draw()
     check(run("tiles", call, given), call, given)
 
