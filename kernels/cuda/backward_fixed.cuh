@@ -56,7 +56,11 @@ struct FixedPoint {
     return __float2ll_rn(x * scale);
   }
   __device__ __forceinline__ void add_one(long long* to, long long x) const {
-    atomicAdd(reinterpret_cast<unsigned long long*>(to), static_cast<unsigned long long>(x));
+#if defined(__CUDA_ARCH__)
+    asm volatile("red.global.add.u64 [%0], %1;" ::"l"(to), "l"(x));
+#else
+    atomicAdd(reinterpret_cast<unsigned long long*>(to), (unsigned long long)x);
+#endif
   }
   template <int N>
   __device__ __forceinline__ void put(

@@ -37,6 +37,10 @@ struct alignas(8) Entry {
   __device__ __forceinline__ uint32_t query() const { return where % TILE; }
 };
 
+struct alignas(16) Two {  // read at once
+  Entry entry[2];
+};
+
 __device__ __forceinline__ uint32_t find_bucket(uint32_t x, uint32_t y) {
   return y % BUCKETS_ACROSS * BUCKETS_ACROSS + x % BUCKETS_ACROSS;
 }
@@ -61,41 +65,67 @@ __device__ __forceinline__ void find_begins(int4* buckets, int* total) {
   buckets[threadIdx.x] = begins;
 }
 
-// Walk one group's part of the sorted list; `down` is the lane's 16 bytes of the first
-// query's slope.
-template <typename T, int LANES, typename Sums>
-__device__ __forceinline__ void add_entries(
-    const Entry* entries, int first, int end, const uint4* down, const Sums& sums,
-    const Rows<typename Sums::Number>& map_slope) {
-  if (first >= end) return;
+// A row under way: what the entries of one pixel add up to.
+template <typename T, typename Sums>
+struct Run {
   typename Sums::Number row[LENGTH<T>] = {};
-  uint32_t pixel = entries[first].pixel();
-#pragma unroll 1
-  for (int i = first; i < end; ++i) {
-    const Entry entry = entries[i];
+  uint32_t pixel;
+
+  // `down`: the lane's 16 bytes of each query's slope.
+  __device__ __forceinline__ void add(
+      Entry entry, const uint4* down, const Sums& sums,
+      const Rows<typename Sums::Number>& map_slope) {
     if (entry.pixel() != pixel) {
       sums.put(map_slope, pixel, row);
       pixel = entry.pixel();
 #pragma unroll
       for (int n = 0; n < LENGTH<T>; ++n) row[n] = 0;
     }
-    const Vector<T> slope = unpack<T>(down[entry.query() * LANES]);
+    const Vector<T> slope = unpack<T>(down[entry.query()]);
 #pragma unroll
     for (int n = 0; n < LENGTH<T>; ++n) row[n] += sums.term(entry.share * slope.at[n]);
   }
-  sums.put(map_slope, pixel, row);
+};
+
+// Walk one group's part of the sorted list, from `first`, an even number.
+template <typename T, typename Sums>
+__device__ __forceinline__ void add_entries(
+    const Entry* entries, int first, int end, const uint4* down, const Sums& sums,
+    const Rows<typename Sums::Number>& map_slope) {
+  if (first >= end) return;
+  Run<T, Sums> run;
+  run.pixel = entries[first].pixel();
+  int i = first;
+#pragma unroll 1
+  for (; i + 1 < end; i += 2) {
+    const Two two = *reinterpret_cast<const Two*>(entries + i);
+    run.add(two.entry[0], down, sums, map_slope);
+    run.add(two.entry[1], down, sums, map_slope);
+  }
+  if (i < end) run.add(entries[i], down, sums, map_slope);
+  sums.put(map_slope, run.pixel, run.row);
 }
 
+// What a block knows of a query: its points, and where they start among all of them.
+template <typename Points>
+struct Query {
+  Points points;
+  int64_t start;  // -1 where a tile has no such query
+};
+
 template <typename T, int D, typename Points, typename Slopes, typename Sums>
-__global__ void __launch_bounds__(SORTED_THREADS, 4) backward_sorted(
+__global__ void __launch_bounds__(SORTED_THREADS, ROOMY<D / LENGTH<T>>) backward_sorted(
     Call call, const T* __restrict__ value, Points points,
     const T* __restrict__ slope, Sums sums, Slopes slopes) {
   constexpr int LANES = D / LENGTH<T>;  // that share a row
   constexpr int GROUPS = SORTED_THREADS / LANES;
-  __shared__ uint4 down[TILE * LANES];  // the slopes of what the queries have read
+  // The slopes of what the queries have read: for each lane its 16 bytes of all of
+  // them (and 16 bytes more, so that lanes read from other banks).
+  __shared__ uint4 down[LANES][TILE + 1];
   __shared__ int4 buckets[SORTED_THREADS];
-  __shared__ Entry entries[4 * SORTED_THREADS];
+  __shared__ Two pairs[2 * SORTED_THREADS];
   __shared__ int total[1];  // of the entries
+  __shared__ Query<Points> queries[TILE];
 
   // As part of a group, a thread has 16 bytes of rows ...
   const int lane = threadIdx.x % LANES, group = threadIdx.x / LANES;
@@ -105,20 +135,19 @@ __global__ void __launch_bounds__(SORTED_THREADS, 4) backward_sorted(
   const Tile tile = find_tile(call, blockIdx.x, TILE);
   for (int i = group; i < TILE; i += GROUPS) {
     const T* row = slope + call.rows(image) * D + call.row(tile.query(i), head) * D;
-    down[i * LANES + lane] =
+    down[lane][i] =
         tile.has(i) ? *reinterpret_cast<const uint4*>(row + channel) : make_uint4(0, 0, 0, 0);
   }
   sums.prepare(call, image, head);
   // ... and by itself it has each fourth point of one query.
   const int mine = threadIdx.x / TURN, turn = threadIdx.x % TURN;
-  const bool live = tile.has(mine);
-  const uint32_t query = live ? tile.query(mine) : tile.first;
-  points = points.of_image(call, image, call.p).of(call, query, head, call.p);
-  // Where its points start among all.
-  const int64_t start = (call.rows(image) + call.row(query, head)) * call.p;
+  const uint32_t number = tile.query(tile.has(mine) ? mine : 0);
+  points = points.of_image(call, image, call.p).of(call, number, head, call.p);
   points.template prepare<TURN, ANY>(turn, call.p);
+  if (turn == 0)
+    queries[mine] = {points, tile.has(mine) ? (call.rows(image) + call.row(number, head)) * call.p : -1};
   // The points of this group's lanes are those of these queries.
-  const uint4* theirs = down + group * LANES / TURN * LANES + lane;
+  const uint4* theirs = down[lane] + group * LANES / TURN;
   __syncthreads();
 
   for (int l = 0; l < call.levels; ++l) {
@@ -126,26 +155,32 @@ __global__ void __launch_bounds__(SORTED_THREADS, 4) backward_sorted(
 #pragma unroll 1
     for (int first = 0; first < call.level[l].points; first += TURN) {
       const int p = call.level[l].first_point + first + turn;
-      const bool some = live && first + turn < call.level[l].points;
-      const float2 location = some ? points.location(p, level) : make_float2(0, 0);
-      const float weight = some ? points.weight(p) : 0;
+      const bool some = queries[mine].start >= 0 && first + turn < call.level[l].points;
+      float2 location = make_float2(0, 0);
+      float weight = 0;
+      if (some) {
+        location = queries[mine].points.location(p, level);
+        weight = queries[mine].points.weight(p);
+      }
       const Spot spot = find_spot(level, location);
       const float4 found = find_shares(spot, weight);
       const auto by_point = find_slope<T, LANES>(
-          map, level, spot, found, lane, LANES,
-          [&](int s) { return unpack<T>(theirs[s / TURN * LANES]); },
+          map, level, spot, found, lane,
+          [&](int s) { return unpack<T>(theirs[s / TURN]); },
           [](int, uint32_t, float) {});
-      if (some) slopes.put(points, start + p, level, weight, by_point);
 
       buckets[threadIdx.x] = make_int4(0, 0, 0, 0);
       __syncthreads();
+      if (some)
+        slopes.put(queries[mine].points, queries[mine].start + p, level, weight, by_point);
       if (threadIdx.x == 0) total[0] = 0;
       const uint4 corners = find_corners(level, spot, 1);
       const float shares[4] = {found.x, found.y, found.z, found.w};
       const uint32_t pixels[4] = {corners.x, corners.y, corners.z, corners.w};
       int* counts = reinterpret_cast<int*>(buckets);
+      Entry* entries = pairs[0].entry;
       const uint32_t x = uint32_t(spot.x.base), y = uint32_t(spot.y.base);
-      int before[4];  // corners in the bucket that came earlier
+      int before[4] = {};  // corners in the bucket that came earlier
 #pragma unroll
       for (int c = 0; c < 4; ++c)
         if (shares[c] != 0)  // outside the map they are 0; NaN is not 0
@@ -159,13 +194,14 @@ __global__ void __launch_bounds__(SORTED_THREADS, 4) backward_sorted(
           entries[counts[find_bucket(x + c % 2, y + c / 2)] + before[c]] = {
               shares[c], pixels[c] * TILE + mine};
       __syncthreads();
-      // An odd number for each group: the groups of a warp read from other banks.
-      const int part = (total[0] / GROUPS + 1) | 1;
-      add_entries<T, LANES>(entries, group * part, min(group * part + part, total[0]),
-                            down + lane, sums, map_slope);
+      // 2, 6, 10, ... for each group, so that the groups of a warp read other banks.
+      const int least = (total[0] + GROUPS - 1) / GROUPS, part = (least + 1) / 4 * 4 + 2;
+      add_entries<T>(entries, group * part, min(group * part + part, total[0]),
+                            down[lane], sums, map_slope);
     }
   }
-  slopes.template finish<TURN>(points, start, turn, call.p, live);
+  const Query<Points> query = queries[mine];
+  slopes.template finish<TURN>(query.points, query.start, turn, call.p, query.start >= 0);
 }
 
 }  // namespace detr_steps::cuda

@@ -19,7 +19,7 @@ namespace detr_steps::cuda {
 constexpr int BACK_THREADS = 256;
 
 template <typename T, int D, typename Points, typename Slopes>
-__global__ void __launch_bounds__(BACK_THREADS, 4) backward_vectors(
+__global__ void __launch_bounds__(BACK_THREADS, ROOMY<D / LENGTH<T>>) backward_vectors(
     Call call, const T* __restrict__ value, Points points,
     const T* __restrict__ slope, Floating<float> sums, Slopes slopes) {
   constexpr int LANES = D / LENGTH<T>;  // that share a query and head
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(BACK_THREADS, 4) backward_vectors(
     const float weight = points.weight(p);
     const float4 shares = find_shares(spot, some ? weight : 0);
     const auto found = find_slope<T, LANES>(
-        map, level, spot, shares, lane, min(LANES, count - first),
+        map, level, spot, shares, lane,
         [&](int s) { return down; },
         [&](int s, uint32_t pixel, float share) {
           add_row(map_slope, pixel, __shfl_sync(ALL, share, s, LANES), down.at);

@@ -21,18 +21,21 @@ constexpr uint32_t ALL = 0xffffffffu;  // lanes of a warp
 // lane keeps one half of its numbers and gives the other half away, so that half as
 // many are left: N - 1 exchanges, and no sum ends up in more than one lane.
 template <int LANES>
-__device__ __forceinline__ float sum_across(float (&v)[LANES], int lane) {
+__device__ __forceinline__ float sum_across(const float (&v)[LANES], int lane) {
+  if constexpr (LANES == 1) {
+    return v[0];
+  } else {
+    constexpr int HALF = LANES / 2;
+    const bool upper = lane & HALF;
+    float left[HALF];
 #pragma unroll
-  for (int half = LANES / 2; half > 0; half /= 2) {
-    const bool upper = lane & half;
-#pragma unroll
-    for (int i = 0; i < half; ++i) {
-      const float kept = upper ? v[i + half] : v[i];
-      const float given = upper ? v[i] : v[i + half];
-      v[i] = kept + __shfl_xor_sync(ALL, given, half);
+    for (int i = 0; i < HALF; ++i) {
+      const float kept = upper ? v[i + HALF] : v[i];
+      const float given = upper ? v[i] : v[i + HALF];
+      left[i] = kept + __shfl_xor_sync(ALL, given, HALF);
     }
+    return sum_across<HALF>(left, lane);
   }
-  return v[0];
 }
 
 // The sum of one number of each lane, to all lanes: for the few that all must know.

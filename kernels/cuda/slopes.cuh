@@ -83,6 +83,11 @@ struct AskedSlopes {
   }
 };
 
+// Blocks of 256 threads that must fit on a multiprocessor at a time. More of them would
+// hide more waiting, but the rows under way of one would not fit into its registers.
+template <int LANES>
+constexpr int ROOMY = LANES > 8 ? 2 : 3;
+
 // The slopes of LANES points, of which each lane of a group has one. Together the lanes
 // read one row after another, 16 bytes a lane, and multiply it with `down(s)`, the slope
 // of what the query of lane s's point has read; then they add up, and lane s keeps what
@@ -92,7 +97,7 @@ struct AskedSlopes {
 template <typename T, int LANES, typename Down, typename Also>
 __device__ __forceinline__ PointSlope<float> find_slope(
     const Rows<const T>& value, const PointLevel& level, const Spot& spot, float4 shares,
-    int lane, int count, Down down, Also also) {
+    int lane, Down down, Also also) {
   const uint32_t first = find_corners(level, spot, 1).x;
   PointSlope<float> slope;
 #pragma unroll 1
@@ -104,8 +109,6 @@ __device__ __forceinline__ PointSlope<float> find_slope(
     float products[LANES];
 #pragma unroll
     for (int s = 0; s < LANES; ++s) {
-      products[s] = 0;
-      if (s >= count) continue;  // the same for the whole block
       const uint32_t pixel = __shfl_sync(ALL, mine, s, LANES);
       products[s] = dot(load<T>(value[pixel]), down(s));
       also(s, pixel, share);
