@@ -5,7 +5,8 @@
 Needs nvcc and nvdisasm, and no graphics card. A sample is one point of one query and
 head: four corner pixels of 32 channels. `per_sample` counts what a warp issues for it,
 from the loops of the machine code (detr_steps/workbench/steps.py): 16 points on four
-levels, 32 channels. `--official`: a checkout of
+levels, 32 channels; `at_least` counts no row that `sorted` adds to memory, of which
+there are fewer the more the queries agree. `--official`: a checkout of
 https://github.com/fundamentalvision/Deformable-DETR, whose kernel is counted too, from
 its own source, with empty headers in place of torch's, of which it uses nothing.
 Result: data/measured/kernel_instructions.json.
@@ -56,6 +57,7 @@ def counted(kernel: Kernel, step: Step, dtype: str = "fp32") -> dict:
     }
     return {
         "per_sample": round(steps.per_sample(kernel, step, dtype), 1),
+        "at_least": round(steps.per_sample(kernel, step, dtype, grouped=True), 1),
         **taken(kernel),
         "issued": {kind: often for kind, often in each.items() if often},
     }

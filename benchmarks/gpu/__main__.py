@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from detr_steps.files import write_whole
+from detr_steps.nn.compiled import NotCompiled
 
 from . import ceilings, checks, report, table, training, watched
 from .engines import Card, Emulated
@@ -45,12 +46,10 @@ def engine_for(dry: bool) -> Card | Emulated:
         return Emulated()
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA card here: --dry tests the script without one")
-    from detr_steps.nn import backend
-
-    with backend.use("cuda"):
-        if not backend.compiles(torch.zeros(1, device="cuda")):
-            raise SystemExit("the operator does not compute on this card")
-    return Card()
+    try:
+        return Card.ready()
+    except NotCompiled as error:
+        raise SystemExit(f"no operator on this card: {error}") from error
 
 
 def places(chosen: argparse.Namespace) -> tuple[Path, Path]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detr_steps.nn import backend
+from detr_steps.nn import backend, compiled, ms_deform_attn
 from detr_steps.workbench import own
 
 from .cases import Inputs
@@ -29,6 +29,13 @@ class Card:
 
     device = "cuda"
 
+    @classmethod
+    def ready(cls) -> "Card":
+        """With the operators built. Raises: NotCompiled, naming cause and cure."""
+        ms_deform_attn.register("cuda")
+        compiled.load_library("steps")
+        return cls()
+
     def forward(self, step: str, given: Inputs) -> Tensor:
         """Result of one step `[B, Q, M·D]`."""
         if step == "fused":
@@ -39,7 +46,7 @@ class Card:
         """Slopes of value, locations (offsets) and weights (logits)."""
         ops = torch.ops.detr_steps
         if step == "fused":
-            return ops.ms_deform_attn_fused_backward(*asked(given), given.slope, False)
+            return ops.ms_deform_attn_fused_backward(*asked(given), given.slope)
         return ops.ms_deform_attn_backward_step(*plain(given), given.slope, step)
 
 

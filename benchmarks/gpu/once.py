@@ -21,10 +21,7 @@ SMALL = {
 
 def main() -> None:
     """Run what the arguments ask for."""
-    from detr_steps.nn.backend import trouble
-
-    if not torch.cuda.is_available() or trouble():
-        raise SystemExit(f"no card, or no operator: {trouble()}")
+    engine = Card.ready()
     shapes = SMALL if sys.argv[1] == "small" else {sys.argv[1]: STANDARD[sys.argv[1]]}
     for shape in shapes.values():
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
@@ -33,7 +30,7 @@ def main() -> None:
             given = make(shape, "gaussian", dtype, "cuda")
             for direction, steps in STEPS.items():
                 for step in steps:
-                    getattr(Card(), direction)(step, given)
+                    getattr(engine, direction)(step, given)
     torch.cuda.synchronize()
 
 

@@ -20,7 +20,7 @@ WIDE = 16  # bytes of the widest load
 TILE = 64  # queries of a square
 FIND = 0  # turns: the points of a query over the lanes that find them
 FOUND = r"STS\.(U\.)?128"
-ENTRY = r"LDS\.64|LDS\.U\.64"  # loads a share and where it goes (kernels/cuda)
+FOUR = r"RED\S*F32x4"  # adds four numbers
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Step:
     how often those turn that have another such loop inside, from the outermost one
     (FIND: once for each point that a lane finds). `rounds`: how many queries a group of
     lanes takes in turn. `block`: threads of a block that share the samples of a tile, 0
-    where each group has its own. `entries`: how many of them a group walks for each
-    level, in a loop that adds to memory.
+    where each group has its own. `entries`: corners of a tile on one level that
+    its groups walk in a loop that adds to memory, once they are sorted.
     """
 
     direction: str
@@ -47,6 +47,7 @@ class Step:
     rounds: int = 1
     block: int = 0
     entries: int = 0
+    idle: str = ""  # what only heads wider than a warp do
     file: str = ""  # of kernels/cuda, where the kernel's name is another one
 
     def instance(self, dtype: str) -> str:
@@ -78,15 +79,15 @@ STEPS = (
     Step("forward", "fused", "forward_tiles<{T}, 32, 16, Asked>", around=(4,),
          rounds=4),
     Step("backward", "naive", "backward_naive<{T}, Floating<float> >", True, r"LDG", 8,
-         (4,)),
+         (4,), idle="LDS"),
     Step("backward", "vectors", f"backward_vectors<{{T}}, 32, {_GIVEN}>",
          around=(FIND,)),
     Step("backward", "sorted", f"{_SORTED}{_GIVEN}, Floating<float> >",
-         around=(4, 1), block=256, entries=33),
+         around=(4, 1), block=256, entries=1024),
     Step("backward", "fixed", f"{_SORTED}{_GIVEN}, FixedPoint>",
-         around=(4, 1), block=256, entries=33, file="backward_fixed"),
+         around=(4, 1), block=256, entries=1024, file="backward_fixed"),
     Step("backward", "fused", f"{_SORTED}Asked, AskedSlopes, Floating<float> >",
-         around=(4, 1), block=256, entries=33),
+         around=(4, 1), block=256, entries=1024),
 )  # fmt: skip
 
 
@@ -141,6 +142,7 @@ class Walk:
 
     turns: tuple[float, ...]
     skipped: frozenset[int]  # what unrolling leaves over: no sample is left for it
+    adds: frozenset[int]  # what adds to memory where sorted entries change pixels
 
 
 def walk(kernel: Kernel, step: Step, dtype: str = "fp32") -> Walk:
@@ -158,7 +160,8 @@ def walk(kernel: Kernel, step: Step, dtype: str = "fp32") -> Walk:
     turns = [
         _turns(kernel, i, marks, depths[i], step, dtype) for i in range(len(marks))
     ]
-    found = Walk(tuple(turns), _left_over(kernel, step, marks))
+    left_over, adds = _left_over(kernel, step, marks), _adds(kernel, step, marks)
+    found = Walk(tuple(turns), left_over, adds)
     _check(kernel, step, found, dtype)
     return found
 
@@ -188,23 +191,37 @@ def _turns(
 def _aside(loop: Loop, step: Step, dtype: str) -> float:
     """Turns of a loop that reads no corners.
 
-    One that adds to memory walks entries; one that reads points and stores what they
-    become takes as many at a time as a group has lanes, and stores two pieces of each;
-    all others (which list the levels) end after one turn.
+    One that adds to memory walks its group's share of the entries, and one more; each
+    is as many numbers as there are values in 16 bytes. One that reads points and stores
+    what they become takes as many at a time as a group has lanes, and stores two pieces
+    of each. All others (which list the levels) end after one turn.
     """
     if step.entries and loop.count("RED"):
-        return step.entries / loop.count(ENTRY)
+        added = loop.count("RED") + 3 * loop.count(FOUR)  # numbers
+        each = step.entries * step.lanes(dtype) / step.block + 1
+        return each * WIDE / BYTES[dtype] / added
     stored = loop.count(FOUND) / 2 if loop.count("LDG") else 0
     return POINTS / step.lanes(dtype) / stored if stored else 1
 
 
 def _left_over(kernel: Kernel, step: Step, marks: list[int]) -> frozenset[int]:
-    """Blocks outside the walk that could load a whole sample: none is left for them."""
+    """Blocks outside the walk that could load a whole sample, and idle ones."""
+    idle = kernel.holding(step.idle, 1) if step.idle else set()
     walks = [i for i, mark in enumerate(marks) if mark and not _holds(kernel, i, marks)]
     if not walks:
-        return frozenset()
+        return frozenset(idle)
     inside = frozenset().union(*(kernel.loops[i].blocks for i in walks))
-    return frozenset(kernel.holding(step.marks, step.each) - inside)
+    return frozenset(kernel.holding(step.marks, step.each) - inside | idle)
+
+
+def _adds(kernel: Kernel, step: Step, marks: list[int]) -> frozenset[int]:
+    """Blocks of the loop over entries that add to memory."""
+    if not step.entries:
+        return frozenset()
+    walks = [loop.blocks for loop, mark in zip(kernel.loops, marks)
+             if not mark and loop.count("RED")]  # fmt: skip
+    inside = frozenset().union(*walks)
+    return frozenset(kernel.holding("RED", 1) & inside)
 
 
 def _check(kernel: Kernel, step: Step, found: Walk, dtype: str) -> None:
@@ -219,12 +236,18 @@ def _check(kernel: Kernel, step: Step, found: Walk, dtype: str) -> None:
 
 
 def per_sample(
-    kernel: Kernel, step: Step, dtype: str = "fp32", what: str = ""
+    kernel: Kernel,
+    step: Step,
+    dtype: str = "fp32",
+    what: str = "",
+    grouped: bool = False,
 ) -> float:
     """Instructions that one warp issues for one sample, prologue and end included.
 
-    `what` counts only those that begin like this.
+    `what` counts only those that begin like this. Where entries are sorted, each of
+    them is taken to change the pixel and to add a row to memory: the most that can be;
+    with `grouped` none is: the least.
     """
     found = walk(kernel, step, dtype)
-    issued = kernel.issued(found.turns, what, found.skipped)
-    return issued / step.samples(dtype)
+    skipped = found.skipped | (found.adds if grouped else frozenset())
+    return kernel.issued(found.turns, what, skipped) / step.samples(dtype)

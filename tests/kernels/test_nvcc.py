@@ -1,0 +1,74 @@
+"""The kernels compile for every card of the course, and fit into its registers."""
+
+import re
+import subprocess
+
+import pytest
+
+from detr_steps.nn import compiled, compiled_cuda
+from detr_steps.workbench import steps
+from detr_steps.workbench.instructions import (
+    ARCHITECTURES,
+    STANDARD,
+    NoToolkit,
+    nvcc,
+    readable,
+    resources,
+    run,
+)
+from detr_steps.workbench.steps import STEPS
+
+# Registers of a thread: a processor has 65,536 of them, and hides the time that loads
+# take behind other warps, so many as fit.
+CAPS = {"forward_": 64, "backward_": 80, "": 64}
+CAP_DOUBLE = 128
+PTX = "compute_90"
+
+
+@pytest.fixture(autouse=True)
+def toolkit():
+    try:
+        nvcc()
+    except NoToolkit as missing:
+        pytest.skip(str(missing))
+
+
+def check(log):
+    """No kernel of a compiler's log spills, none takes too much."""
+    found = resources(log)
+    assert found
+    assert [fault for pair in zip(readable(list(found)), found.values())
+            for fault in faults(*pair)] == []  # fmt: skip
+
+
+def faults(name, taken):
+    """What is wrong with one kernel."""
+    cap = next(cap for part, cap in CAPS.items() if part in name)
+    cap = CAP_DOUBLE if "double" in name else cap
+    limits = {"spills": 0, "stack": 0, "shared": 48 * 1024, "registers": cap}
+    return [(name, each, taken[each]) for each in limits if taken[each] > limits[each]]
+
+
+def test_three_architectures_and_ptx_in_one_go(tmp_path):
+    source, made = tmp_path / "steps.cu", tmp_path / "steps.fatbin"
+    source.write_text(steps.source(STEPS, ["fp32", "bf16"]), encoding="utf-8")
+    codes = [(f"compute_{arch[3:]}", arch) for arch in ARCHITECTURES] + [(PTX, PTX)]
+    targets = [f"-gencode=arch={virtual},code={code}" for virtual, code in codes]
+    flags = ["-fatbin", "-Xptxas", "-v", "-no-compress", f"-I{compiled.sources()}"]
+    log = run([nvcc(), *STANDARD, *targets, *flags, "-o", str(made), str(source)])
+    assert set(re.findall(r"for '(sm_\d+)'", log)) == set(ARCHITECTURES)
+    assert b".target sm_90" in made.read_bytes()  # PTX: for cards that are to come
+    for arch in ARCHITECTURES:
+        parts = log.split("Compiling entry function")
+        check("".join(part for part in parts if f"'{arch}'" in part))
+
+
+@pytest.mark.parametrize("part", ["cuda", "steps"])
+def test_the_operator_compiles_against_torch(part, tmp_path):
+    """Every kernel that it holds, with torch's stable headers, linked as for a card."""
+    folder = compiled.sources()
+    files = [folder / name for name in compiled.PARTS[part].sources]
+    command = compiled_cuda.command(files, tmp_path / "operator.so", [(9, 0)])
+    done = subprocess.run([*command, "-Xptxas", "-v"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    check(done.stderr)
