@@ -12,8 +12,9 @@ FLAGS = (
     "-fdiagnostics-color=never", "-fno-diagnostics-show-caret",
     "-ffp-contract=off",
 )  # fmt: skip
-# Have every load and store reported (see kernels/emulator.h), a vector as one.
-WATCHED = ("-fsanitize=thread", "-fno-tree-sra")
+# Have every load and store reported (see kernels/emulator.h), a vector as one, and
+# addresses that a vector must not have.
+WATCHED = ("-fsanitize=thread,alignment", "-fno-tree-sra")
 RUNTIME = ("emulator.h", "emulator/machine.h", "emulator/memory.cpp",
            "emulator/threads.cpp")  # fmt: skip
 LINKED = () if sys.platform == "darwin" else ("-ldl", "-Wl,-z,defs")

@@ -242,22 +242,6 @@ void touch_other(const void* at, Access access, const void* site) {
   known = page;
 }
 
-// What the compiler reports. `aligned`: the type needs an address that is a multiple of
-// its size.
-void reported(const void* at, int64_t bytes, Access access, bool aligned,
-              const void* site) {
-  if (!now.thread || is_own(at)) return;
-  if (aligned && reinterpret_cast<uintptr_t>(at) % uintptr_t(bytes)) {
-    const Array* array = shared_space.at(at) ? shared_space.at(at) : global_space.at(at);
-    fail("alignment", site, nullptr,
-         "%s %d bytes at byte %lld of %s in {0}: that must be a multiple of %d",
-         access == LOAD ? "reads" : "writes", int(bytes),
-         array ? (long long)(static_cast<const char*>(at) - array->first) : 0ll,
-         array ? array->name : "no array", int(bytes));
-  }
-  touch(at, bytes, access, site);
-}
-
 // A range, in pieces as large as a thread can move at once.
 void reported_range(const void* at, int64_t bytes, Access access, const void* site) {
   const char* next = static_cast<const char*>(at);
@@ -265,7 +249,7 @@ void reported_range(const void* at, int64_t bytes, Access access, const void* si
     int64_t piece = 16;
     while (piece > bytes || reinterpret_cast<uintptr_t>(next) % uintptr_t(piece))
       piece /= 2;
-    reported(next, piece, access, false, site);
+    touch(next, piece, access, site);
     next += piece, bytes -= piece;
   }
 }
@@ -326,27 +310,20 @@ void* dynamic_shared_array(int slot, const char* name, int unit) {
 // --- what the compiler calls (-fsanitize=thread, without its library) ------------------
 
 #define SITE __builtin_return_address(0)
-#define EMULATOR_HOOKS(bytes)                                             \
-  void __tsan_read##bytes(void* at) {                                     \
-    emulator::reported(at, bytes, emulator::LOAD, true, SITE);            \
-  }                                                                       \
-  void __tsan_write##bytes(void* at) {                                    \
-    emulator::reported(at, bytes, emulator::STORE, true, SITE);           \
-  }                                                                       \
-  void __tsan_read_write##bytes(void* at) {                               \
-    emulator::reported(at, bytes, emulator::LOAD, true, SITE);            \
-    emulator::reported(at, bytes, emulator::STORE, true, SITE);           \
-  }                                                                       \
-  void __tsan_unaligned_read##bytes(void* at) {                           \
-    emulator::reported(at, bytes, emulator::LOAD, false, SITE);           \
-  }                                                                       \
-  void __tsan_unaligned_write##bytes(void* at) {                          \
-    emulator::reported(at, bytes, emulator::STORE, false, SITE);          \
-  }                                                                       \
-  void __tsan_unaligned_read_write##bytes(void* at) {                     \
-    emulator::reported(at, bytes, emulator::LOAD, false, SITE);           \
-    emulator::reported(at, bytes, emulator::STORE, false, SITE);          \
+#define EMULATOR_HOOK(name, bytes, access) \
+  void __tsan_##name##bytes(void* at) { emulator::touch(at, bytes, access, SITE); }
+#define EMULATOR_HOOK_BOTH(name, bytes)                \
+  void __tsan_##name##bytes(void* at) {                \
+    emulator::touch(at, bytes, emulator::LOAD, SITE);  \
+    emulator::touch(at, bytes, emulator::STORE, SITE); \
   }
+#define EMULATOR_HOOKS(bytes)                            \
+  EMULATOR_HOOK(read, bytes, emulator::LOAD)             \
+  EMULATOR_HOOK(write, bytes, emulator::STORE)           \
+  EMULATOR_HOOK(unaligned_read, bytes, emulator::LOAD)   \
+  EMULATOR_HOOK(unaligned_write, bytes, emulator::STORE) \
+  EMULATOR_HOOK_BOTH(read_write, bytes)                  \
+  EMULATOR_HOOK_BOTH(unaligned_read_write, bytes)
 
 extern "C" {
 
@@ -380,6 +357,24 @@ void* __tsan_memset(void* to, int value, size_t bytes) {
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
+
+// An address that the type of what lies there does not allow (-fsanitize=alignment).
+// The first field of what the compiler knows about it is the place in the source.
+struct EmulatorMismatch {
+  const char* file;
+  uint32_t line, column;
+  const void* type;
+  unsigned char log_alignment, kind;
+};
+void __ubsan_handle_type_mismatch_v1(const EmulatorMismatch* about, const char* at) {
+  using namespace emulator;
+  if (!now.thread) return;
+  const Array* array = shared_space.at(at) ? shared_space.at(at) : global_space.at(at);
+  fail("alignment", SITE, nullptr,
+       "wants a vector at byte %lld of %s in {0}: that must be a multiple of %d",
+       (long long)(array ? at - array->first : 0), array ? array->name : "no array",
+       1 << about->log_alignment);
+}
 
 // --- what Python calls -----------------------------------------------------------------
 
