@@ -61,6 +61,7 @@ Three backward(const Tensor& value, Shapes shapes, Counts counts,
       value, shapes, counts, locations, weights, slope, Backward::NAIVE,
       [](const Call& call, auto... given) {
         return launch_backward(best_backward(call), call, given...) ||
+               launch_backward(Backward::VECTORS, call, given...) ||
                launch_backward(Backward::NAIVE, call, given...);
       });
 }
@@ -71,7 +72,8 @@ Three backward_fused(const Tensor& value, Shapes shapes, Counts counts,
   return run_backward_fused(
       value, shapes, counts, references, offsets, logits, slope,
       [](const Call& call, auto... given) {
-        return launch_backward_fused(best_backward(call), call, given...);
+        return launch_backward_fused(best_backward(call), call, given...) ||
+               launch_backward_fused(Backward::VECTORS, call, given...);
       });
 }
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .point_weights import FromQuery
-from .read_points import Sizes, check_levels, read_points
+from .point_weights import FromQuery, QueryScores
+from .read_points import Sizes, ask_points, asks_at_once, check_levels, read_points
 
 
 class Places(NamedTuple):
@@ -150,10 +150,12 @@ class MultiScaleDeformableAttention(nn.Module):
         if padding is not None:
             table = table.masked_fill(padding[..., None], 0.0)
             value = value.masked_fill(padding[..., None], 0.0)
+        heads = table.unflatten(-1, (self.shape[0], -1))  # [B, S, M, D]
+        if not trace and self._in_one(heads):
+            return self.output(self._read_in_one(query, places, heads)), None
         locations = self.locate(query, places)
         scores = self.weights(query, value, places.sizes, locations)
         weights = scores.flatten(-2).softmax(-1).view_as(scores)  # over L and K
-        heads = table.unflatten(-1, (self.shape[0], -1))  # [B, S, M, D]
         read = read_points(heads, places.sizes, locations, weights)  # [B, Q, C]
         return self.output(read), Reading(locations, weights) if trace else None
 
@@ -170,6 +172,16 @@ class MultiScaleDeformableAttention(nn.Module):
             return at[..., :2] + offsets * at[..., 2:] / (2 * self.shape[2])
         extent = at.new_tensor([(w, h) for h, w in places.sizes])  # x, y of each level
         return at + offsets / extent[:, None]
+
+    def _in_one(self, heads: Tensor) -> bool:
+        """Whether a GPU's kernel does softmax and locations, too (chapter 07)."""
+        from_query = isinstance(self.weights, QueryScores)
+        return from_query and asks_at_once(heads, *self.shape[1:])
+
+    def _read_in_one(self, query: Tensor, places: Places, heads: Tensor) -> Tensor:
+        offsets = self.offsets(query).unflatten(-1, (*self.shape, 2))
+        scores = self.weights.linear(query).unflatten(-1, self.shape)
+        return ask_points(heads, places.sizes, places.references, offsets, scores)
 
     def _check(self, query: Tensor, places: Places, value: Tensor) -> None:
         check_levels(value.shape[1], places.sizes)

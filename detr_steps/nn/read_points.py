@@ -6,6 +6,7 @@ from torch.autograd.function import once_differentiable
 
 from .backend import compiles
 from .ms_deform_attn import ms_deform_attn
+from .ms_deform_attn_fused import ms_deform_attn_fused
 from .sample import sample
 
 Sizes = tuple[tuple[int, int], ...]  # (h, w) of each level, finest first
@@ -48,6 +49,32 @@ def _compiled(
     points = [locations.shape[4]] * len(sizes)
     locations, weights = (x.to(exact).flatten(3, 4) for x in (locations, weights))
     return ms_deform_attn(value, shapes, points, locations, weights)
+
+
+def asks_at_once(value: Tensor, levels: int, points: int) -> bool:
+    """Whether `ask_points` has a kernel for `value [B, S, M, D]` and K points a level.
+
+    It has on a GPU, for the usual widths of a head and up to 32 points in all.
+    """
+    widths = (16, 32, 64) if value.element_size() == 2 else (8, 16, 32, 64)
+    usual = value.shape[-1] in widths and levels * points <= 32 and levels <= 8
+    return usual and value.is_cuda and value.dtype != torch.float64 and compiles(value)
+
+
+def ask_points(
+    value: Tensor, sizes: Sizes, references: Tensor, offsets: Tensor, scores: Tensor
+) -> Tensor:
+    """Do the same as `read_points` one step earlier, in one kernel: `[B, Q, M·D]`.
+
+    `references [B, Q, L, 2 or 4]`, `offsets [B, Q, M, L, K, 2]` from them as in
+    `MultiScaleDeformableAttention.locate`, `scores [B, Q, M, L, K]` before the softmax.
+    Locations and weights are never kept, and computed in float32 whatever the value is.
+    """
+    shapes = [side for size in sizes for side in size]
+    points = [scores.shape[4]] * len(sizes)
+    exact = torch.promote_types(value.dtype, torch.float32)
+    asked = references, offsets.flatten(3, 4), scores.flatten(3, 4)
+    return ms_deform_attn_fused(value, shapes, points, *(x.to(exact) for x in asked))
 
 
 def _by_level(
