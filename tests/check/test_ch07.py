@@ -1,0 +1,162 @@
+"""Chapter 07's checks: solutions pass, each slip gets its own diagnosis.
+
+The kernels are those of the notebook: its puzzles and its folded solutions.
+"""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+from detr_steps import workbench
+from detr_steps.check import ch07
+
+BOOK = Path(__file__).resolve().parents[2] / "chapters" / "07_cuda_kernel.ipynb"
+
+
+def texts() -> dict[str, str]:
+    """All strings of the notebook that are given a name, as its cells make them."""
+    cells = json.loads(BOOK.read_text("utf-8"))["cells"]
+    found = {}
+    for cell in cells:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and "____" in source:
+            for node in ast.parse(source).body:
+                if isinstance(node, ast.Assign) and "ch07" not in ast.unparse(node):
+                    exec(ast.unparse(node), {}, found)
+    return found
+
+
+TEXTS = texts() if BOOK.is_file() else {}
+COUNTED = TEXTS["count_puzzle"].replace("____", TEXTS["rest"])
+CHANNEL = (
+    TEXTS["channel_puzzle"]
+    .replace("q = ____, c = ____", "q = i / width, c = i % width")
+    .replace("____", "row < 0 || row >= h || column < 0 || column >= w", 1)
+    .replace("____", "(row * w + column) * width + c")
+)
+SOLVED = {
+    "one_per_channel": CHANNEL,
+    "once_per_point": TEXTS["shared"],
+    "four_at_once": TEXTS["vectors"],
+    "butterfly": TEXTS["butterfly"],
+    "count_in_block": COUNTED,
+}
+needs_compiler = pytest.mark.skipif(
+    workbench.trouble() is not None, reason=f"no emulator: {workbench.trouble()}"
+)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", SOLVED)
+def test_solutions_pass(name):
+    verdict = getattr(ch07, name)(SOLVED[name])
+    assert verdict, verdict.message
+
+
+@pytest.mark.parametrize("name", SOLVED)
+def test_puzzles_are_not_yet_solved(name):
+    puzzles = [text for key, text in TEXTS.items() if key.endswith("_puzzle")]
+    (puzzle,) = [text for text in puzzles if f" {name}(" in text]
+    assert "not yet" in getattr(ch07, name)(puzzle).message
+    assert "not yet" in getattr(ch07, name)(None).message
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", SOLVED)
+def test_text_that_is_no_cuda_is_said_to_be_so(name):
+    verdict = getattr(ch07, name)(SOLVED[name].replace("int i", "itn i", 1) + "}")
+    assert not verdict and "does not compile" in verdict.message
+
+
+def test_without_a_compiler_it_says_so(monkeypatch):
+    monkeypatch.setattr(workbench, "trouble", lambda where: "no C++ compiler")
+    assert "no C++ compiler" in ch07.butterfly(SOLVED["butterfly"]).message
+
+
+BORDER = "row < 0 || row >= h || column < 0 || column >= w"
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("name", "old", "new", "words"),
+    [
+        ("one_per_channel", "i / width, c = i % width", "i % queries, c = i / queries",
+         "query and channel are swapped"),
+        ("one_per_channel", "at[2 * p] * w - 0.5f, y = at[2 * p + 1]",
+         "at[2 * p + 1] * w - 0.5f, y = at[2 * p]", "x and y are swapped"),
+        ("one_per_channel", "- 0.5f", "", "half a pixel"),
+        ("one_per_channel", BORDER, "false", "at the border"),
+        ("one_per_channel", BORDER, "row < 0 || row > h || column < 0 || column > w",
+         "at the border"),
+        ("one_per_channel", "row * w + column", "column * h + row", "row by row"),
+        ("one_per_channel", "(row * w + column) * width + c",
+         "c * h * w + row * w + column", "side by side"),
+        ("one_per_channel", "* width + c]", "* width]", "channel 0"),
+        ("one_per_channel", "(row * w + column) * width + c", "row * w + column",
+         "expected"),
+        ("one_per_channel", "sum += weight[p] * share", "sum += share", "weight"),
+        ("once_per_point", "__syncthreads();", "", "__syncthreads"),
+        ("once_per_point", "* weight[n]", "", "attention weight"),
+        ("once_per_point", "row * w + column : 0", "column * h + row : 0",
+         "row by row"),
+        ("once_per_point", "near * weight[n] : 0", "near * weight[p] : 0",
+         "weight[n]"),
+        ("once_per_point", "inside ? row * w + column : 0", "row * w + column",
+         "a place too"),
+        ("four_at_once", "place[n] * 8 + lane", "place[n] * 32 + lane", "float4"),
+        ("four_at_once", "place[n] * 8 + lane", "place[n] * 8", "+ lane"),
+        ("four_at_once", "place[n] * 8 + lane", "place[n] + lane", "* 8"),
+        ("four_at_once", TEXTS["three"], "", "only .x"),
+        ("four_at_once", TEXTS["three"], TEXTS["three"].replace("four.y", "four.x")
+         .replace("four.z", "four.x").replace("four.w", "four.x"), "first one"),
+        ("four_at_once", TEXTS["three"], TEXTS["three"].replace("s * ", ""),
+         "only .x was multiplied"),
+        ("butterfly", "sum +=", "sum =", "replaced"),
+        ("butterfly", "sum, step)", "sum, 1)", "same partner"),
+        ("butterfly", "sum, step)", "sum, 16)", "same partner"),
+        ("butterfly", "__shfl_xor_sync", "__shfl_down_sync", "lane 0"),
+        ("butterfly", TEXTS["exchange"], ";", "nothing was exchanged"),
+        ("butterfly", "step /= 2", "step /= 32", "one exchange"),
+        ("butterfly", "step /= 2", "step -= 2", "halve"),
+        ("butterfly", "xor_sync(all, sum, step)", "sync(all, sum, lane)",
+         "added itself"),
+        ("butterfly", "0xffffffff", "0xffff", "mask"),
+        ("count_in_block", "__syncthreads();  // all are zero", "", "__syncthreads"),
+        ("count_in_block", "__syncthreads();  // all have counted", "",
+         "__syncthreads"),
+        ("count_in_block", "atomicAdd(&mine[pixel[i]], 1)", "mine[pixel[i]] += 1",
+         "atomicAdd(&mine"),
+        ("count_in_block", "atomicAdd(&hits[p], mine[p])", "hits[p] += mine[p]",
+         "atomicAdd(&hits"),
+        ("count_in_block", "atomicAdd(&hits[p], mine[p])", "atomicAdd(&hits[p], 1)",
+         "each block added 1"),
+        ("count_in_block", "atomicAdd(&mine[pixel[i]], 1)",
+         "atomicAdd(&hits[pixel[i]], 1)", "count in mine first"),
+    ],
+)  # fmt: skip
+def test_slips_are_named(name, old, new, words):
+    assert old in SOLVED[name]
+    verdict = getattr(ch07, name)(SOLVED[name].replace(old, new))
+    assert not verdict and words in verdict.message, verdict.message
+
+
+@needs_compiler
+def test_loads_of_four_bytes_are_seen():
+    narrow = SOLVED["four_at_once"].replace(
+        "rows[place[n] * 8 + lane]",
+        "make_float4(v[0], v[1], v[2], v[3])",
+    )
+    narrow = narrow.replace(
+        "float4 four", "const float* v = value + place[n] * 32 + lane * 4; float4 four"
+    )
+    verdict = ch07.four_at_once(narrow)
+    assert not verdict and "4 bytes at a time" in verdict.message
+
+
+@needs_compiler
+def test_a_barrier_that_some_never_reach():
+    text = SOLVED["once_per_point"].replace("__syncthreads();", "")
+    text = text.replace("  }\n  ", "    __syncthreads();\n  }\n  ", 1)
+    assert "__syncthreads" in ch07.once_per_point(text).message
