@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from detr_steps.nn import backend, compiled, compiled_cuda
+from detr_steps.nn import read_points as read_points_module
 from detr_steps.nn.compiled_cuda import KERNELS
+from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, Places
 from detr_steps.nn.ms_deform_attn import SCHEMAS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -276,3 +280,69 @@ def test_kernels_are_built_and_loaded(tmp_path):
     )
     built = [path.name for path in tmp_path.glob("shelf/detr_steps/*/*")]
     assert built == ["detr_steps_cuda.so"]
+
+
+# --- tensors of a GPU, without their numbers ----------------------------------------
+
+
+class Calls(TorchDispatchMode):
+    """Keeps which operators of ours are called, and with what types."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        if function.namespace == "detr_steps":
+            dtypes = [x.dtype for x in arguments if torch.is_tensor(x)]
+            self.seen.append((function._opname, dtypes))
+        return function(*arguments, **keywords or {})
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Tensors may be on a GPU; operators are called, but nothing is computed."""
+    if backend.trouble():
+        pytest.skip(f"no compiled op: {backend.trouble()}")
+    monkeypatch.setattr(read_points_module, "compiles", lambda value: True)
+    with FakeTensorMode(), Calls() as calls:
+        yield calls.seen
+
+
+FLOAT, DOUBLE, BRAIN = torch.float32, torch.float64, torch.bfloat16
+TYPES = {  # of value, locations and weights: what the operator gets
+    (BRAIN, FLOAT, BRAIN): [BRAIN, FLOAT, FLOAT],
+    (torch.float16, FLOAT, FLOAT): [torch.float16, FLOAT, FLOAT],
+    (FLOAT, FLOAT, BRAIN): [FLOAT, FLOAT, FLOAT],
+    (FLOAT, DOUBLE, FLOAT): [DOUBLE, DOUBLE, DOUBLE],
+    (DOUBLE, FLOAT, FLOAT): [DOUBLE, DOUBLE, DOUBLE],
+}
+
+
+@pytest.mark.parametrize("given", TYPES, ids=str)
+def test_half_precision_stays_half_on_a_gpu(gpu, given):
+    value = torch.empty(2, 31, 2, 32, dtype=given[0], device="cuda")
+    locations = torch.empty(2, 5, 2, 3, 4, 2, dtype=given[1], device="cuda")
+    weights = torch.empty(2, 5, 2, 3, 4, dtype=given[2], device="cuda")
+    sizes = ((4, 6), (2, 3), (1, 1))
+    result = read_points_module.read_points(value, sizes, locations, weights)
+    assert gpu == [("ms_deform_attn", TYPES[given])]
+    assert result.shape == (2, 5, 64) and result.dtype == given[0]
+    assert result.device.type == "cuda"
+
+
+@pytest.mark.parametrize("dtype", [BRAIN, FLOAT], ids=str)
+def test_a_layer_in_half_precision_asks_in_float32(gpu, dtype):
+    """Also under autocast, where its linear layers give such results."""
+    with torch.device("meta"):
+        attention = MultiScaleDeformableAttention(64, heads=2, levels=3)
+    there = {
+        name: torch.empty(x.shape, dtype=dtype, device="cuda")
+        for name, x in attention.named_parameters()
+    }
+    query, value = (torch.empty(2, n, 64, dtype=dtype, device="cuda") for n in (5, 31))
+    references = torch.empty(2, 5, 3, 2, device="cuda")
+    given = query, Places(references, ((4, 6), (2, 3), (1, 1))), value
+    result, _ = torch.func.functional_call(attention, there, given)
+    assert gpu == [("ms_deform_attn_fused", [dtype, FLOAT, FLOAT, FLOAT])]
+    assert result.dtype == dtype and result.shape == (2, 5, 64)
