@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detr_steps.nn import backend, compiled, ms_deform_attn
+from detr_steps.nn import backend, ms_deform_attn
 from detr_steps.workbench import own
 
 from .cases import Inputs
@@ -33,7 +33,7 @@ class Card:
     def ready(cls) -> "Card":
         """With the operators built. Raises: NotCompiled, naming cause and cure."""
         ms_deform_attn.register("cuda")
-        compiled.load_library("steps")
+        ms_deform_attn.register("steps")
         return cls()
 
     def forward(self, step: str, given: Inputs) -> Tensor:

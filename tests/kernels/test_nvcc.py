@@ -19,9 +19,8 @@ from detr_steps.workbench.instructions import (
 from detr_steps.workbench.steps import STEPS
 
 # Registers of a thread: a processor has 65,536 of them, and hides the time that loads
-# take behind other warps, so many as fit.
-CAPS = {"forward_": 64, "backward_": 80, "": 64}
-CAP_DOUBLE = 128
+# take behind other warps, so many as fit. Heads of 32 channels are what counts.
+CAP_USUAL, CAP = 80, 128
 PTX = "compute_90"
 
 
@@ -43,8 +42,7 @@ def check(log):
 
 def faults(name, taken):
     """What is wrong with one kernel."""
-    cap = next(cap for part, cap in CAPS.items() if part in name)
-    cap = CAP_DOUBLE if "double" in name else cap
+    cap = CAP_USUAL if ", 32" in name else CAP
     limits = {"spills": 0, "stack": 0, "shared": 48 * 1024, "registers": cap}
     return [(name, each, taken[each]) for each in limits if taken[each] > limits[each]]
 
