@@ -17,6 +17,7 @@ import torch
 from detr_steps.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
+FAILED = "failed"  # rows of the table that raised
 PARTS = ("check", "sanitizer", "ceilings", "table", "training", "profile")
 QUERY = "name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit"
 
@@ -30,7 +31,7 @@ class Record:
     def __init__(self, path: Path, minutes: float, again: bool, dry: bool) -> None:
         self.path, self.started, self.minutes = path, time.monotonic(), minutes
         self.about = describe(dry)
-        self.rows = {part: {} for part in PARTS}
+        self.rows: dict[str, dict] = {part: {} for part in (*PARTS, FAILED)}
         if path.is_file() and not again:
             self._take_over(json.loads(path.read_text("utf-8")))
 
@@ -44,7 +45,11 @@ class Record:
             )
         before["about"]["commands"] += self.about["commands"]
         self.about = before["about"]
-        self.rows |= before["rows"]
+        for part in self.rows:
+            kept = before[part]
+            if part == "table":
+                kept = {row_key(row): row for row in kept}
+            self.rows[part] = kept
 
     @property
     def late(self) -> bool:
@@ -62,8 +67,15 @@ class Record:
         self.save()
 
     def save(self, **more: Any) -> None:
-        """Write the file."""
-        write_json(self.path, {"about": self.about, "rows": self.rows, **more})
+        """Write the file: the table as a list of rows, all else by name."""
+        table = list(self.rows["table"].values())
+        content = {"about": self.about, **self.rows, "table": table, **more}
+        write_json(self.path, content)
+
+
+def row_key(row: dict) -> str:
+    """The name of a row of the table."""
+    return " ".join(row[x] for x in ("case", "direction", "points", "dtype", "step"))
 
 
 def brief(found: Any) -> str:

@@ -126,7 +126,7 @@ def _table(rows: dict) -> list[str]:
             cells = [_cell(found.get(spread)) for spread in spreads]
             lines.append(f"| {step} | " + " | ".join(cells) + " |")
         lines.append("")
-    return lines
+    return lines + [f"- {key}: {why}" for key, why in rows["failed"].items()]
 
 
 def _cell(us: float | None) -> str:

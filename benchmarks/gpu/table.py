@@ -17,7 +17,7 @@ from .engines import (
     unfused_forward,
 )
 from .official import Official
-from .record import Record
+from .record import FAILED, Record, row_key
 from .timing import seconds, seconds_eager, sets_needed
 
 
@@ -34,7 +34,7 @@ class Row:
     @property
     def key(self) -> str:
         """Its name in the record."""
-        return " ".join((self.case, self.direction, self.points, self.dtype, self.step))
+        return row_key(vars(self))
 
 
 def rows(official: bool) -> Iterator[Row]:
@@ -68,7 +68,12 @@ def run(
         which = (row.case, row.points, row.dtype)
         if which != last:
             last, sets = which, _inputs(row, engine, dry)
-        record.put("table", row.key, _measure(row, engine, sets, theirs))
+        try:
+            found = vars(row) | {"us": 1e6 * _measure(row, engine, sets, theirs)}
+            record.put("table", row.key, found)
+        except Exception as error:
+            record.put(FAILED, row.key, f"{type(error).__name__}: {error}"[:300])
+            torch.cuda.empty_cache()
 
 
 def _inputs(row: Row, engine: Card | Emulated, dry: bool) -> list[Inputs]:
@@ -82,18 +87,11 @@ def _inputs(row: Row, engine: Card | Emulated, dry: bool) -> list[Inputs]:
 
 def _measure(
     row: Row, engine: Card | Emulated, sets: Sequence[Inputs], theirs: Official | None
-) -> dict:
-    """Microseconds of one call; "raised" where there is none."""
-    about = vars(row)
-    try:
-        if row.step == "torch":
-            taken = _torch(row, sets)
-        else:
-            taken = seconds([_call(row, engine, given, theirs) for given in sets])
-    except Exception as error:
-        torch.cuda.empty_cache()
-        return about | {"us": None, "raised": f"{type(error).__name__}: {error}"[:300]}
-    return about | {"us": 1e6 * taken}
+) -> float:
+    """Seconds of one call."""
+    if row.step == "torch":
+        return _torch(row, sets)
+    return seconds([_call(row, engine, given, theirs) for given in sets])
 
 
 def _call(

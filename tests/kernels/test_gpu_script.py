@@ -36,11 +36,11 @@ def fewer(monkeypatch):
 def test_a_dry_run_fills_record_and_page(fewer, tmp_path, capsys):
     script.main(["--dry", "--out", str(tmp_path)])
     found = json.loads((tmp_path / "kernel_times.json").read_text("utf-8"))
-    rows = found["rows"]
+    rows = found
     assert found["about"]["dry"] and found["about"]["card"] is None
     assert all(check["ok"] for check in rows["check"].values())
     assert len(rows["check"]) == 2 * 2 + 2 * 2 + 1
-    assert all(row["us"] > 0 for row in rows["table"].values())
+    assert all(row["us"] > 0 for row in rows["table"]) and rows["failed"] == {}
     # 2 cases, 2 kinds of points; forward our step, torch, unfused; backward the first 2
     assert len(rows["table"]) == 2 * 2 * (3 + 2)
     assert len(rows["ceilings"]) == 7 and set(rows["training"]) == {"torch", "auto"}
