@@ -1,13 +1,13 @@
 // Backward step "fixed": the same bits in every run.
 //
 // What changes: the value's slope is summed in whole numbers of 64 bits, which count
-// tiny fractions ("fixed point"). Everything else is "sorted", or "naive" for the shapes
-// that "sorted" does not take.
+// tiny fractions ("fixed point"). All else is "sorted", or "naive" for the shapes that
+// "sorted" does not take.
 // Why: threads add to a row in whatever order they come, and (a + b) + c is not always
 // a + (b + c) in floating point: each run rounds differently. Whole numbers add up to
-// the same in any order. It is slower (twice the bytes in L2, two more passes), and more
-// exact than sums in float32: each term is rounded once, to 2^-62 of the largest that a
-// sum can be, and the sum itself not at all.
+// the same in any order. It is slower (twice the bytes in L2, two more passes) and more
+// exact than sums in float32: each term is rounded once more, to 2^-62 of the largest
+// that a sum can be, and the sum itself not at all.
 //
 // That largest sum must be known before: the largest term of an image and head, times
 // the number of queries. A pass over slopes and weights finds it, and it also finds
@@ -101,7 +101,8 @@ static __global__ void from_fixed(
   const int64_t place = call.map(image, 0) + at;
   const int most = largest[image * call.m + at / call.d % call.m];
   const float unit = power_of_two(-find_exponent(most, call.q));
-  value_slope[place] = most < INFINITE ? float(sums[place]) * unit : __int_as_float(MAGNITUDE);
+  const float sum = float(sums[place]) * unit;
+  value_slope[place] = most < INFINITE ? sum : __int_as_float(MAGNITUDE);  // NaN
 }
 
 }  // namespace detr_steps::cuda

@@ -45,7 +45,8 @@ __global__ void backward_naive(
       const int pixel = call.m * call.d, right = level.w > 1 ? pixel : 0;
       const int below = level.h > 1 ? level.w * pixel : 0;
       const int first = (level.start + int(y.base) * level.w + int(x.base)) * pixel;
-      const int corners[4] = {first, first + right, first + below, first + below + right};
+      const int corners[4] = {first, first + right, first + below,
+                              first + below + right};
       W dots[4] = {};
       for (int channel = threadIdx.x; channel < call.d; channel += blockDim.x) {
         const W slope_here = widen(down[channel]);

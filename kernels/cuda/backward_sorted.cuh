@@ -1,13 +1,13 @@
 // Backward step "sorted": a block adds up what it can before it asks the L2 cache.
 //
-// What changes: a block takes the 8 x 8 queries of a square and one head, and goes level
-// by level, four points of each query at a time: one point a thread. Their corners, up
-// to 1024 of them, are sorted by pixel in shared memory, so that corners in the same
-// pixel follow one another. Groups of lanes then walk the sorted list: they add up
-// share times slope, and only where the pixel changes does a row go to global memory.
+// What changes: a block takes the 8 x 8 queries of a square and one head, and goes
+// level by level, four points of each query at a time: one point a thread. Their
+// corners, up to 1024 of them, are sorted by pixel in shared memory, so that corners in
+// the same pixel follow one another. Groups of lanes then walk the sorted list: they
+// add up share times slope, and only where the pixel changes does a row go to memory.
 // Why faster: queries that are neighbours read the same pixels. Of ten rows that
 // "vectors" adds to global memory, one or two are left, and those were what it waited
-// for. The sorting costs some 15 instructions per point.
+// for. The sorting costs some 13 instructions per point.
 //
 // A counting sort: count the corners of each bucket, find where each bucket begins, put
 // each corner at its place. Only whole numbers are added in shared memory: that is one
@@ -106,56 +106,59 @@ __device__ __forceinline__ void add_entries(
   sums.put(map_slope, run.pixel, run.row);
 }
 
-// What a block knows of a query: its points, and where they start among all of them.
+// What a block keeps of a query, to leave registers to the rows.
 template <typename Points>
-struct Query {
+struct alignas(16) Query {
   Points points;
-  int64_t start;  // -1 where a tile has no such query
+  int64_t first;  // where they start among all points; -1: the tile has no such query
 };
 
 template <typename T, int D, typename Points, typename Slopes, typename Sums>
-__global__ void __launch_bounds__(SORTED_THREADS, ROOMY<D / LENGTH<T>>) backward_sorted(
-    Call call, const T* __restrict__ value, Points points,
-    const T* __restrict__ slope, Sums sums, Slopes slopes) {
+__global__ void __launch_bounds__(SORTED_THREADS, BLOCKS_AT_ONCE<D / LENGTH<T>>)
+    backward_sorted(Call call, const T* __restrict__ value, Points points,
+                    const T* __restrict__ slope, Sums sums, Slopes slopes) {
   constexpr int LANES = D / LENGTH<T>;  // that share a row
   constexpr int GROUPS = SORTED_THREADS / LANES;
+  __shared__ Query<Points> queries[TILE];
   // The slopes of what the queries have read: for each lane its 16 bytes of all of
   // them (and 16 bytes more, so that lanes read from other banks).
   __shared__ uint4 down[LANES][TILE + 1];
   __shared__ int4 buckets[SORTED_THREADS];
   __shared__ Two pairs[2 * SORTED_THREADS];
   __shared__ int total[1];  // of the entries
-  __shared__ Query<Points> queries[TILE];
 
   // As part of a group, a thread has 16 bytes of rows ...
   const int lane = threadIdx.x % LANES, group = threadIdx.x / LANES;
   const int head = blockIdx.y, image = blockIdx.z, channel = lane * LENGTH<T>;
   const Rows<const T> map = find_rows(call, value, image, head, channel);
   const auto map_slope = find_rows(call, sums.sums, image, head, channel);
+  sums.prepare(call, image, head);
   const Tile tile = find_tile(call, blockIdx.x, TILE);
   for (int i = group; i < TILE; i += GROUPS) {
-    const T* row = slope + call.rows(image) * D + call.row(tile.query(i), head) * D;
-    down[lane][i] =
-        tile.has(i) ? *reinterpret_cast<const uint4*>(row + channel) : make_uint4(0, 0, 0, 0);
+    const T* row = slope + (call.rows(image) + call.row(tile.query(i), head)) * D;
+    uint4 some = make_uint4(0, 0, 0, 0);
+    if (tile.has(i)) some = *reinterpret_cast<const uint4*>(row + channel);
+    down[lane][i] = some;
   }
-  sums.prepare(call, image, head);
   // ... and by itself it has each fourth point of one query.
   const int mine = threadIdx.x / TURN, turn = threadIdx.x % TURN;
-  const uint32_t number = tile.query(tile.has(mine) ? mine : 0);
+  const bool exists = tile.has(mine);
+  const uint32_t number = exists ? tile.query(mine) : tile.first;
   points = points.of_image(call, image, call.p).of(call, number, head, call.p);
   points.template prepare<TURN, ANY>(turn, call.p);
-  if (turn == 0)
-    queries[mine] = {points, tile.has(mine) ? (call.rows(image) + call.row(number, head)) * call.p : -1};
-  // The points of this group's lanes are those of these queries.
+  const int64_t first = (call.rows(image) + call.row(number, head)) * call.p;
+  if (turn == 0) queries[mine] = {points, exists ? first : -1};
+  // The queries of the points that the lanes of this group have.
   const uint4* theirs = down[lane] + group * LANES / TURN;
   __syncthreads();
 
   for (int l = 0; l < call.levels; ++l) {
-    const PointLevel level = point_level(call.level[l], l, 1);
 #pragma unroll 1
-    for (int first = 0; first < call.level[l].points; first += TURN) {
-      const int p = call.level[l].first_point + first + turn;
-      const bool some = queries[mine].start >= 0 && first + turn < call.level[l].points;
+    for (int k = 0; k < call.level[l].points; k += TURN) {
+      const PointLevel level = point_level(call.level[l], l, 1);
+      // Find this thread's point; one that does not exist weighs nothing.
+      const int p = call.level[l].first_point + k + turn;
+      const bool some = queries[mine].first >= 0 && k + turn < call.level[l].points;
       float2 location = make_float2(0, 0);
       float weight = 0;
       if (some) {
@@ -163,24 +166,24 @@ __global__ void __launch_bounds__(SORTED_THREADS, ROOMY<D / LENGTH<T>>) backward
         weight = queries[mine].points.weight(p);
       }
       const Spot spot = find_spot(level, location);
-      const float4 found = find_shares(spot, weight);
-      const auto by_point = find_slope<T, LANES>(
-          map, level, spot, found, lane,
-          [&](int s) { return unpack<T>(theirs[s / TURN]); },
-          [](int, uint32_t, float) {});
-
+      const PointSlope<float> by_point = find_slope<T, LANES>(
+          map, level, spot, lane, [&](int s) { return unpack<T>(theirs[s / TURN]); },
+          [](int c, int s, uint32_t pixel) {});
       buckets[threadIdx.x] = make_int4(0, 0, 0, 0);
       __syncthreads();
       if (some)
-        slopes.put(queries[mine].points, queries[mine].start + p, level, weight, by_point);
+        slopes.put(queries[mine].points, queries[mine].first + p, level, weight,
+                   by_point);
       if (threadIdx.x == 0) total[0] = 0;
-      const uint4 corners = find_corners(level, spot, 1);
+
+      // Sort its corners among all: count, find where buckets begin, put in place.
+      const float4 found = find_shares(spot, weight);
       const float shares[4] = {found.x, found.y, found.z, found.w};
+      const uint4 corners = find_corners(level, spot, 1);
       const uint32_t pixels[4] = {corners.x, corners.y, corners.z, corners.w};
-      int* counts = reinterpret_cast<int*>(buckets);
-      Entry* entries = pairs[0].entry;
       const uint32_t x = uint32_t(spot.x.base), y = uint32_t(spot.y.base);
-      int before[4] = {};  // corners in the bucket that came earlier
+      int* counts = reinterpret_cast<int*>(buckets);
+      int before[4] = {};  // corners of the bucket that came earlier
 #pragma unroll
       for (int c = 0; c < 4; ++c)
         if (shares[c] != 0)  // outside the map they are 0; NaN is not 0
@@ -188,20 +191,23 @@ __global__ void __launch_bounds__(SORTED_THREADS, ROOMY<D / LENGTH<T>>) backward
       __syncthreads();
       find_begins(buckets, total);
       __syncthreads();
+      Entry* entries = pairs[0].entry;
 #pragma unroll
       for (int c = 0; c < 4; ++c)
         if (shares[c] != 0)
           entries[counts[find_bucket(x + c % 2, y + c / 2)] + before[c]] = {
               shares[c], pixels[c] * TILE + mine};
       __syncthreads();
-      // 2, 6, 10, ... for each group, so that the groups of a warp read other banks.
-      const int least = (total[0] + GROUPS - 1) / GROUPS, part = (least + 1) / 4 * 4 + 2;
+
+      // Walk the list, each group as long a part: 2, 6, 10, ... entries, so that the
+      // groups of a warp read from other banks.
+      const int least = (total[0] + GROUPS - 1) / GROUPS;
+      const int part = (least + 1) / 4 * 4 + 2;
       add_entries<T>(entries, group * part, min(group * part + part, total[0]),
-                            down[lane], sums, map_slope);
+                     down[lane], sums, map_slope);
     }
   }
-  const Query<Points> query = queries[mine];
-  slopes.template finish<TURN>(query.points, query.start, turn, call.p, query.start >= 0);
+  slopes.template finish<TURN>(queries[mine].points, queries[mine].first, turn, call.p);
 }
 
 }  // namespace detr_steps::cuda

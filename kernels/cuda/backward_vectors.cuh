@@ -1,14 +1,14 @@
 // Backward step "vectors": 16 bytes a lane, and sums across lanes in passing.
 //
-// What changes: as on the way there D / 4 lanes do for a query and head (D / 8 where
+// What changes: as on the way there, D / 4 lanes do for a query and head (D / 8 where
 // numbers have 16 bits). Each finds a point; then the group walks all rows, and the
 // lanes tell one another which row is next by exchanging registers. The dot products
 // are added across the lanes for as many points at once as there are lanes, so that
 // each lane ends with those of its own point. A row of the value's slope is added to in
 // one instruction for 16 bytes.
-// Why faster: the naive kernel spends most of its 290 instructions per point on barriers
-// and on sums in which one thread works. Here a point takes less than a tenth of them;
-// what is left to wait for are the reductions in L2, four rows for each point.
+// Why faster: the naive kernel spends most of its 340 instructions per point on sums in
+// which few threads work, and on barriers. Here a point takes a tenth of them. What is
+// left to wait for are the reductions in L2: four rows for each point.
 
 #pragma once
 
@@ -19,9 +19,9 @@ namespace detr_steps::cuda {
 constexpr int BACK_THREADS = 256;
 
 template <typename T, int D, typename Points, typename Slopes>
-__global__ void __launch_bounds__(BACK_THREADS, ROOMY<D / LENGTH<T>>) backward_vectors(
-    Call call, const T* __restrict__ value, Points points,
-    const T* __restrict__ slope, Floating<float> sums, Slopes slopes) {
+__global__ void __launch_bounds__(BACK_THREADS, BLOCKS_AT_ONCE<D / LENGTH<T>>)
+    backward_vectors(Call call, const T* __restrict__ value, Points points,
+                     const T* __restrict__ slope, Floating<float> sums, Slopes slopes) {
   constexpr int LANES = D / LENGTH<T>;  // that share a query and head
   constexpr int GROUPS = BACK_THREADS / LANES;
   __shared__ PointLevel levels[MAX_POINTS];
@@ -46,21 +46,23 @@ __global__ void __launch_bounds__(BACK_THREADS, ROOMY<D / LENGTH<T>>) backward_v
 
 #pragma unroll 1
   for (int first = 0; first < count; first += LANES) {
-    const int p = min(first + lane, count - 1);  // the last one again where none is left
+    const int p = min(first + lane, count - 1);  // where none is left: the last again
     const bool some = live && first + lane < count;
     const PointLevel level = levels[p];
     const Spot spot = find_spot(level, points.location(p, level));
     const float weight = points.weight(p);
     const float4 shares = find_shares(spot, some ? weight : 0);
-    const auto found = find_slope<T, LANES>(
-        map, level, spot, shares, lane,
-        [&](int s) { return down; },
-        [&](int s, uint32_t pixel, float share) {
-          add_row(map_slope, pixel, __shfl_sync(ALL, share, s, LANES), down.at);
+    const PointSlope<float> found = find_slope<T, LANES>(
+        map, level, spot, lane, [&](int s) { return down; },
+        [&](int c, int s, uint32_t pixel) {
+          const float top = c & 1 ? shares.y : shares.x;
+          const float bottom = c & 1 ? shares.w : shares.z;
+          const float share = __shfl_sync(ALL, c & 2 ? bottom : top, s, LANES);
+          add_row(map_slope, pixel, share, down.at);
         });
     if (some) slopes.put(points, start + p, level, weight, found);
   }
-  slopes.template finish<LANES>(points, start, lane, count, live);
+  slopes.template finish<LANES>(points, live ? start : -1, lane, count);
 }
 
 }  // namespace detr_steps::cuda

@@ -19,8 +19,8 @@ bool launch_backward_naive(const Call& call, const T* value, const Wide<T>* loca
   if (!call.fits()) return false;
   const int warps = (call.d + 31) / 32;
   const dim3 grid(call.q * call.m, call.b), block(32 * min(warps, MOST_WARPS));
-  LAUNCH((backward_naive<T, Sums>), grid, block, stream, call, value, locations, weights,
-         slope, sums, locations_slope, weights_slope);
+  LAUNCH((backward_naive<T, Sums>), grid, block, stream, call, value, locations,
+         weights, slope, sums, locations_slope, weights_slope);
   return true;
 }
 
@@ -61,9 +61,9 @@ inline int64_t backward_scratch(Backward step, const Call& call) {
 }
 
 template <typename T>
-bool launch_backward_fixed(const Call& call, const T* value, Given points, const T* slope,
-                           float* value_slope, GivenSlopes slopes, void* scratch,
-                           Stream stream) {
+bool launch_backward_fixed(const Call& call, const T* value, Given points,
+                           const T* slope, float* value_slope, GivenSlopes slopes,
+                           void* scratch, Stream stream) {
   if (!call.fits()) return false;
   long long* sums = static_cast<long long*>(scratch);
   int* largest = reinterpret_cast<int*>(sums + call.map(call.b, 0));
@@ -87,8 +87,8 @@ inline Backward best_backward(const Call& call) {
   return call.q == call.s ? Backward::SORTED : Backward::VECTORS;
 }
 
-// One step. `value_slope` and `scratch` hold zeros at the start. False where it does not
-// take the shape: then `naive` does, as long as call.fits(); float64 has no `fixed`.
+// One step. `value_slope` and `scratch` hold zeros at the start. False where it does
+// not take the shape: then `naive` does, as long as call.fits(). float64 has no fixed.
 template <typename T>
 bool launch_backward(Backward step, const Call& call, const T* value,
                      const Wide<T>* locations, const Wide<T>* weights, const T* slope,
@@ -108,17 +108,17 @@ bool launch_backward(Backward step, const Call& call, const T* value,
     if (step == Backward::SORTED)
       return launch_backward_sorted(call, value, points, slope,
                                     Floating<float>{value_slope}, slopes, stream);
-    return launch_backward_fixed(call, value, points, slope, value_slope, slopes, scratch,
-                                 stream);
+    return launch_backward_fixed(call, value, points, slope, value_slope, slopes,
+                                 scratch, stream);
   }
   return false;
 }
 
 // The fused operator: slopes of offsets and logits. `step`: VECTORS or SORTED.
 template <typename T>
-bool launch_backward_fused(Backward step, const Call& call, const T* value, Asked points,
-                           const T* slope, float* value_slope, float* offsets_slope,
-                           float* logits_slope, Stream stream) {
+bool launch_backward_fused(Backward step, const Call& call, const T* value,
+                           Asked points, const T* slope, float* value_slope,
+                           float* offsets_slope, float* logits_slope, Stream stream) {
   if (call.b == 0 || call.q == 0 || call.m == 0 || call.d == 0) return true;
   const AskedSlopes slopes = {offsets_slope, logits_slope};
   if (step == Backward::VECTORS)

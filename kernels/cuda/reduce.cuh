@@ -84,9 +84,9 @@ __device__ __forceinline__ Rows<T> find_rows(
   return {settled(first), uint32_t(call.m * call.d * sizeof(T))};
 }
 
-// Add share * numbers to the row of a pixel, 16 bytes at a time; nothing where the share
-// is 0, outside the map (NaN is not 0). From sm_90 on one instruction asks the L2 cache
-// to add four numbers, before that it takes four; in any case nobody waits.
+// Add share * numbers to the row of a pixel, 16 bytes at a time; nothing where the
+// share is 0, outside the map (NaN is not 0). From sm_90 on one instruction asks the
+// L2 cache to add four numbers, before that it takes four. Nobody waits for an answer.
 template <int N>
 __device__ __forceinline__ void add_row(
     const Rows<float>& rows, uint32_t pixel, float share, const float (&numbers)[N]) {
@@ -108,7 +108,8 @@ __device__ __forceinline__ void add_row(
 #else
     if (share != 0)
       for (int j = 0; j < 4; ++j)
-        asm volatile("red.global.add.f32 [%0], %1;" ::"l"(row + 4 * (i + j)), "f"(at[j]));
+        asm volatile("red.global.add.f32 [%0], %1;" ::"l"(row + 4 * i + 4 * j),
+                     "f"(at[j]));
 #endif
   }
 #else

@@ -2,8 +2,8 @@
 // of what it weighs, and where those go.
 //
 // Dot c is what corner c holds times the slope of what the query has read: how much the
-// result would gain if that corner counted more. How the four shares change with the
-// location is known from finding them (ms_deform_attn.h), so this is all that is needed.
+// loss changes if that corner counts more. How the four shares change with the location
+// is known from finding them (ms_deform_attn.h), so this is all that is needed.
 
 #pragma once
 
@@ -14,7 +14,7 @@ namespace detr_steps::cuda {
 
 template <typename W>
 struct PointSlope {
-  W x = 0, y = 0;    // of the location, in pixels, and not yet times the weight
+  W x = 0, y = 0;  // of the location, in pixels, and not yet times the weight
   W weight = 0;
 
   // `c`: 0 top left, 1 top right, 2 bottom left, 3 bottom right.
@@ -42,10 +42,11 @@ struct GivenSlopes {
     weights[at] = slope.weight;
   }
 
-  // Called by all lanes that share a query, after all its points.
+  // Called by all lanes that share a query, after all its points, which start at
+  // `first`; that is negative for lanes without one.
   template <int LANES>
   __device__ __forceinline__ void finish(
-      const Given& points, int64_t first, int lane, int count, bool live) {}
+      const Given& points, int64_t first, int lane, int count) {}
 };
 
 // Slopes of what is `Asked`: offsets, and logits through the softmax. More of a weight
@@ -60,7 +61,7 @@ struct AskedSlopes {
   __device__ __forceinline__ void put(
       const Asked& points, int64_t at, const PointLevel& level, float weight,
       const PointSlope<float>& slope) {
-    float2 by_offset = make_float2(slope.x * weight, slope.y * weight);  // both in pixels
+    float2 by_offset = make_float2(slope.x * weight, slope.y * weight);  // of pixels
     if (points.numbers == 4) {
       const float4 box =
           __ldg(reinterpret_cast<const float4*>(points.references) + level.index);
@@ -74,44 +75,40 @@ struct AskedSlopes {
 
   template <int LANES>
   __device__ __forceinline__ void finish(
-      const Asked& points, int64_t first, int lane, int count, bool live) {
+      const Asked& points, int64_t first, int lane, int count) {
     const float all = sum_to_all<LANES>(sum);
-    __syncwarp();  // other lanes' slopes have arrived in memory
-    if (!live) return;
+    if (first < 0) return;
     for (int p = lane; p < count; p += LANES)
       logits[first + p] = points.weight(p) * (logits[first + p] - all);
   }
 };
 
 // Blocks of 256 threads that must fit on a multiprocessor at a time. More of them would
-// hide more waiting, but the rows under way of one would not fit into its registers.
+// hide more waiting, but then a thread has too few registers for the rows under way.
 template <int LANES>
-constexpr int ROOMY = LANES > 8 ? 2 : 3;
+constexpr int BLOCKS_AT_ONCE = LANES > 8 ? 2 : 3;
 
 // The slopes of LANES points, of which each lane of a group has one. Together the lanes
-// read one row after another, 16 bytes a lane, and multiply it with `down(s)`, the slope
-// of what the query of lane s's point has read; then they add up, and lane s keeps what
-// belongs to its own point. `also(s, pixel, share)` may do more with that corner of the
-// point of lane s; `share` is this lane's own. One corner after the other, in a loop
-// that is not unrolled: the registers that rows need are then needed once.
+// read one row after another, 16 bytes a lane, and multiply it with `down(s)`, the
+// slope of what the query of lane s's point has read. Then they add up, and lane s
+// keeps what belongs to its own point. `also(c, s, pixel)` may do more with corner c of
+// the point of lane s. One corner after the other, in a loop that is not unrolled: the
+// registers that rows need are then needed once.
 template <typename T, int LANES, typename Down, typename Also>
 __device__ __forceinline__ PointSlope<float> find_slope(
-    const Rows<const T>& value, const PointLevel& level, const Spot& spot, float4 shares,
-    int lane, Down down, Also also) {
+    const Rows<const T>& value, const PointLevel& level, const Spot& spot, int lane,
+    Down down, Also also) {
   const uint32_t first = find_corners(level, spot, 1).x;
   PointSlope<float> slope;
 #pragma unroll 1
   for (int c = 0; c < 4; ++c) {
-    const uint32_t mine =
-        first + (c & 1 ? level.right : 0) + (c & 2 ? level.below : 0);
-    const float left = c & 1 ? shares.y : shares.x, left2 = c & 1 ? shares.w : shares.z;
-    const float share = c & 2 ? left2 : left;
+    const uint32_t right = c & 1 ? level.right : 0, below = c & 2 ? level.below : 0;
     float products[LANES];
 #pragma unroll
     for (int s = 0; s < LANES; ++s) {
-      const uint32_t pixel = __shfl_sync(ALL, mine, s, LANES);
+      const uint32_t pixel = __shfl_sync(ALL, first + right + below, s, LANES);
       products[s] = dot(load<T>(value[pixel]), down(s));
-      also(s, pixel, share);
+      also(c, s, pixel);
     }
     slope.add(c, sum_across<LANES>(products, lane), spot.x, spot.y);
   }
