@@ -34,6 +34,7 @@ bool launch_backward(Backward step, const Call& call, const T* value,
                      const Wide<T>* locations, const Wide<T>* weights, const T* slope,
                      Wide<T>* value_slope, Wide<T>* locations_slope,
                      Wide<T>* weights_slope, void* scratch, void*) {
+  if (step != Backward::NAIVE && sizeof(T) == 8) return false;
   if (step != Backward::NAIVE && step != Backward::FIXED && !takes(call)) return false;
   if (step == Backward::SORTED && call.levels > 1) return false;
   log(name(step), call, value, locations, weights);
