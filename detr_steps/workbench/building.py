@@ -13,6 +13,7 @@ from pathlib import Path
 from ..nn.compiled import NotCompiled, cache
 
 TEXT = "kernel"  # what compilers call a reader's text, so that its lines are known
+MOST = 5  # lines that are told; what comes later often only follows from them
 KEPT = 200  # folders of one kind; the oldest go
 _ERROR = re.compile(
     rf"^{TEXT}[:(](?P<line>\d+)\)?(?::\d+)?:\s+(?:fatal )?error:?\s*(?P<fault>.*)$",
@@ -22,6 +23,10 @@ _ERROR_ELSEWHERE = re.compile(
     r"^(?P<file>[^\s:(]+)[:(](?P<line>\d+)\)?(?::\d+)?:\s+(?:fatal )?error:?\s*"
     r"(?P<fault>.*)$",
     re.MULTILINE,
+)
+_UNDEFINED = re.compile(  # as the linkers of GNU, LLVM and Apple say it
+    r"undefined reference to `?([^'\n]+)'|undefined symbol: (.+)|"
+    r'Undefined symbols.*\n\s*"(.+)", referenced'
 )
 _ELSEWHERE = re.compile(rf"^{TEXT}[:(](?P<line>\d+)\)?.*required from here", re.M)
 
@@ -64,9 +69,7 @@ def sources() -> Path:
 
 def run(command: list[str], text: str) -> None:
     """Run a compiler. Raises: CompileFault in the words of the text's own lines."""
-    plain = os.environ | {
-        "LC_ALL": "C"
-    }  # English, and quotes that are on every keyboard
+    plain = os.environ | {"LC_ALL": "C"}  # English, and quotes as on a keyboard
     done = subprocess.run(
         command, capture_output=True, text=True, errors="replace", env=plain
     )
@@ -80,8 +83,10 @@ def fault(output: str, text: str) -> CompileFault:
     lines = text.splitlines()
     if not found:
         return _fault_elsewhere(output, lines)
-    told = []
-    for line, why in dict(found).items():
+    first, told = {}, []
+    for line, why in found:
+        first.setdefault(line, why)
+    for line, why in list(first.items())[:MOST]:
         quoted = lines[line - 1].strip() if line <= len(lines) else ""
         told.append(f"line {line}: {why}\n    {quoted}".rstrip())
     return CompileFault("\n".join(told), found[0][0])
@@ -94,9 +99,10 @@ def _fault_elsewhere(output: str, lines: list[str]) -> CompileFault:
     if named:
         file = Path(named["file"]).name
         why = f"{named['fault']} (in line {named['line']} of {file})"
-    undefined = re.search(r"undefined reference to `?([^']*)'", output)
+    undefined = _UNDEFINED.search(output)
     if undefined:
-        why = f"{undefined[1]} is declared but nowhere defined"
+        missing = undefined[1] or undefined[2] or undefined[3]
+        why = f"{missing} is declared but nowhere defined"
     led = _ELSEWHERE.search(output)
     if not led:
         return CompileFault(why)

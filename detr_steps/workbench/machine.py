@@ -82,8 +82,8 @@ class Machine:
             try:
                 if not c.emulator_open(trace):
                     raise MemoryError("the emulator gets no address space here")
-                yield [self._copy(one) for one in self._begin(
-                    arrays, schedule, shared_bytes, seconds)]  # fmt: skip
+                c.emulator_begin(schedule, shared_bytes, seconds)
+                yield [self._copy(one) for one in arrays]
                 self._raise_fault()
                 for number, one in enumerate(arrays):
                     if one.writable:
@@ -107,10 +107,6 @@ class Machine:
             self._lines |= dict(zip(unknown, _look_up(self.file, unknown), strict=True))
         return [self._lines[site] for site in sites]
 
-    def _begin(self, arrays, schedule, shared_bytes, seconds) -> Sequence[Watched]:
-        self._library.emulator_begin(schedule, shared_bytes, seconds)
-        return arrays
-
     def _copy(self, one: Watched) -> ctypes.c_void_p:
         address = self._library.emulator_argument(
             one.name.encode(), one.address, one.bytes, one.item_bytes,
@@ -131,7 +127,7 @@ class Machine:
         raise KernelFault(
             found.kind.decode(),
             found.sentence.decode(errors="replace").format(*lines, "", ""),
-            kernel=found.kernel.decode(),
+            kernel=found.kernel.decode().strip("()"),
             block=found.block.decode(),
             thread=found.thread.decode() or None,
             lines=lines,

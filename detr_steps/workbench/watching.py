@@ -1,20 +1,22 @@
 """What sources become for the emulator: every access in them is reported."""
 
+import functools
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 from .building import compiler, digest, kept, run, sources
 
 FLAGS = (
-    "-std=c++17", "-O1", "-g1", "-fPIC", "-fno-exceptions", "-fno-strict-aliasing",
-    "-fno-optimize-sibling-calls", "-Wno-unknown-pragmas", "-fmax-errors=5",
-    "-fdiagnostics-color=never", "-fno-diagnostics-show-caret",
-    "-ffp-contract=off",
+    "-std=c++17", "-g1", "-fPIC", "-fno-exceptions", "-fno-strict-aliasing",
+    "-fno-optimize-sibling-calls", "-ffp-contract=off", "-Wno-unknown-pragmas",
+    # Have every load and store reported (see kernels/emulator.h), and addresses that
+    # a vector must not have. Nothing may tear a vector into its numbers before that:
+    # Clang only leaves it whole where it improves nothing at all.
+    "-fsanitize=thread,alignment",
 )  # fmt: skip
-# Have every load and store reported (see kernels/emulator.h), a vector as one, and
-# addresses that a vector must not have.
-WATCHED = ("-fsanitize=thread,alignment", "-fno-tree-sra")
+GCC, CLANG = ("-O1", "-fno-tree-sra"), ("-O0",)
 RUNTIME = ("emulator.h", "emulator/machine.h", "emulator/memory.cpp",
            "emulator/threads.cpp")  # fmt: skip
 LINKED = () if sys.platform == "darwin" else ("-ldl", "-Wl,-z,defs")
@@ -36,7 +38,7 @@ def watched_sources(folder: Path | None = None) -> Path:
     Raises: NotCompiled.
     """
     files = _files(folder or sources())
-    name = digest([*FLAGS, *WATCHED, *(f"{a}\n{b}" for a, b in files.items())])
+    name = digest([*FLAGS, *own_flags(), *(f"{a}\n{b}" for a, b in files.items())])
     return kept(f"sources-{name}", lambda work: _watch_all(files, work))
 
 
@@ -77,9 +79,21 @@ def _build_machine(folder: Path, work: Path) -> None:
 def command(folder: Path, source: str, target: str) -> list[str]:
     """How a source becomes a library that the emulator runs."""
     return [
-        *compiler().split(), *FLAGS, *WATCHED, "-include", str(folder / "emulator.h"),
-        "-I", str(folder), "-I", str(folder / "cuda"), "-c", source, "-o", target,
+        *compiler().split(), *FLAGS, *own_flags(), "-I", str(folder), "-I",
+        str(folder / "cuda"), "-include", str(folder / "emulator.h"), "-c", source,
+        "-o", target,
     ]  # fmt: skip
+
+
+@functools.cache
+def _own_flags_of(called: str) -> tuple[str, ...]:
+    about = subprocess.run([*called.split(), "--version"], capture_output=True)
+    return CLANG if b"clang" in about.stdout else GCC
+
+
+def own_flags() -> tuple[str, ...]:
+    """Flags that the compiler does not share with others: GCC or CLANG."""
+    return _own_flags_of(compiler())
 
 
 def link(made: str, target: str) -> list[str]:

@@ -99,6 +99,7 @@ struct Space {
 
 constexpr int GLOBAL_SLOTS = 64, SHARED_SLOTS = 256;
 constexpr int64_t SHARED_BYTES = 48 * 1024;  // what every GPU gives a block
+constexpr int64_t MOST_SHARED_BYTES = 227 * 1024;  // what an H100 gives if it is asked
 Space global_space, shared_space;
 int arguments = 0;
 int64_t shared_in_use = 0;
@@ -136,40 +137,42 @@ void keep(const Array& array, int64_t byte, int64_t bytes, Access access,
 // --- faults --------------------------------------------------------------------------
 
 const char* verb(Access access) {
-  return access == LOAD ? "reads" : access == STORE ? "writes" : "adds to";
+  return access == LOAD ? "reads" : access == STORE ? "writes" : "adds atomically to";
+}
+
+const char* kind(const Array& array) { return array.shared ? "shared array " : ""; }
+
+// The element that a byte belongs to; -1 is the one before the first.
+long long element(const Array& array, int64_t byte) {
+  const int64_t down = byte < 0 ? array.item - 1 : 0;
+  return (byte - down) / array.item;
 }
 
 [[noreturn]] void fail_bounds(const Array& array, int64_t byte, int64_t bytes,
                               Access access, const void* site) {
-  const int64_t item = byte >= 0 ? byte / array.item : -((-byte + array.item - 1) / array.item);
-  const char* kind = array.shared ? "shared array " : "";
-  if (bytes > array.item && byte >= 0 && byte < array.bytes)
+  const bool begins_inside = byte >= 0 && byte < array.bytes;
+  if (begins_inside)
     fail("bounds", site, nullptr,
          "%s %d bytes from %s%s[%lld] on in {0}, but it has %lld elements", verb(access),
-         int(bytes), kind, array.name, (long long)item,
-         (long long)(array.bytes / array.item));
+         int(bytes), kind(array), array.name, element(array, byte),
+         element(array, array.bytes));
   fail("bounds", site, nullptr, "%s %s%s[%lld] in {0}, but it has %lld elements",
-       verb(access), kind, array.name, (long long)item,
-       (long long)(array.bytes / array.item));
+       verb(access), kind(array), array.name, element(array, byte),
+       element(array, array.bytes));
 }
 
 [[noreturn]] void fail_race(const Array& array, int64_t byte, const Stamp& before,
                             bool before_wrote, Access access, const void* site) {
   const bool same_block = before.epoch >= now.block_began;
-  const char* did = before.atomic ? "adds to it atomically"
-                    : before_wrote ? "writes it" : "reads it";
+  const char* did = before.atomic   ? "adds to it atomically"
+                    : before_wrote ? "writes it"
+                                   : "reads it";
   char who[160];
-  if (same_block)
-    snprintf(who, sizeof(who), "%s", thread_name(before.thread));
-  else
-    snprintf(who, sizeof(who), "%s of %s", thread_name(before.thread),
-             block_name(before.epoch));
-  const char* cure = same_block ? "with no barrier between the two"
-                                : "and blocks run in any order";
-  fail("race", site, site_at(before.site),
-       "%s %s%s[%lld] in {0} and %s %s in {1}, %s", access == ATOMIC ? "atomically adds to" : verb(access),
-       array.shared ? "shared array " : "", array.name, (long long)(byte / array.item),
-       who, did, cure);
+  snprintf(who, sizeof(who), same_block ? "%s" : "%s of %s", thread_name(before.thread),
+           same_block ? "" : block_name(before.epoch));
+  fail("race", site, site_at(before.site), "%s %s%s[%lld] in {0} and %s %s in {1}, %s",
+       verb(access), kind(array), array.name, element(array, byte), who, did,
+       same_block ? "with no barrier between the two" : "and blocks run in any order");
 }
 
 // --- races ---------------------------------------------------------------------------
@@ -274,23 +277,25 @@ void begin_block() {
   steps.assign(steps.size(), 0);
 }
 
-void* shared_array(int slot, const char* name, int64_t bytes, int unit) {
+void* place_shared(
+    int slot, const char* name, int64_t bytes, int item, int unit, int64_t most) {
   if (size_t(slot) >= shared_space.arrays.size())
     fail("shared", nullptr, nullptr, "has more than %d shared arrays", SHARED_SLOTS);
   Array& array = shared_space.arrays[size_t(slot)];
-  if (array.asked == now.block_began) {
-    if (array.bytes != bytes)
+  const bool fits = array.first && array.bytes == bytes && array.unit == unit;
+  if (array.asked == now.block_began) {  // another thread has asked before
+    if (!fits)
       fail("shared", nullptr, nullptr, "declares shared array %s with %lld bytes and "
            "with %lld", name, (long long)array.bytes, (long long)bytes);
     return array.first;
   }
   shared_in_use += bytes;
-  if (shared_in_use > SHARED_BYTES && bytes != dynamic_shared_bytes())
+  if (shared_in_use > most)
     fail("shared", nullptr, nullptr,
          "has %lld bytes of shared memory with %s; %lld are possible",
-         (long long)shared_in_use, name, (long long)SHARED_BYTES);
-  if (array.bytes != bytes || !array.first) {
-    if (!shared_space.place(slot, name, bytes, unit, unit))
+         (long long)shared_in_use, name, (long long)most);
+  if (!fits) {
+    if (!shared_space.place(slot, name, bytes, item, unit))
       fail("shared", nullptr, nullptr, "has no memory for shared array %s", name);
     if (array.touched) munmap(array.touched, size_t(array.touched_bytes));
     watch(array);
@@ -301,8 +306,13 @@ void* shared_array(int slot, const char* name, int64_t bytes, int unit) {
   return array.first;
 }
 
-void* dynamic_shared_array(int slot, const char* name, int unit) {
-  return shared_array(slot, name, dynamic_shared_bytes(), unit);
+void* shared_array(int slot, const char* name, int64_t bytes, int item, int unit) {
+  return place_shared(slot, name, bytes, item, unit, SHARED_BYTES);
+}
+
+void* dynamic_shared_array(int slot, const char* name, int item, int unit) {
+  return place_shared(slot, name, dynamic_shared_bytes(), item, unit,
+                      MOST_SHARED_BYTES);
 }
 
 }  // namespace emulator
