@@ -230,7 +230,10 @@ def step_work(
     Those are simulations of the encoder; the decoder's queries share nothing, and find
     about a tenth in the cache.
     """
-    tiled = step in ("tiles", "sorted", "fused")
+    tiled = step in ("tiles", "sorted", "fixed", "fused")
     hits = HITS["tiles" if tiled else "rows"][points] if case.queries is None else 0.1
     grouped = direction == "backward" and tiled and case.queries is None
-    return work(case, direction, per_sample, hits, ADDS[points] if grouped else 1.0)
+    adds = ADDS[points] if grouped else 1.0
+    if step == "fixed":
+        adds /= 2  # its sums are whole numbers of 8 bytes
+    return work(case, direction, per_sample, hits, adds)

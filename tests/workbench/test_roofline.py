@@ -66,6 +66,8 @@ def test_sums_within_a_block_save_reductions():
     alone = roofline.step_work(ENCODER, "backward", "vectors", 28.0)["reductions"]
     tiled = roofline.step_work(ENCODER, "backward", "sorted", 48.0)["reductions"]
     assert alone / tiled == pytest.approx(7.9)
+    fixed = roofline.step_work(ENCODER, "backward", "fixed", 64.0)["reductions"]
+    assert fixed == 2 * tiled  # 8 bytes instead of 4
     decoder = roofline.step_work(DECODER, "backward", "sorted", 48.0)
     assert decoder["reductions"] == DECODER.added
 
