@@ -4,6 +4,7 @@ import functools
 
 import pytest
 
+from detr_steps import zoo
 from detr_steps.workbench import steps
 from detr_steps.workbench.instructions import ARCHITECTURES, NoToolkit, nvcc, nvdisasm
 from detr_steps.workbench.steps import STEPS, TYPES
@@ -92,6 +93,14 @@ def test_no_sum_is_tried_again_and_again(step, dtype, arch):
     kernel = kernel_of(step, dtype, arch)
     assert not kernel.count(r"ATOMS?\S*CAS|ATOMS\.CAST|ATOMG\S*CAS")
     assert not kernel.count(r"ATOMG|ATOM\.")  # which waits for an answer
+
+
+@each_step
+def test_the_record_is_of_these_kernels(step):
+    """benchmarks/kernel_instructions.py writes it; compilers differ a little."""
+    record = zoo.measured("kernel_instructions")[step.direction][step.name]["sm_90"]
+    found = steps.per_sample(kernel_of(step), step)
+    assert record["per_sample"] == pytest.approx(found, rel=0.15)
 
 
 def test_each_step_issues_less_than_the_one_before():
