@@ -4,8 +4,8 @@
 // Compiled once for each kind of value (EMULATED_TYPE) and each direction
 // (EMULATED_BACKWARD), when it is first needed: all at once take half a minute. Each
 // function takes a step's number, sizes (b, s, m, d, q, levels), shapes (h, w of each
-// level), points (K of each level) and arrays. It returns 0 where the step does not take
-// such a call.
+// level), points (K of each level) and arrays. It returns 0 where the step does not
+// take such a call.
 
 #include "cuda/call.h"
 
@@ -56,8 +56,8 @@ extern "C" int emulated(int step, const int64_t* sizes, const int64_t* shapes,
   return launch_backward<T>(
       Backward(step), read_call(sizes, shapes, points), in<T>(arrays[0]),
       in<Coordinate>(arrays[1]), in<Coordinate>(arrays[2]), in<T>(arrays[3]),
-      out<Coordinate>(arrays[4]), out<Coordinate>(arrays[5]), out<Coordinate>(arrays[6]),
-      arrays[7], nullptr);
+      out<Coordinate>(arrays[4]), out<Coordinate>(arrays[5]),
+      out<Coordinate>(arrays[6]), arrays[7], nullptr);
 }
 
 extern "C" int emulated_fused(int step, int numbers, const int64_t* sizes,

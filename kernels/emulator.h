@@ -1,22 +1,22 @@
 // Runs CUDA kernels on a CPU: the words of CUDA for an ordinary C++ compiler.
 //
 // A kernel's source is compiled as it stands, with this header before it. Every CUDA
-// thread becomes a fiber: a function with a stack of its own that stops at a barrier and
-// goes on later (emulator/threads.cpp). One fiber runs at a time, so nothing here is
-// fast, and nothing goes wrong by chance: the order in which threads run is given by a
-// seed. The compiler reports every load and store (-fsanitize=thread, with our own
+// thread becomes a fiber: a function with a stack of its own that stops at a barrier
+// and goes on later (emulator/threads.cpp). One fiber runs at a time, so nothing here
+// is fast, and nothing goes wrong by chance: the order in which threads run is given by
+// a seed. The compiler reports every load and store (-fsanitize=thread, with our own
 // functions behind it: emulator/memory.cpp), which are held against the arrays that the
 // kernel was given. What a kernel must not do ends the run with a sentence.
 //
-// It shows: accesses out of bounds, misaligned vectors, barriers that some threads never
-// reach, wrong masks, threads that touch the same number with no barrier between. It
-// cannot show: how fast a kernel is, or what a GPU does with memory that several blocks
-// share without atomics other than that they should not.
+// It shows: accesses out of bounds, misaligned vectors, barriers that some threads
+// never reach, wrong masks, threads that touch the same number with no barrier between.
+// It cannot show: how fast a kernel is, or what a GPU does with memory that several
+// blocks share without atomics other than that they should not.
 //
 // Not there: dynamic shared memory in LAUNCH, __activemask, clocks, textures,
 // cooperative groups, the types of cuda_fp16.h, recursion deeper than 64 KB of stack.
-// With Clang a misaligned vector goes unseen. Linux, with GCC or Clang; written for macOS
-// too, but not tried there; on Windows use WSL.
+// With Clang a misaligned vector goes unseen. Linux, with GCC or Clang; written for
+// macOS too, but not tried there; on Windows use WSL.
 
 #pragma once
 
@@ -70,7 +70,7 @@ struct dim3 {
 constexpr int warpSize = 32;
 typedef void *cudaStream_t, *Stream;  // there is only one
 
-// --- what threads.cpp and memory.cpp do for it ---------------------------------------
+// --- what threads.cpp and memory.cpp do for it --------------------------------------
 
 namespace emulator {
 
@@ -254,7 +254,8 @@ T gather(unsigned mask, T value, Line here, Combine combine) {
 
 inline unsigned __ballot_sync(unsigned mask, int vote, EMULATOR_HERE) {
   const unsigned mine = vote ? 1u << emulator::lane() : 0u;
-  return emulator::gather(mask, mine, here, [](unsigned a, unsigned b) { return a | b; });
+  const auto either = [](unsigned a, unsigned b) { return a | b; };
+  return emulator::gather(mask, mine, here, either);
 }
 inline int __any_sync(unsigned mask, int vote, EMULATOR_HERE) {
   return __ballot_sync(mask, vote, here) != 0;
@@ -275,7 +276,7 @@ T __reduce_max_sync(unsigned mask, T value, EMULATOR_HERE) {
   return emulator::gather(mask, value, here, [](T a, T b) { return a < b ? b : a; });
 }
 
-// --- atomics --------------------------------------------------------------------------
+// --- atomics ------------------------------------------------------------------------
 
 // One fiber runs at a time: only the report makes these different from `*at = ...`.
 #define EMULATOR_ATOMIC(name, result)                                           \
@@ -306,7 +307,7 @@ __attribute__((noinline, no_sanitize("thread"))) T atomicCAS(
   return before;
 }
 
-// --- arithmetic ------------------------------------------------------------------------
+// --- arithmetic ---------------------------------------------------------------------
 
 template <typename A, typename B>
 constexpr auto min(A a, B b) -> decltype(a + b) {

@@ -21,7 +21,7 @@ namespace emulator {
 
 namespace {
 
-// --- arrays --------------------------------------------------------------------------
+// --- arrays -------------------------------------------------------------------------
 
 // One access, as later ones see it.
 struct Stamp {
@@ -104,7 +104,7 @@ Space global_space, shared_space;
 int arguments = 0;
 int64_t shared_in_use = 0;
 
-// --- the trace -----------------------------------------------------------------------
+// --- the trace ----------------------------------------------------------------------
 
 struct Event {
   int64_t block;
@@ -134,7 +134,7 @@ void keep(const Array& array, int64_t byte, int64_t bytes, Access access,
                     uint8_t(bytes), 0});
 }
 
-// --- faults --------------------------------------------------------------------------
+// --- faults -------------------------------------------------------------------------
 
 const char* verb(Access access) {
   return access == LOAD ? "reads" : access == STORE ? "writes" : "adds atomically to";
@@ -153,8 +153,8 @@ long long element(const Array& array, int64_t byte) {
   const bool begins_inside = byte >= 0 && byte < array.bytes;
   if (begins_inside)
     fail("bounds", site, nullptr,
-         "%s %d bytes from %s%s[%lld] on in {0}, but it has %lld elements", verb(access),
-         int(bytes), kind(array), array.name, element(array, byte),
+         "%s %d bytes from %s%s[%lld] on in {0}, but it has %lld elements",
+         verb(access), int(bytes), kind(array), array.name, element(array, byte),
          element(array, array.bytes));
   fail("bounds", site, nullptr, "%s %s%s[%lld] in {0}, but it has %lld elements",
        verb(access), kind(array), array.name, element(array, byte),
@@ -175,7 +175,7 @@ long long element(const Array& array, int64_t byte) {
        same_block ? "with no barrier between the two" : "and blocks run in any order");
 }
 
-// --- races ---------------------------------------------------------------------------
+// --- races --------------------------------------------------------------------------
 
 // Whether an access is over, for certain, when the running thread makes its next one.
 bool is_over(const Stamp& before, bool shared) {
@@ -216,7 +216,7 @@ void watch(Array& array) {
   array.touched = got == MAP_FAILED ? nullptr : static_cast<Touched*>(got);
 }
 
-// --- one access ------------------------------------------------------------------------
+// --- one access ---------------------------------------------------------------------
 
 void touch_array(Array& array, const void* at, int64_t bytes, Access access,
                  const void* site) {
@@ -259,7 +259,7 @@ void reported_range(const void* at, int64_t bytes, Access access, const void* si
 
 }  // namespace
 
-// --- what kernels and threads.cpp call ------------------------------------------------
+// --- what kernels and threads.cpp call ----------------------------------------------
 
 void touch(const void* at, int64_t bytes, Access access, const void* site) {
   if (!now.thread || is_own(at)) return;
@@ -317,7 +317,7 @@ void* dynamic_shared_array(int slot, const char* name, int item, int unit) {
 
 }  // namespace emulator
 
-// --- what the compiler calls (-fsanitize=thread, without its library) ------------------
+// --- what the compiler calls (-fsanitize=thread, without its library) ----------------
 
 #define SITE __builtin_return_address(0)
 #define EMULATOR_HOOK(name, bytes, access) \
@@ -386,7 +386,7 @@ void __ubsan_handle_type_mismatch_v1(const EmulatorMismatch* about, const char* 
        1 << about->log_alignment);
 }
 
-// --- what Python calls -----------------------------------------------------------------
+// --- what Python calls --------------------------------------------------------------
 
 // Make room for the arrays of one run; returns whether there is any.
 int emulator_open(int trace) {

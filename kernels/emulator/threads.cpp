@@ -88,7 +88,7 @@ double seconds() {
   return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
 }
 
-// --- names ---------------------------------------------------------------------------
+// --- names --------------------------------------------------------------------------
 
 void name(char (&to)[64], const char* what, uint3 at, dim3 of) {
   if (of.y == 1 && of.z == 1)
@@ -115,7 +115,7 @@ const char* state_name(const Thread& thread) {
   return to;
 }
 
-// --- faults --------------------------------------------------------------------------
+// --- faults -------------------------------------------------------------------------
 
 void record(const char* kind, int thread, const void* site, const void* other,
             const char* sentence, va_list values) {
@@ -138,7 +138,7 @@ void report(const char* kind, int thread, const char* sentence, ...) {
   va_end(values);
 }
 
-// --- crashes -------------------------------------------------------------------------
+// --- crashes ------------------------------------------------------------------------
 
 // What the processor itself refuses (memory that is not there, a division of whole
 // numbers by 0) becomes a fault like any other, for as long as a kernel runs.
@@ -194,7 +194,7 @@ void leave_crashes() {
   sigaltstack(&signal_stack_before, nullptr);
 }
 
-// --- turns ---------------------------------------------------------------------------
+// --- turns --------------------------------------------------------------------------
 
 // Leave the running thread; returns when its next turn comes.
 void pause() {
@@ -240,12 +240,11 @@ std::vector<int> order(int count, uint64_t salt) {
 void make_threads(int count) {
   const int64_t each = STACK + GUARD;
   stacks_bytes = count * each;
-  stacks = static_cast<char*>(mmap(nullptr, size_t(stacks_bytes), PROT_READ | PROT_WRITE,
-                                   MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0));
-  if (stacks == MAP_FAILED) {
-    stacks = nullptr;
+  void* got = mmap(nullptr, size_t(stacks_bytes), PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0);
+  stacks = got == MAP_FAILED ? nullptr : static_cast<char*>(got);
+  if (!stacks)
     return report("launch", -1, "no memory for the stacks of %d threads", count);
-  }
   for (int i = 0; i < count; ++i) {
     Thread* thread = new Thread();
     thread->seen.thread = i;
@@ -267,7 +266,7 @@ void remove_threads() {
   stacks = nullptr;
 }
 
-// --- waiting for the block ---------------------------------------------------------
+// --- waiting for the block ----------------------------------------------------------
 
 // Let all go on if all wait at the same __syncthreads.
 bool release_block() {
@@ -276,9 +275,10 @@ bool release_block() {
   for (const Thread* thread : threads)
     if (thread->line.line != threads[0]->line.line) {
       report("barrier", threads[0]->seen.thread,
-             "waits at __syncthreads in line %d, and %s at another one, in line %d: all "
-             "threads of a block must come to the same __syncthreads",
-             threads[0]->line.line, thread_name(thread->seen.thread), thread->line.line);
+             "waits at __syncthreads in line %d, and %s at another one, in line %d: "
+             "all threads of a block must come to the same __syncthreads",
+             threads[0]->line.line, thread_name(thread->seen.thread),
+             thread->line.line);
       return false;
     }
   votes = 0;
@@ -287,7 +287,7 @@ bool release_block() {
   return true;
 }
 
-// --- waiting for lanes ---------------------------------------------------------------
+// --- waiting for lanes --------------------------------------------------------------
 
 Thread* lane_of(const Thread& thread, int lane) {
   const size_t number = size_t(thread.seen.thread / WARP * WARP + lane);
@@ -363,7 +363,7 @@ void wait_for_lanes(State state, unsigned mask, Line here) {
   pause();
 }
 
-// --- a block -------------------------------------------------------------------------
+// --- a block ------------------------------------------------------------------------
 
 // Nobody can go on: say who waits for whom.
 void report_deadlock() {
@@ -533,7 +533,7 @@ void run(const char* name, dim3 grid, dim3 block, void (*call)(const void*),
 
 }  // namespace emulator
 
-// --- what Python calls ---------------------------------------------------------------
+// --- what Python calls --------------------------------------------------------------
 
 extern "C" {
 
