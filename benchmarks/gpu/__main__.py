@@ -20,7 +20,7 @@ import torch
 from detr_steps.files import write_whole
 from detr_steps.nn.compiled import NotCompiled
 
-from . import ceilings, checks, report, table, training, watched
+from . import ceilings, checks, report, table, timing, training, watched
 from .engines import Card, Emulated
 from .record import PARTS, ROOT, Record
 
@@ -65,6 +65,7 @@ def places(chosen: argparse.Namespace) -> tuple[Path, Path]:
 def main(words: list[str] | None = None) -> None:
     """Run the parts, then write record and page."""
     chosen = parse(words)
+    timing.dry = chosen.dry
     engine = engine_for(chosen.dry)
     where, page = places(chosen)
     record = Record(where, chosen.minutes, chosen.again, chosen.dry)
@@ -78,7 +79,7 @@ def main(words: list[str] | None = None) -> None:
     }
     for part in chosen.part:
         parts[part]()
-    record.save(goals=report.judge(record.rows))
+    record.save(goals=report.judge(record.about, record.rows))
     text = report.page(record.about, record.rows)
     write_whole(page, lambda part: part.write_text(text, encoding="utf-8"))
     print(f"{where}\n{page}{' (time is up: call again)' if record.late else ''}")

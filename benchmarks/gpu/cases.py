@@ -1,7 +1,7 @@
 """What is computed: shapes, and where the points of their queries lie."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -222,10 +222,8 @@ def off_the_grid(given: Inputs) -> Inputs:
     x = x.floor() + 0.05 + 0.9 * (x - x.floor())
     locations = (x + 0.5) / extent
     start = given.references[..., :1, :].unsqueeze(3)  # [B, Q, 1, 1, 2]
-    kept = {name: getattr(given, name) for name in given.__dataclass_fields__}
-    return Inputs(
-        **kept | {"locations": locations, "offsets": (locations - start) * extent}
-    )
+    offsets = (locations - start) * extent
+    return replace(given, locations=locations, offsets=offsets)
 
 
 def exact(given: Inputs) -> tuple[Tensor, tuple[Tensor, ...]]:

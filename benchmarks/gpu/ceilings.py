@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .record import Record
-from .timing import seconds_eager
+from .timing import on_card, seconds_eager
 
 SOURCE = Path(__file__).with_name("ceilings.cu")
 ROW = 128  # bytes
@@ -46,15 +46,16 @@ def _all(dry: bool) -> dict[str, Callable[[], dict]]:
 def _kernel(name: str) -> Callable:
     from detr_steps import workbench
 
-    return workbench.compile(SOURCE.read_text("utf-8"), name)
+    where = "cuda" if on_card() else "emulator"
+    return workbench.compile(SOURCE.read_text("utf-8"), name, where)
 
 
 def _numbers(count: int) -> Tensor:
-    return torch.zeros(count, device="cuda" if torch.cuda.is_available() else "cpu")
+    return torch.zeros(count, device="cuda" if on_card() else "cpu")
 
 
 def _blocks() -> int:
-    if not torch.cuda.is_available():
+    if not on_card():
         return 1
     return 8 * torch.cuda.get_device_properties(0).multi_processor_count
 

@@ -5,7 +5,7 @@ or compared.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -109,9 +109,9 @@ def torch_backward(given: Inputs) -> Callable[[], object]:
     """The way back by torch's operators: a call that can be repeated."""
     arrays = [x.detach().requires_grad_() for x in
               (given.value, given.locations, given.weights)]  # fmt: skip
-    kept = {name: getattr(given, name) for name in given.__dataclass_fields__}
-    names = ("value", "locations", "weights")
-    result = torch_forward(Inputs(**kept | dict(zip(names, arrays))))
+    value, locations, weights = arrays
+    wanting = replace(given, value=value, locations=locations, weights=weights)
+    result = torch_forward(wanting)
 
     def back() -> object:
         return torch.autograd.grad(result, arrays, given.slope, retain_graph=True)
@@ -119,12 +119,17 @@ def torch_backward(given: Inputs) -> Callable[[], object]:
     return back
 
 
-def unfused_forward(engine: Card | Emulated, step: str, given: Inputs) -> Tensor:
-    """What `fused` saves: softmax and locations by torch, then the step."""
+def unfused_forward(
+    engine: Card | Emulated, step: str, given: Inputs
+) -> Callable[[], Tensor]:
+    """A call of what `fused` saves: softmax and locations by torch, then the step."""
     extent, level = given.shape.by_point(given.value.device)
-    at = given.references[:, :, level][:, :, None]  # [B, Q, 1, P, 2]
-    locations = at + given.offsets / extent
-    weights = F.softmax(given.logits, -1)
-    kept = {name: getattr(given, name) for name in given.__dataclass_fields__}
-    made = Inputs(**kept | {"locations": locations, "weights": weights})
-    return engine.forward(step, made)
+
+    def forward() -> Tensor:
+        at = given.references[:, :, level][:, :, None]  # [B, Q, 1, P, 2]
+        locations = at + given.offsets / extent
+        weights = F.softmax(given.logits, -1)
+        made = replace(given, locations=locations, weights=weights)
+        return engine.forward(step, made)
+
+    return forward

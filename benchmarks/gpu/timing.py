@@ -11,10 +11,17 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+dry = False  # a dry run leaves the card alone, where there is one
+
+
+def on_card() -> bool:
+    """Whether a card computes."""
+    return torch.cuda.is_available() and not dry
+
 
 def sets_needed(bytes_of_one: int, at_most: int = 64) -> int:
     """How many sets of inputs exceed twice the cache."""
-    if not torch.cuda.is_available():
+    if not on_card():
         return 2
     cache = torch.cuda.get_device_properties(0).L2_cache_size
     return min(at_most, max(2, -(-2 * cache // max(1, bytes_of_one))))
@@ -22,14 +29,14 @@ def sets_needed(bytes_of_one: int, at_most: int = 64) -> int:
 
 def seconds(calls: Sequence[Callable[[], object]], rounds: int = 30) -> float:
     """Median seconds of one of these calls, which take turns."""
-    if not torch.cuda.is_available():
+    if not on_card():
         return _on_cpu(calls, min(rounds, 2))
     return _replayed(_captured(calls), len(calls), rounds)
 
 
 def seconds_eager(calls: Sequence[Callable[[], object]], rounds: int = 10) -> float:
     """The same without a graph, for what cannot be captured: launches count too."""
-    if not torch.cuda.is_available():
+    if not on_card():
         return _on_cpu(calls, min(rounds, 2))
 
     def run() -> None:

@@ -1,20 +1,18 @@
 """Steps of training deformable-tiny, with torch's operators and with the kernels."""
 
-import torch
-
 from detr_steps import experiment, zoo
 from detr_steps.data.scenes import Scenes
 from detr_steps.nn import backend
 
 from .record import Record
-from .timing import seconds_eager
+from .timing import on_card, seconds_eager
 
 BATCH = 16
 
 
 def run(record: Record, dry: bool) -> None:
     """Milliseconds of forward, loss and backward; the first call is not timed."""
-    device = "cuda" if torch.cuda.is_available() and not dry else "cpu"
+    device = "cuda" if on_card() else "cpu"
     names = ("torch", "auto") if device == "cpu" else ("torch", "cuda")
     for name in names:
         if not record.late and not record.has("training", name):

@@ -111,6 +111,14 @@ def test_each_step_issues_less_than_the_one_before():
         assert issued == sorted(issued, reverse=True)
 
 
+def test_corners_in_the_same_pixel_save_instructions():
+    for step in STEPS:
+        kernel = kernel_of(step)
+        most = steps.per_sample(kernel, step)
+        least = steps.per_sample(kernel, step, grouped=True)
+        assert least < 0.9 * most if step.entries else least == most
+
+
 def test_a_walk_that_does_not_add_up_is_refused():
     naive = kernel_of(steps.find_step("forward", "naive"))
     with pytest.raises(ValueError, match="0 loads like"):
