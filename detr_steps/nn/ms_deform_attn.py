@@ -10,7 +10,7 @@ import functools
 import torch
 from torch import Tensor
 
-from . import ms_deform_attn_fused as fused
+from . import fused
 from .compiled import load_library
 
 OPERATOR = "detr_steps::ms_deform_attn"

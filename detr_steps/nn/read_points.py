@@ -5,8 +5,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .backend import compiles
+from .fused import ms_deform_attn_fused
 from .ms_deform_attn import ms_deform_attn
-from .ms_deform_attn_fused import ms_deform_attn_fused
 from .sample import sample
 
 Sizes = tuple[tuple[int, int], ...]  # (h, w) of each level, finest first

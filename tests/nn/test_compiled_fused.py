@@ -6,7 +6,7 @@ import torch
 from detr_steps.nn import backend, deform_attention
 from detr_steps.nn import read_points as read_points_module
 from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, Places
-from detr_steps.nn.ms_deform_attn_fused import ms_deform_attn_fused as fused
+from detr_steps.nn.fused import ms_deform_attn_fused as fused
 from detr_steps.nn.point_weights import Uniform
 from detr_steps.nn.read_points import ask_points, asks_at_once, read_points
 
