@@ -1,14 +1,18 @@
 """The backward kernels, run thread by thread, against autograd in float64."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from agreement import worst
 from kernel_calls import Call
 from torch import Tensor
 
-from detr_steps.workbench import emulator, trouble
+from detr_steps.workbench import emulator, traffic, trouble
 
 pytestmark = pytest.mark.skipif(trouble("emulator") is not None, reason=f"{trouble()}")
+KERNELS = Path(__file__).parents[2] / "kernels"
 STEPS = ("naive", "vectors", "sorted", "fixed")
 FAST = STEPS[1:]
 FUSED = ("vectors", "sorted")
@@ -280,3 +284,42 @@ def test_the_order_of_threads_changes_only_the_rounding(step):
         got = run(step, call, given, schedule=schedule)
         assert worst(got[0], first[0]) < 1e-6
         assert torch.equal(got[1], first[1]) and torch.equal(got[2], first[2])
+
+
+# --- how many rows are added ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def counting(tmp_path_factory):
+    """The kernels, changed so that each addition of a row adds 1 to its numbers."""
+    folder = tmp_path_factory.mktemp("counting") / "kernels"
+    shutil.copytree(KERNELS, folder)
+    source = folder / "cuda" / "reduce.cuh"
+    parts = source.read_text("utf-8").split(
+        "atomicAdd(rows[pixel] + i, share * numbers[i])"
+    )
+    assert len(parts) == 2
+    source.write_text("atomicAdd(rows[pixel] + i, 1.0f)".join(parts), "utf-8")
+    return folder
+
+
+def test_rows_added_to_global_memory_are_those_counted_beforehand(counting):
+    call = Call(((16, 16), (8, 8)), (4, 4), b=1, q=None, m=2)
+    value, locations, weights, slope = draw(call)
+    pixels = [
+        torch.cartesian_prod(torch.arange(h), torch.arange(w)) for h, w in call.maps
+    ]
+    centres = [(one.flip(1) + 0.5) / len(one) ** 0.5 for one in pixels]
+    centres = torch.cat(centres)[None, :, None, None]  # [1, Q, 1, 1, 2]
+    locations = centres + (locations - 0.5) / 8  # near the query's own pixel
+    given = [value, locations, weights, slope]
+    wanted = traffic.adds(locations.unflatten(3, (2, 4)), call.maps)
+    rows = {
+        step: run(step, call, given, folder=counting)[0][..., 0].sum()
+        for step in ("vectors", "sorted")
+    }
+    assert rows["vectors"] == wanted.single.sum()
+    # 32 groups of lanes, each of which may end within a pixel; 5 tiles, 2 heads.
+    parts = 31 * 5 * call.m * len(call.maps)
+    assert wanted.grouped.sum() <= rows["sorted"] <= wanted.grouped.sum() + parts
+    assert rows["sorted"] < rows["vectors"] / 4
