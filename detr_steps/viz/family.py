@@ -97,13 +97,23 @@ def _box(ax: Axes, number: str, stop: Stop, here: bool, done: bool) -> None:
     ax.text(x - WIDE / 2 + 0.1, y, number, size=9, weight="bold", va="center")
     ax.text(x + 0.15, y, stop.name, size=8.5, ha="center", va="center")
     if here:
-        ax.text(
-            x,
-            y - HIGH / 2 - 0.16,
-            "you are here",
-            size=9,
-            ha="center",
-            va="center",
-            weight="bold",
-            bbox={"fc": "white", "ec": "none", "pad": 1},
-        )
+        _mark(ax, stop)
+
+
+def _mark(ax: Axes, stop: Stop) -> None:
+    """Say "you are here": below the box, or beside it where another box is close."""
+    crowded = any(
+        other.column == stop.column and 0 < stop.row - other.row < 1
+        for other in CHAPTERS.values()
+    )
+    x, y = stop.column * 1.6, stop.row
+    ax.text(
+        x + WIDE / 2 + 0.12 if crowded else x,
+        y if crowded else y - HIGH / 2 - 0.16,
+        "you are here",
+        size=9,
+        ha="left" if crowded else "center",
+        va="center",
+        weight="bold",
+        bbox={"fc": "white", "ec": "none", "pad": 1},
+    )
