@@ -29,6 +29,7 @@ using torch::stable::Tensor;
 typedef std::vector<int64_t> Shapes, Counts;
 
 constexpr int64_t AHEAD = 4;  // queries between asking for numbers and using them
+constexpr uint64_t MUCH = 1 << 20;  // bytes of an image's maps: more than caches hold
 
 // Sizes of one call by the library's letters, and where things start in memory. P
 // counts the points of all levels.
@@ -109,11 +110,14 @@ T* output(const Tensor& tensor) {
 // Few queries: every thread takes some of them. They read here and there, and memory is
 // far away: the places of all heads are found first, so that then many rows can be on
 // their way at once. (To ask for rows earlier gains nothing: that many is the limit.)
+// Maps that no cache holds are read a few points of every head at a time: such points
+// are near each other, and what all heads read at one pixel lies side by side.
 template <typename T>
 void forward_direct(const Sizes& n, const Shapes& shapes, const Counts& counts,
                     Inputs<T> in, T* result) {
   const auto tables = detr_steps::tables<T>(shapes, counts, int32_t(n.m * n.d));
   const int64_t of_head = int64_t(tables.size());
+  const int few = n.s * n.m * n.d * sizeof(T) > MUCH ? 4 : detr_steps::LANES;
   torch::stable::parallel_for(0, n.b * n.q, 16, [&](int64_t begin, int64_t end) {
     std::vector<Corners<T>> points(n.m * of_head);
     for (int64_t at = begin; at < end; ++at) {
@@ -122,9 +126,8 @@ void forward_direct(const Sizes& n, const Shapes& shapes, const Counts& counts,
         detr_steps::find(tables, in.locations + 2 * i, in.weights + i,
                          &points[m * of_head]);
       }
-      for (int64_t m = 0; m < n.m; ++m)
-        detr_steps::read(tables, &points[m * of_head], in.value + n.pixels(at / n.q, m),
-                         int(n.d), result + n.result(0, at, m));
+      detr_steps::read_heads(tables, points, in.value + n.pixels(at / n.q, 0), int(n.d),
+                             result + n.result(0, at, 0), few);
     }
   });
 }

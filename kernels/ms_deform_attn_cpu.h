@@ -137,13 +137,14 @@ DETR_STEPS_INLINE void locate(
 
 // --- the way there ------------------------------------------------------------------
 
-// Add what LANES points read to `sum`. Each corner has a running sum of its own, so
-// that no addition waits for the one before.
+// Add what points `first` up to `end` read to `sum`. Each corner has a running sum of
+// its own, so that no addition waits for the one before.
 template <typename T, typename R>
 DETR_STEPS_INLINE R add_rows(
-    const Levels<T>& levels, const Corners<T>& points, const T* map, R sum) {
+    const Levels<T>& levels, const Corners<T>& points, int first, int end, const T* map,
+    R sum) {
   R others[3] = {};
-  for (int i = 0; i < levels.count; ++i) {
+  for (int i = first; i < end; ++i) {
     const T *top = map + points.corner[i], *bottom = top + levels.below[i];
     const int32_t right = levels.right[i];
     add(sum, points.share[0][i], load<R>(top));
@@ -168,17 +169,41 @@ inline void find(
   }
 }
 
-// Read those points: `width` numbers to `result`.
+// Read some points of one table: `width` numbers to `result`, or added to it.
+template <typename T>
+inline void read_some(
+    const Levels<T>& levels, const Corners<T>& points, int first, int end, const T* map,
+    int width, T* result, bool adds) {
+  each_slice<T>(width, [&](auto slice, int at) {
+    typedef decltype(slice) R;
+    const R before = adds ? load<R>(result + at) : R();
+    store(result + at, add_rows(levels, points, first, end, map + at, before));
+  });
+}
+
+// Read all points of one query and head.
 template <typename T>
 inline void read(
     const std::vector<Levels<T>>& tables, const Corners<T>* points, const T* map,
     int width, T* result) {
   for (size_t i = 0; i < tables.size(); ++i)
-    each_slice<T>(width, [&](auto slice, int at) {
-      typedef decltype(slice) R;
-      const R before = i == 0 ? R() : load<R>(result + at);
-      store(result + at, add_rows(tables[i], points[i], map + at, before));
-    });
+    read_some(tables[i], points[i], 0, tables[i].count, map, width, result, i > 0);
+}
+
+// Read all points of all heads of one query, `few` points of each head at a time.
+// `points` has the tables of one head after another.
+template <typename T>
+inline void read_heads(
+    const std::vector<Levels<T>>& tables, const std::vector<Corners<T>>& points,
+    const T* map, int width, T* result, int few) {
+  const int heads = int(points.size() / tables.size());
+  for (size_t i = 0; i < tables.size(); ++i)
+    for (int first = 0; first < tables[i].count; first += few) {
+      const int left = tables[i].count - first, end = first + (left < few ? left : few);
+      for (int m = 0; m < heads; ++m)
+        read_some(tables[i], points[m * tables.size() + i], first, end, map + m * width,
+                  width, result + m * width, i > 0 || first > 0);
+    }
 }
 
 // --- the way back -------------------------------------------------------------------
