@@ -48,6 +48,7 @@ __global__ void backward_naive(
       const int corners[4] = {first, first + right, first + below,
                               first + below + right};
       W dots[4] = {};
+#pragma unroll 1
       for (int channel = threadIdx.x; channel < call.d; channel += blockDim.x) {
         const W slope_here = widen(down[channel]);
         for (int c = 0; c < 4; ++c) {

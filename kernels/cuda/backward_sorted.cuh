@@ -7,7 +7,7 @@
 // add up share times slope, and only where the pixel changes does a row go to memory.
 // Why faster: queries that are neighbours read the same pixels. Of ten rows that
 // "vectors" adds to global memory, one or two are left, and those were what it waited
-// for. The sorting costs some 13 instructions per point.
+// for. The sorting costs some 15 instructions per point.
 //
 // A counting sort: count the corners of each bucket, find where each bucket begins, put
 // each corner at its place. Only whole numbers are added in shared memory: that is one
@@ -114,7 +114,7 @@ struct alignas(16) Query {
 };
 
 template <typename T, int D, typename Points, typename Slopes, typename Sums>
-__global__ void __launch_bounds__(SORTED_THREADS, BLOCKS_AT_ONCE<D / LENGTH<T>>)
+__global__ void __launch_bounds__(SORTED_THREADS, BLOCKS_AT_ONCE<D>)
     backward_sorted(Call call, const T* __restrict__ value, Points points,
                     const T* __restrict__ slope, Sums sums, Slopes slopes) {
   constexpr int LANES = D / LENGTH<T>;  // that share a row

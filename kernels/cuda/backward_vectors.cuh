@@ -6,7 +6,7 @@
 // are added across the lanes for as many points at once as there are lanes, so that
 // each lane ends with those of its own point. A row of the value's slope is added to in
 // one instruction for 16 bytes.
-// Why faster: the naive kernel spends most of its 340 instructions per point on sums in
+// Why faster: the naive kernel spends most of its 330 instructions per point on sums in
 // which few threads work, and on barriers. Here a point takes a tenth of them. What is
 // left to wait for are the reductions in L2: four rows for each point.
 
@@ -19,7 +19,7 @@ namespace detr_steps::cuda {
 constexpr int BACK_THREADS = 256;
 
 template <typename T, int D, typename Points, typename Slopes>
-__global__ void __launch_bounds__(BACK_THREADS, BLOCKS_AT_ONCE<D / LENGTH<T>>)
+__global__ void __launch_bounds__(BACK_THREADS, BLOCKS_AT_ONCE<D>)
     backward_vectors(Call call, const T* __restrict__ value, Points points,
                      const T* __restrict__ slope, Floating<float> sums, Slopes slopes) {
   constexpr int LANES = D / LENGTH<T>;  // that share a query and head

@@ -58,9 +58,11 @@ __device__ __forceinline__ void sum_block(W (&x)[N], W (*room)[N]) {
     if (threadIdx.x % 32 == 0) room[threadIdx.x / 32][n] = x[n];
   }
   __syncthreads();
-  if (threadIdx.x == 0)
+  if (threadIdx.x == 0) {
+#pragma unroll 1
     for (int warp = 1; warp < int(blockDim.x / 32); ++warp)
       for (int n = 0; n < N; ++n) x[n] += room[warp][n];
+  }
   __syncthreads();  // before anybody writes to the room again
 }
 
@@ -90,31 +92,22 @@ __device__ __forceinline__ Rows<T> find_rows(
 template <int N>
 __device__ __forceinline__ void add_row(
     const Rows<float>& rows, uint32_t pixel, float share, const float (&numbers)[N]) {
-#if defined(__CUDA_ARCH__)
-  size_t row;
-  asm("mad.wide.u32 %0, %1, %2, %3;"
-      : "=l"(row) : "r"(pixel), "r"(rows.step), "l"(rows.first));
-#pragma unroll
-  for (int i = 0; i < N; i += 4) {
-    float at[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) at[j] = share * numbers[i + j];
-#if __CUDA_ARCH__ >= 900
+#if !defined(__CUDA_ARCH__)
+  if (share != 0)
+    for (int i = 0; i < N; ++i) atomicAdd(rows[pixel] + i, share * numbers[i]);
+#elif __CUDA_ARCH__ >= 900
+  for (int i = 0; i < N; i += 4)
     asm volatile(
         "{ .reg .pred any;\n"
         "setp.neu.f32 any, %5, 0f00000000;\n"
-        "@any red.global.add.v4.f32 [%0], {%1, %2, %3, %4}; }"
-        ::"l"(row + 4 * i), "f"(at[0]), "f"(at[1]), "f"(at[2]), "f"(at[3]), "f"(share));
-#else
-    if (share != 0)
-      for (int j = 0; j < 4; ++j)
-        asm volatile("red.global.add.f32 [%0], %1;" ::"l"(row + 4 * i + 4 * j),
-                     "f"(at[j]));
-#endif
-  }
+        "@any red.global.add.v4.f32 [%0], {%1, %2, %3, %4}; }" ::"l"(rows[pixel] + i),
+        "f"(share * numbers[i]), "f"(share * numbers[i + 1]),
+        "f"(share * numbers[i + 2]), "f"(share * numbers[i + 3]), "f"(share));
 #else
   if (share != 0)
-    for (int i = 0; i < N; ++i) atomicAdd(rows[pixel] + i, share * numbers[i]);
+    for (int i = 0; i < N; ++i)
+      asm volatile("red.global.add.f32 [%0], %1;" ::"l"(rows[pixel] + i),
+                   "f"(share * numbers[i]));
 #endif
 }
 

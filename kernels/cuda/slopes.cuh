@@ -85,8 +85,8 @@ struct AskedSlopes {
 
 // Blocks of 256 threads that must fit on a multiprocessor at a time. More of them would
 // hide more waiting, but then a thread has too few registers for the rows under way.
-template <int LANES>
-constexpr int BLOCKS_AT_ONCE = LANES > 8 ? 2 : 3;
+template <int D>
+constexpr int BLOCKS_AT_ONCE = D > 32 ? 2 : 3;
 
 // The slopes of LANES points, of which each lane of a group has one. Together the lanes
 // read one row after another, 16 bytes a lane, and multiply it with `down(s)`, the
