@@ -3,10 +3,12 @@
     python benchmarks/deformable_cpu.py [--rounds 9] [--threads 1 2] [--steps 5]
 
 Both compute the same numbers (tests/nn/test_compiled.py). They take turns in one
-process; medians and their ratio. Points are either `local` (a pixel's own points, about
-two pixels away, as after some training) or `uniform` (anywhere; the worst for caches).
-A training step is deformable-tiny's on 16 scenes, forward, loss and backward. Run it on
-a machine that does nothing else: a busy one slows the two down by different factors.
+process; medians and their ratio. Where transformers is installed, its function for the
+same sum, of torch's operators too, takes part as a peer that is not ours. Points are
+either `local` (a pixel's own points, about two pixels away, as after some training) or
+`uniform` (anywhere; the worst for caches). A training step is deformable-tiny's on 16
+scenes, forward, loss and backward. Run it on a machine that does nothing else: a busy
+one slows them down by different factors.
 Results: benchmarks/results/deformable_cpu.json and .md; what chapter 07 shows of them,
 data/measured/deformable_cpu.json, also without measuring again: --publish.
 """
@@ -33,6 +35,12 @@ from detr_steps.files import write_json
 from detr_steps.nn import backend
 from detr_steps.nn.read_points import read_points
 
+try:
+    import transformers.models.deformable_detr.modeling_deformable_detr as transformers
+except ImportError:
+    transformers = None
+
+PEER = "transformers"
 RESULTS = Path(__file__).parent / "results" / "deformable_cpu.json"
 ROOT = Path(__file__).parent.parent
 MEASURED = ROOT / "data" / "measured" / "deformable_cpu.json"
@@ -110,9 +118,19 @@ def take_turns(jobs: dict[str, Callable], rounds: int) -> dict[str, float]:
 
 
 def compare(jobs: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """Seconds of `torch` and `compiled`, and how often the one is in the other."""
+    """Seconds of each, and how often `compiled` is in `torch`, and in the peer."""
     found = take_turns(jobs, rounds)
-    return found | {"ratio": found["torch"] / found["compiled"]}
+    ratios = {"ratio": found["torch"] / found["compiled"]}
+    if PEER in found:
+        ratios["peer_ratio"] = found[PEER] / found["compiled"]
+    return found | ratios
+
+
+def peer(case: Case, given: list[Tensor]) -> Tensor:
+    """The same sum by the function that transformers has for it."""
+    core = transformers.MultiScaleDeformableAttention()
+    value, locations, weights = given
+    return core(value, None, case.sizes, None, locations, weights, 64)
 
 
 def measure(case: Case, rounds: int) -> dict[str, dict[str, float]]:
@@ -123,13 +141,15 @@ def measure(case: Case, rounds: int) -> dict[str, dict[str, float]]:
         with backend.use(name):
             return read_points(given[0], case.sizes, *given[1:])
 
-    results = {label: read(name) for label, name in BACKENDS.items()}
+    there = {label: lambda name=name: read(name) for label, name in BACKENDS.items()}
+    if transformers:
+        there[PEER] = lambda: peer(case, given)
+    results = {label: job() for label, job in there.items()}
     slope = torch.randn_like(results["torch"])
 
     def back(result: Tensor) -> object:
         return torch.autograd.grad(result, given, slope, retain_graph=True)
 
-    there = {label: lambda name=name: read(name) for label, name in BACKENDS.items()}
     home = {label: lambda r=r: back(r) for label, r in results.items()}
     return {"forward": compare(there, rounds), "backward": compare(home, rounds)}
 
@@ -160,6 +180,18 @@ def build_seconds() -> float:
     return first - second
 
 
+def as_row(name: str, way: str, row: dict[str, float]) -> str:
+    """One line of the page's tables."""
+    times = [
+        f"{row[key] * 1e3:,.1f}" if key in row else ""
+        for key in ("torch", PEER, "compiled")
+    ]
+    ratios = [
+        f"{row[key]:.1f}" if key in row else "" for key in ("ratio", "peer_ratio")
+    ]
+    return "| " + " | ".join((name, way, *times, *ratios)) + " |"
+
+
 def as_markdown(result: dict) -> str:
     """The results as a page with one table for each number of threads."""
     lines = [
@@ -170,19 +202,18 @@ def as_markdown(result: dict) -> str:
     ]
     for threads, found in result["threads"].items():
         lines += ["", f"## Threads: {threads}", ""]
-        lines += ["| case | | torch (ms) | compiled (ms) | ratio |"]
-        lines += ["| :-- | :-- | --: | --: | --: |"]
+        lines += [
+            "| case | | torch (ms) | transformers (ms) | compiled (ms) | torch : "
+            "compiled | transformers : compiled |",
+            "| :-- | :-- | --: | --: | --: | --: | --: |",
+        ]
         rows = [
             (name, way, row)
             for name, ways in found["cases"].items()
             for way, row in ways.items()
         ]
         rows.append(("deformable-tiny", "training step", found["training_step"]))
-        lines += [
-            f"| {name} | {way} | {row['torch'] * 1e3:,.1f} | "
-            f"{row['compiled'] * 1e3:,.1f} | {row['ratio']:.1f} |"
-            for name, way, row in rows
-        ]
+        lines += [as_row(*row) for row in rows]
     return "\n".join(lines) + "\n"
 
 
