@@ -7,12 +7,15 @@
 // level), points (K of each level) and arrays. It returns 0 where the step does not
 // take such a call.
 
-#include "cuda/call.h"
+#include "cuda/launch.h"
+#include "cuda/naive.cu"
 
 #if defined(EMULATED_BACKWARD)
-#include "cuda/launch_backward.cuh"
+#include "cuda/backward_sorted.cu"
+#include "cuda/backward_vectors.cu"
 #else
-#include "cuda/launch_forward.cuh"
+#include "cuda/forward_steps.cu"
+#include "cuda/forward_tiles.cu"
 #endif
 
 using namespace detr_steps::cuda;
@@ -37,7 +40,7 @@ Number* out(void* array) {
 }
 
 // References, offsets and logits; `numbers` of a reference: 2, or 4 of a box.
-Asked read_asked(void* const* arrays, int numbers) {
+AskedArrays read_asked(void* const* arrays, int numbers) {
   return {in<float>(arrays[0]), in<float>(arrays[1]), in<float>(arrays[2]), numbers};
 }
 

@@ -16,8 +16,7 @@
 #include <tuple>
 #include <vector>
 
-#include "cuda/launch_backward.cuh"
-#include "cuda/launch_forward.cuh"
+#include "cuda/launch.h"
 
 namespace detr_steps::cuda {
 
@@ -119,7 +118,8 @@ T* write(const Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
-inline Asked asked(const Tensor& references, const Tensor& offsets, const Tensor& logits) {
+inline AskedArrays asked(const Tensor& references, const Tensor& offsets,
+                         const Tensor& logits) {
   return {read<float>(references), read<float>(offsets), read<float>(logits),
           int(references.size(3))};
 }

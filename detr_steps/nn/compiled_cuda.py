@@ -1,18 +1,20 @@
 """The part of the compiled op that computes on NVIDIA GPUs: how it is built.
 
-By nvcc itself: one file needs no more, and so the very same is built and loaded by the
-tests of machines without a GPU.
+By nvcc itself, as several objects (compiled_objects.py): only the binding includes
+torch, and each step's kernels are compiled once for each type of value. The very same
+is built and loaded by the tests of machines without a GPU.
 """
 
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 
+from .compiled_objects import Unit, make_objects
 from .compiled_tools import (
     TARGET,
     NotCompiled,
@@ -23,12 +25,13 @@ from .compiled_tools import (
     fault,
 )
 
+Capability = tuple[int, int]  # (9, 0) is sm_90
 OLDEST_GPU = (7, 5)  # Turing: Colab's T4
 
 
 def _about() -> tuple[str, ...]:
-    arguments = command((), Path(), architectures())
-    return (*arguments, compiler(), toolkit(), str(torch.version.cuda))
+    made = compile_command(Unit(""), Path(), Path(), architectures())
+    return (*made, compiler(), toolkit(), str(torch.version.cuda))
 
 
 def _check() -> None:
@@ -40,55 +43,119 @@ def _check() -> None:
 
 
 def _build(part: Part, folder: Path, work: Path) -> None:
-    library = work / part.file
-    files = [folder / name for name in part.sources]
-    done = subprocess.run(
-        command(files, library, architectures()), capture_output=True, text=True
-    )
-    if done.returncode:
-        raise NotCompiled(f"it does not build: {fault(done.stderr or done.stdout)}")
+    library = build_library(part, folder, work, architectures())
     try:
         torch.ops.load_library(library)
     except OSError as error:
         raise NotCompiled(f"it is built but does not load: {error}") from error
 
 
+def build_library(
+    part: Part, folder: Path, work: Path, capabilities: Sequence[Capability]
+) -> Path:
+    """Build a part in `work` for GPUs of these capabilities; objects are kept beside.
+
+    Raises: NotCompiled with the compiler's first complaint.
+    """
+
+    def command(unit: Unit, target: Path) -> list[str]:
+        return compile_command(unit, folder, target, capabilities)
+
+    about = (*command(Unit(""), Path()), toolkit(), torch.__version__)
+    objects = make_objects(
+        units(part), folder, about, command, work, work.parent / "objects"
+    )
+    library = work / part.file
+    done = subprocess.run(
+        link_command(objects, library, capabilities), capture_output=True, text=True
+    )
+    if done.returncode:
+        raise NotCompiled(f"it does not link: {fault(done.stderr or done.stdout)}")
+    return library
+
+
+# What takes longest comes first, so that no core waits for it at the end.
+KERNEL_FILES = (
+    "cuda/forward_tiles.cu",
+    "cuda/backward_sorted.cu",
+    "cuda/backward_vectors.cu",
+    "cuda/naive.cu",
+)
+ALL_TYPES_AT_ONCE = ("cuda/naive.cu",)
+TYPES = ("float", "half_bits", "bfloat_bits")
 HEADERS = ("ms_deform_attn.h", "ms_deform_attn_cuda.h", "cuda/*")
 KERNELS = Part(
-    "detr_steps_cuda", ("ms_deform_attn.cu",), HEADERS, _about, _check, _build
+    "detr_steps_cuda",
+    ("ms_deform_attn_cuda.cpp", *KERNEL_FILES),
+    HEADERS,
+    _about,
+    _check,
+    _build,
 )
 STEPS = Part(
-    "detr_steps_steps", ("ms_deform_attn_steps.cu",), HEADERS, _about, _check, _build
+    "detr_steps_steps",
+    ("ms_deform_attn_steps.cpp", "cuda/forward_steps.cu", *KERNEL_FILES),
+    HEADERS,
+    _about,
+    _check,
+    _build,
 )
 
 
-def command(
-    files: Iterable[Path], library: Path, capabilities: Iterable[tuple[int, int]]
-) -> list[str]:
-    """The call of nvcc that builds a library for GPUs of these capabilities."""
-    inside = Path(torch.__file__).parent
-    names = "".join(f"{major}{minor} " for major, minor in capabilities).split()
+def units(part: Part) -> list[Unit]:
+    """What there is to compile for a part: kernels once for each type of value."""
     return [
-        nvcc() or "nvcc",
-        *(f"-gencode=arch=compute_{name},code=sm_{name}" for name in names),
-        *flags(),
-        *("-shared", "-cudart=shared", "-ccbin", compiler().split()[0]),
-        *("-Xlinker", "--no-as-needed", f"-L{inside / 'lib'}"),
-        *(f"-l{name}" for name in ("torch_cpu", "torch_cuda", "c10") if _has(name)),
-        *map(str, files),
-        *("-o", str(library)),
+        Unit(source, number)
+        for source in part.sources
+        for number in (TYPES if _typed(source) else ("",))
     ]
+
+
+def _typed(source: str) -> bool:
+    return source.endswith(".cu") and source not in ALL_TYPES_AT_ONCE
+
+
+def compile_command(
+    unit: Unit, folder: Path, target: Path, capabilities: Iterable[Capability]
+) -> list[str]:
+    """The call of nvcc that compiles a unit for GPUs of these capabilities."""
+    return [
+        *_nvcc_for(capabilities),
+        *flags(),
+        *([f"-DNUMBER={unit.number}"] if unit.number else []),
+        *("-c", str(folder / unit.source), "-o", str(target)),
+    ]
+
+
+def link_command(
+    objects: Iterable[Path], library: Path, capabilities: Iterable[Capability]
+) -> list[str]:
+    """The call of nvcc that makes a library of objects."""
+    torchs = Path(torch.__file__).parent / "lib"
+    return [
+        *_nvcc_for(capabilities),
+        *("-shared", "-cudart=shared", *map(str, objects), "-o", str(library)),
+        *("-Xlinker", "--no-as-needed", f"-L{torchs}"),
+        *(f"-l{name}" for name in ("torch_cpu", "torch_cuda", "c10") if _has(name)),
+    ]
+
+
+def _nvcc_for(capabilities: Iterable[Capability]) -> list[str]:
+    names = [f"{major}{minor}" for major, minor in capabilities]
+    codes = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in names]
+    return [nvcc() or "nvcc", *codes, "-ccbin", compiler().split()[0]]
 
 
 def flags() -> list[str]:
     """What nvcc needs to compile, whatever for.
 
-    -O1 is for the little that runs on the CPU; kernels are always optimised.
+    -O1 is for the little that runs on the CPU; kernels are always optimised. Names are
+    hidden, as those of torch's stable headers are: two parts may hold the same kernels.
     """
     include = Path(torch.__file__).parent / "include"
     return [
-        *("-std=c++17", "-O1", "-Xcompiler=-fPIC", "-DUSE_CUDA", TARGET),
-        *("-isystem", str(include)),
+        *("-std=c++17", "-O1", "-Xcompiler=-fPIC,-fvisibility=hidden"),
+        *("-DUSE_CUDA", TARGET, "-isystem", str(include)),
         *("-isystem", str(include / "torch/csrc/api/include")),
     ]
 

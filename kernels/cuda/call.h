@@ -9,13 +9,33 @@
 
 // How a kernel is started; round brackets go around one with commas in its name. The
 // emulator has its own.
-#if defined(__CUDACC__)
+#if !defined(LAUNCH)
 #define LAUNCH(kernel, grid, block, stream, ...) \
   kernel<<<grid, block, 0, stream>>>(__VA_ARGS__)
-typedef cudaStream_t Stream;
+typedef struct CUstream_st* Stream;  // as in CUDA's own headers
 #endif
 
 namespace detr_steps::cuda {
+
+// The types of value, besides float and double; numbers.cuh computes with them.
+struct half_bits {  // float16: 1 sign, 5 exponent, 10 mantissa
+  uint16_t bits;
+};
+struct bfloat_bits {  // bfloat16: the upper half of a float32
+  uint16_t bits;
+};
+
+// What a type is computed in.
+template <typename T>
+struct WideOf {
+  typedef float type;
+};
+template <>
+struct WideOf<double> {
+  typedef double type;
+};
+template <typename T>
+using Wide = typename WideOf<T>::type;
 
 constexpr int MAX_LEVELS = 8;
 constexpr int MAX_POINTS = 32;  // of one query and head, on all levels together
@@ -118,6 +138,10 @@ DETR_STEPS_BOTH Tile find_tile(const Call& call, int index, uint32_t strip) {
   const uint32_t x = number - y * level.tiles_across;
   return {level.start + SIDE * (y * level.w + x), uint32_t(level.w),
           level.w - SIDE * x, level.h - SIDE * y, uint32_t(call.q)};
+}
+
+inline unsigned blocks(int64_t work, int64_t of_block) {
+  return unsigned((work + of_block - 1) / of_block);
 }
 
 // Blocks needed so that find_tile reaches every query.

@@ -13,25 +13,6 @@
 
 namespace detr_steps::cuda {
 
-struct half_bits {  // float16: 1 sign, 5 exponent, 10 mantissa
-  uint16_t bits;
-};
-struct bfloat_bits {  // bfloat16: the upper half of a float32
-  uint16_t bits;
-};
-
-// What a type is computed in.
-template <typename T>
-struct WideOf {
-  typedef float type;
-};
-template <>
-struct WideOf<double> {
-  typedef double type;
-};
-template <typename T>
-using Wide = typename WideOf<T>::type;
-
 // --- one number ---------------------------------------------------------------------
 
 __device__ __forceinline__ float widen(float x) { return x; }

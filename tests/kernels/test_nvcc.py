@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from detr_steps.nn import compiled, compiled_cuda
+from detr_steps.nn.compiled import PARTS
 from detr_steps.workbench import steps
 from detr_steps.workbench.instructions import (
     ARCHITECTURES,
@@ -22,6 +23,9 @@ from detr_steps.workbench.steps import STEPS
 # take behind other warps, so many as fit. Heads of 32 channels are what counts.
 CAP_USUAL, CAP = 80, 128
 PTX = "compute_90"
+UNITS = list(dict.fromkeys(
+    unit for part in ("cuda", "steps") for unit in compiled_cuda.units(PARTS[part])
+))  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -61,12 +65,14 @@ def test_three_architectures_and_ptx_in_one_go(tmp_path):
         check("".join(part for part in parts if f"'{arch}'" in part))
 
 
-@pytest.mark.parametrize("part", ["cuda", "steps"])
-def test_the_operator_compiles_against_torch(part, tmp_path):
-    """Every kernel that it holds, with torch's stable headers, linked as for a card."""
-    folder = compiled.sources()
-    files = [folder / name for name in compiled.PARTS[part].sources]
-    command = compiled_cuda.command(files, tmp_path / "operator.so", [(9, 0)])
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_each_object_compiles(unit, tmp_path):
+    """All of both parts, as for a card; tests/nn/test_backend_cuda.py links them."""
+    command = compiled_cuda.compile_command(
+        unit, compiled.sources(), tmp_path / unit.name, [(9, 0)]
+    )
     done = subprocess.run([*command, "-Xptxas", "-v"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    check(done.stderr)
+    assert "warning" not in done.stderr
+    if unit.source.endswith(".cu"):
+        check(done.stderr)

@@ -33,12 +33,9 @@ def barriers() -> list[tuple[str, int]]:
 def copy(to: Path) -> Path:
     """The sources, with kernels for 8 channels only."""
     folder = Path(shutil.copytree(SOURCES, to / "kernels"))
-    removed = 0
-    for name in ("launch_forward.cuh", "launch_backward.cuh"):
-        path = folder / "cuda" / name
-        text, count = OTHERS.subn("", path.read_text("utf-8"))
-        path.write_text(text, "utf-8")
-        removed += count
+    path = folder / "cuda" / "pick.cuh"
+    text, removed = OTHERS.subn("", path.read_text("utf-8"))
+    path.write_text(text, "utf-8")
     assert removed >= 3  # or the pattern no longer finds them
     return folder
 

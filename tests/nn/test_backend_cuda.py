@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from detr_steps.nn import backend, compiled, compiled_cuda
 from detr_steps.nn import read_points as read_points_module
 from detr_steps.nn.compiled_cuda import KERNELS
+from detr_steps.nn.compiled_objects import Unit
 from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, Places
 from detr_steps.nn.ms_deform_attn import SCHEMAS
 
@@ -111,7 +112,8 @@ def test_a_fault_in_the_kernels_is_quoted(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "shelf"))
     with pytest.raises(compiled.NotCompiled, match=r"x\.cu\(3\): error: no such thing"):
         compiled.load_library("cuda")
-    assert list((tmp_path / "shelf" / "detr_steps").iterdir()) == []
+    left = [path.name for path in (tmp_path / "shelf").rglob("*")]
+    assert sorted(left) == ["detr_steps", "objects"]
 
 
 # --- which one computes -------------------------------------------------------------
@@ -178,7 +180,9 @@ def test_another_gpu_or_toolkit_builds_anew(monkeypatch):
 
 def test_only_the_gpus_that_are_there_are_built_for(monkeypatch):
     there_is(monkeypatch, gpus=((9, 0), (7, 5), (9, 0)))
-    call = compiled_cuda.command([], Path("x.so"), compiled_cuda.architectures())
+    call = compiled_cuda.compile_command(
+        Unit("x.cu"), Path(), Path("x.o"), compiled_cuda.architectures()
+    )
     assert [each for each in call if "gencode" in each] == [
         "-gencode=arch=compute_75,code=sm_75",
         "-gencode=arch=compute_90,code=sm_90",
@@ -214,23 +218,24 @@ def test_every_operator_has_its_kernels():
         for part in compiled.PARTS.values()
         for name in part.sources
     }
-    found = {
+    bound = {
         name: set(re.findall(r'impl\("(\w+)"', text)) for name, text in texts.items()
     }
+    found = {name: operators for name, operators in bound.items() if operators}
     names = {name.split("::")[1] for name in SCHEMAS}
     steps = {name for name in names if name.endswith("_step")}
     fused = {name for name in names if "fused" in name}
     assert found == {
         "ms_deform_attn.cpp": names - steps - fused,
-        "ms_deform_attn.cu": names - steps,
-        "ms_deform_attn_steps.cu": steps,
+        "ms_deform_attn_cuda.cpp": names - steps,
+        "ms_deform_attn_steps.cpp": steps,
     }
 
 
 STREAM = 'extern "C" int aoti_torch_get_current_cuda_stream(int, void**) { return 1; }'
 PRETEND = """
 import ctypes, sys, torch
-from detr_steps.nn import backend, compiled_cuda
+from detr_steps.nn import backend, compiled, compiled_cuda
 for name in sys.argv[1:]:
     ctypes.CDLL(name, ctypes.RTLD_GLOBAL)
 torch.version.cuda = compiled_cuda.toolkit()
@@ -238,6 +243,10 @@ torch.cuda.is_available = lambda: True
 torch.cuda.device_count = lambda: 1
 torch.cuda.get_device_capability = lambda i: (9, 0)
 assert backend.trouble("cuda") is None, backend.trouble("cuda")
+shelf = compiled.cache() / "objects"
+kept = {path.name for path in shelf.iterdir()}
+compiled.load_library("steps")
+print(len(kept), len({path.name for path in shelf.iterdir()} - kept))
 for name in torch._C._dispatch_get_registrations_for_dispatch_key("CUDA"):
     if name.startswith("detr_steps::"):
         print(name)
@@ -274,12 +283,11 @@ def test_kernels_are_built_and_loaded(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.split()) == sorted(
-        f"detr_steps::ms_deform_attn{end}"
-        for end in ("", "_backward", "_fused", "_fused_backward")
-    )
-    built = [path.name for path in tmp_path.glob("shelf/detr_steps/*/*")]
-    assert built == ["detr_steps_cuda.so"]
+    counts, *names = done.stdout.splitlines()
+    assert counts == "11 4"  # the steps share all kernels that compute
+    assert sorted(names) == sorted(SCHEMAS)
+    built = [path.name for path in tmp_path.glob("shelf/detr_steps/*/*.so")]
+    assert sorted(built) == ["detr_steps_cuda.so", "detr_steps_steps.so"]
 
 
 # --- tensors of a GPU, without their numbers ----------------------------------------

@@ -1,11 +1,10 @@
 """The binding of the CUDA kernels, without GPU and kernels: all but the numbers.
 
-kernels/ms_deform_attn.cu is compiled as it is, for tensors of a CPU; in place of each
-launch stands one that writes down what it was given (tests/nn/binding).
+kernels/ms_deform_attn_cuda.cpp is compiled as it is, for tensors of a CPU; in place of
+each launcher stands one that writes down what it was given (tests/nn/binding).
 """
 
 import ctypes
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -30,17 +29,12 @@ def library(tmp_path_factory) -> ctypes.CDLL:
     except compiled.NotCompiled as error:
         pytest.skip(str(error))
     work = tmp_path_factory.mktemp("binding")
-    (work / "cuda").mkdir()
-    for name in ("ms_deform_attn.h", "ms_deform_attn.cu", "ms_deform_attn_cuda.h"):
-        shutil.copy(compiled.sources() / name, work)
-    shutil.copy(compiled.sources() / "cuda" / "call.h", work / "cuda")
-    for path in HERE.iterdir():
-        shutil.copy(path, work / "cuda" if path.suffix == ".cuh" else work)
     built, torchs = work / "binding.so", Path(torch.__file__).parent / "lib"
     command = [
-        *(compiled_tools.compiler().split()[0], "-shared", "-fPIC", f"-I{work}"),
+        *(compiled_tools.compiler().split()[0], "-shared", "-fPIC", f"-I{HERE}"),
+        f"-I{compiled.sources()}",
         *(flag for flag in flags() if not flag.startswith("-X")),
-        *(str(work / "binding.cpp"), "-o", str(built), "-Wl,--no-as-needed"),
+        *(str(HERE / "binding.cpp"), "-o", str(built), "-Wl,--no-as-needed"),
         *(f"-L{torchs}", "-ltorch_cpu", "-lc10"),
     ]
     done = subprocess.run(command, capture_output=True, text=True)

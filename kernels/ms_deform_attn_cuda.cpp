@@ -15,7 +15,7 @@ template <typename T>
 bool start_forward(const Call& call, const T* value, const Wide<T>* locations,
                    const Wide<T>* weights, T* result, Stream stream) {
   if constexpr (sizeof(T) < 8)
-    if (launch_tiles(call, value, Given{locations, weights}, result, stream))
+    if (launch_tiles(call, value, locations, weights, result, stream))
       return true;
   return launch_naive(call, value, locations, weights, result, stream);
 }

@@ -1,5 +1,5 @@
 // Every step of the CUDA kernels by its name, for chapter 07 and benchmarks/gpu.sh: not
-// needed to compute, and so not built to compute (ms_deform_attn.cu).
+// needed to compute, and so not built to compute (ms_deform_attn_cuda.cpp).
 
 #include "ms_deform_attn_cuda.h"
 

@@ -1,0 +1,44 @@
+// Starts the steps between "naive" and "tiles", which are for those who study the
+// kernels. Compiled once for each NUMBER.
+
+#include "forward_points.cuh"
+#include "forward_vectors.cuh"
+#include "pick.cuh"
+
+namespace detr_steps::cuda {
+
+template <typename T>
+bool launch_points(const Call& call, const T* value, const float* locations,
+                   const float* weights, T* result, Stream stream) {
+  return with_shape<T>(call, [&](auto width, auto count) {
+    constexpr int D = width.value, P = count.value;
+    constexpr int GROUPS = POINTS_THREADS / (D < 32 ? D : 32);
+    const dim3 grid(blocks(call.rows(1), GROUPS), call.b);
+    const Given points = {locations, weights};
+    LAUNCH((forward_points<T, D, P>), grid, dim3(POINTS_THREADS), stream, call, value,
+           points, result);
+    return true;
+  });
+}
+
+template <typename T>
+bool launch_vectors(const Call& call, const T* value, const float* locations,
+                    const float* weights, T* result, Stream stream) {
+  return with_shape<T>(call, [&](auto width, auto count) {
+    constexpr int D = width.value, P = count.value;
+    const dim3 grid(blocks(call.rows(1), GROUPS), call.b);
+    const dim3 block(GROUPS * D / LENGTH<T>);
+    const Given points = {locations, weights};
+    LAUNCH((forward_vectors<T, D, P>), grid, block, stream, call, value, points, result);
+    return true;
+  });
+}
+
+#if defined(NUMBER)
+template bool launch_points(
+    const Call&, const NUMBER*, const float*, const float*, NUMBER*, Stream);
+template bool launch_vectors(
+    const Call&, const NUMBER*, const float*, const float*, NUMBER*, Stream);
+#endif
+
+}  // namespace detr_steps::cuda
