@@ -24,6 +24,7 @@ from .points import sampling_points
 from .reads import reads, sectors, warp_loads
 from .roofline import floors
 from .table import claims, table
+from .threads import butterfly, threads
 
 __all__ = [
     "COLOURS",
@@ -31,6 +32,7 @@ __all__ = [
     "attention",
     "attention_maps",
     "boxes_on",
+    "butterfly",
     "claims",
     "curves",
     "decoder_attention",
@@ -53,6 +55,7 @@ __all__ = [
     "small_png",
     "style",
     "table",
+    "threads",
     "time_lapse",
     "two_boxes",
     "warp_loads",
