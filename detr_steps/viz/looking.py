@@ -1,5 +1,6 @@
 """Sampling points of a model at work: one call for its queries, one for its pixels."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from ..objective.matching import pack
 from ..systems.detr import Output
 from .figure import InteractiveFigure
 from .inside import countable, resolve
-from .points import sampling_points
+from .points import WEIGHT_NOT_WORTH, sampling_points
 
 
 class Looked(NamedTuple):
@@ -77,21 +78,25 @@ def encoder_points(
     names: Sequence[str] | None = None,
     targets: list[dict] | None = None,
     most: int = 64,
+    corner: tuple[int, int] | None = None,
     start: dict | None = None,
+    caption: str = WEIGHT_NOT_WORTH,
     title: str = "Sampling points: where each pixel reads",
 ) -> InteractiveFigure:
     """Hover the picture: the points that a pixel of a level reads, layer by layer.
 
     `level` counts from 0, the finest; of more than `most` pixels some are left out,
-    evenly; `start` as of `sampling_points`. The rest as of `decoder_points`. Raises:
-    also ValueError for a level that is not there, or a model without encoder layers.
-    Built in chapters/08_multi_scale.ipynb.
+    evenly; with a `corner` (row, column) only a square is shown that begins there, of
+    which no pixel is left out. `start` and `caption` as of `sampling_points`: without
+    a "point" it starts at the heaviest inside the picture. The rest as of
+    `decoder_points`. Raises: also ValueError for a level or a corner that is not there,
+    or a model without encoder layers. Built in chapters/07_cuda_kernel.ipynb.
     """
     seen = look_closely(model, batch, image, names, targets)
     trace = seen.output.trace
     if not trace.encoder:
         raise ValueError("this model has no encoder layers: nothing to look at")
-    chosen = _pixels(trace, level, most)
+    chosen = _pixels(trace, level, most, corner)
     centres = trace.tokens[0, chosen]  # [n, 2]
     h, w = trace.sizes[level]
     cell = torch.tensor([1 / w, 1 / h]) / trace.valid[0, level]
@@ -99,13 +104,18 @@ def encoder_points(
     layers = len(trace.encoder)
     references = centres[None, :, None].expand(layers, -1, len(trace.sizes), -1)
     readings = [Reading(*(part[:, chosen] for part in each)) for each in trace.encoder]
+    start = {"frame": layers - 1, "item": 0} | (start or {})
+    last = readings[start["frame"]]
+    start.setdefault("point", _heaviest_inside(last, start["item"], trace.valid))
     return _figure(
         seen,
         references,
         readings,
         boxes=boxes.expand(layers, -1, -1),
+        cells=corner is not None,
         item_name="pixel",
         start=start,
+        caption=caption,
         title=title,
     )
 
@@ -172,14 +182,31 @@ def _figure(
     )
 
 
-def _pixels(trace: DeformableTrace, level: int, most: int) -> list[int]:
-    """Numbers of the tokens of a level, of many some at even distances."""
+def _heaviest_inside(reading: Reading, item: int, valid: Tensor) -> int:
+    """Number of the heaviest point of one query that lies inside the picture."""
+    at = reading.locations[0, item] / valid[0, :, None]  # [M, L, K, 2]
+    inside = ((at >= 0) & (at <= 1)).all(-1)
+    return int((reading.weights[0, item] * inside).argmax())
+
+
+def _pixels(
+    trace: DeformableTrace, level: int, most: int, corner: tuple[int, int] | None
+) -> list[int]:
+    """Numbers of the tokens of a level, of many a square or some at even distances."""
     if not 0 <= level < len(trace.sizes):
         raise ValueError(f"level {level} of {len(trace.sizes)}: count from 0")
     h, w = trace.sizes[level]
     first = sum(a * b for a, b in trace.sizes[:level])
-    step = 1
-    while -(-h // step) * -(-w // step) > max(1, most):
-        step += 1
-    rows, columns = range(step // 2, h, step), range(step // 2, w, step)
+    if corner is not None:
+        top, left = corner
+        if not (0 <= top < h and 0 <= left < w):
+            raise ValueError(f"corner {corner} of a level of {h} x {w}: count from 0")
+        side = max(1, math.isqrt(most))
+        rows = range(top, min(h, top + side))
+        columns = range(left, min(w, left + side))
+    else:
+        step = 1
+        while -(-h // step) * -(-w // step) > max(1, most):
+            step += 1
+        rows, columns = range(step // 2, h, step), range(step // 2, w, step)
     return [first + row * w + column for row in rows for column in columns]

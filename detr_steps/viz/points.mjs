@@ -70,6 +70,8 @@ class Points extends Figure {
     main.begin();
     if (main.zoom.scale > 1.5) this.reading(main);
     main.ink.setLineDash([]);
+    if (this.notes.cells)
+      main.boxes(range(this.items).map((i) => this.box(frame, i)), "#fffb", 0.6);
     if (this.arrays.boxes) main.boxes([this.box(frame, item)], this.labelColour(item), 2);
     for (const dot of points) this.dot(main, dot);
     main.stroke(new Path2D(`M${cx - 8} ${cy}h16M${cx} ${cy - 8}v16`), "#fff", 2);

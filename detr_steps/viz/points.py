@@ -39,6 +39,7 @@ def sampling_points(
     caption: str = WEIGHT_NOT_WORTH,
     most: int | None = None,
     start: dict | None = None,
+    cells: bool = False,
     title: str = "Sampling points: where each query reads",
 ) -> InteractiveFigure:
     """Show the points each query reads, by head and level, with their weights.
@@ -49,7 +50,8 @@ def sampling_points(
     `sizes` (h, w) of the L levels; `boxes [F, Q, 4]` and the rest as in
     `attention_maps`; `item_name` what a query is, "pixel" in an encoder, `head_name`
     and `point_name` likewise; `most` queries, the surest first (by default as many as
-    fit into a megabyte); `caption` what the figure is no evidence of.
+    fit into a megabyte); `caption` what the figure is no evidence of; `cells` outlines
+    the `boxes` of all queries, as pixels have them.
     Raises: ValueError for shapes that disagree, negative or non-finite numbers.
     Source: Zhu et al. 2021, equation 3 and figure 6.
     """
@@ -98,6 +100,8 @@ def sampling_points(
     }
     if len(items) < q:
         notes["items"] = items
+    if cells:
+        notes["cells"] = True
     return InteractiveFigure(
         "points",
         arrays | truths(truth, truth_labels),

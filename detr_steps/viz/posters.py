@@ -95,6 +95,8 @@ def _points(sheet: Sheet, figure, room: Place) -> None:
     stage = _fit(figure, Place(room.x, room.y, room.wide - 352, room.high - 42))
     sheet.picture(stage, figure.shown)
     label = get(figure, "labels", frame, item)
+    for box in arrays["boxes"][frame] if figure.notes.get("cells") else ():
+        sheet.box(stage, box, "#ffffff", 0.8)
     if "boxes" in arrays:
         sheet.box(stage, arrays["boxes"][frame, item], colour_of(label or 0), 2)
     weights = arrays["weights"][frame, item].astype(float)  # [M, L, K]

@@ -12,6 +12,7 @@ from ..workbench import Trace
 SECTOR = 32  # bytes: a GPU's memory comes in pieces of this size
 NUMBER = 4  # bytes of a float32
 EACH = SECTOR // NUMBER
+UNUSED = "#ccc"
 
 Load = Sequence[tuple[int, int]]  # (lane, which number of the memory it reads)
 
@@ -59,13 +60,16 @@ def reads(loads: Mapping[str, Load], rows: int, width: int) -> Figure:
     shades = plt.cm.ScalarMappable(plt.Normalize(0, 31), "viridis")
     ticks = {"ticks": (0, 8, 16, 24, 31), "aspect": 30}
     figure.colorbar(shades, ax=axes[0], label="lane of the warp", **ticks)
+    grey = Rectangle((0, 0), 1, 1, fc=UNUSED)
+    words = ["moved with its sector, not used"]
+    figure.legend([grey], words, loc="outside lower center")
     return figure
 
 
 def _panel(ax: Axes, load: Load, rows: int, width: int) -> None:
     for sector in {number // EACH for _, number in load}:
         row, column = divmod(sector * EACH, width)
-        ax.add_patch(Rectangle((column, row), EACH, 1, fc="#ccc", ec="none"))
+        ax.add_patch(Rectangle((column, row), EACH, 1, fc=UNUSED, ec="none"))
     colours = plt.get_cmap("viridis")
     for lane, number in load:
         row, column = divmod(number, width)

@@ -70,6 +70,24 @@ def test_pixels_of_a_level_are_shown_where_they_read(model, scene):
     assert np.allclose(few.arrays["references"][0, 0, 0], 2.5 / 16, atol=1e-3)
 
 
+def test_a_square_of_pixels_has_all_its_neighbours(model, scene):
+    figure = viz.encoder_points(model, scene, 1, most=9, corner=(4, 6), caption="see")
+    at = figure.arrays["references"][0, :, 0] * 16
+    rows, columns = [4.5, 5.5, 6.5], [6.5, 7.5, 8.5]
+    assert np.allclose(at, [[x, y] for y in rows for x in columns], atol=1e-2)
+    assert figure.notes["cells"] and figure.caption == "see"
+    start = figure.notes["start"]
+    x, y = figure.arrays["locations"][start["frame"], start["item"]].reshape(-1, 2)[
+        start["point"]
+    ]
+    assert 0 <= x <= 1 and 0 <= y <= 1
+    assert "cells" not in viz.encoder_points(model, scene, 2).notes
+    edge = viz.encoder_points(model, scene, 1, most=9, corner=(15, 14))
+    assert edge.arrays["weights"].shape[1] == 2  # cut at the map's border
+    with pytest.raises(ValueError, match="corner"):
+        viz.encoder_points(model, scene, 1, corner=(16, 0))
+
+
 def test_what_reads_no_points_is_refused(model, scene):
     with pytest.raises(TypeError, match="decoder_attention"):
         viz.decoder_points(small_detr(), scene)

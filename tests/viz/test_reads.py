@@ -43,7 +43,10 @@ def test_a_sector_holds_eight_numbers(numbers, count):
 
 def test_the_picture_shows_what_is_read_and_what_only_moves():
     loads = {"row": [(i, 8 + i) for i in range(8)], "far": [(0, 0), (1, 16), (2, 16)]}
-    row, far = reads(loads, rows=4, width=8).axes[:2]
+    figure = reads(loads, rows=4, width=8)
+    (legend,) = figure.legends
+    assert "not used" in legend.get_texts()[0].get_text()
+    row, far = figure.axes[:2]
     assert "1 sectors: 32 bytes, 32 used" in row.get_title()
     assert "2 sectors: 64 bytes, 8 used" in far.get_title()
     assert len(row.patches) == 1 + 8 and len(far.patches) == 2 + 3
