@@ -56,10 +56,15 @@ def table(
     return Table(header, rows, digits)
 
 
-def claims(rows: Sequence[tuple[str, str, bool | str]]) -> Table:
-    """Make a table of (what a paper says, what we measured, does it hold?)."""
+def claims(
+    rows: Sequence[tuple[str, str, bool | str]], said: str = "the paper says"
+) -> Table:
+    """Make a table of (what a paper says, what we measured, does it hold?).
+
+    `said`: the title of the first column, "it is said" where not all are a paper's.
+    """
     words = {True: "holds", False: "does not hold here"}
     return Table(
-        ("the paper says", "we measured", "verdict"),
-        [(said, seen, words.get(holds, holds)) for said, seen, holds in rows],
+        (said, "we measured", "verdict"),
+        [(claim, seen, words.get(holds, holds)) for claim, seen, holds in rows],
     )

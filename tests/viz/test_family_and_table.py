@@ -55,6 +55,10 @@ def test_a_ragged_row_is_refused():
         table(("a", "b"), [(1,)])
 
 
+def test_claims_may_be_said_by_others():
+    assert claims([("x", "1", True)], said="it is said").header[0] == "it is said"
+
+
 def test_claims_have_a_verdict():
     text = repr(claims([("x", "1", True), ("y", "2", False), ("z", "3", "open")]))
     assert [line.split("  ")[-1].strip() for line in text.splitlines()] == [
