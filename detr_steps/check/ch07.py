@@ -13,6 +13,7 @@ from .. import workbench
 from ..nn.sample import four_corners
 from . import Verdict
 from .kernels import Slips, Trial, judge
+from .reads import drawn as drawn
 
 SIZE = (4, 6)  # of the map: height and width differ, so that a mix-up shows
 WIDTH = 8  # channels
@@ -25,6 +26,16 @@ OUTSIDE = (
 UNWRITTEN = (
     "this place was read before the thread that finds the point had written it. A "
     "barrier, __syncthreads();, is missing between the two."
+)
+
+
+ASTRAY = (
+    "there is a __syncthreads();, but threads get from writing to reading without it. "
+    "Put it between the two, outside of the if: all threads of the block must pass it."
+)
+NOT_A_PIXEL = (
+    "place is no number of a pixel, row * w + column: it is multiplied by width later, "
+    "where value is read."
 )
 
 
@@ -138,7 +149,8 @@ def _read(
 
 def once_per_point(text: str | None) -> Verdict:
     """Check puzzle 2, the kernel `once_per_point`: share, place, the barrier."""
-    trials = [_shared_reading(inside) for inside in (True, False)]
+    waits = text is not None and "__syncthreads" in text
+    trials = [_shared_reading(inside, waits) for inside in (True, False)]
     return judge(
         text,
         "once_per_point",
@@ -147,7 +159,9 @@ def once_per_point(text: str | None) -> Verdict:
     )
 
 
-def _shared_reading(inside: bool) -> Trial:
+def _shared_reading(inside: bool, waits: bool) -> Trial:
+    """A launch; `waits`: there is a barrier, though maybe not where all pass it."""
+    unwritten = ASTRAY if waits else UNWRITTEN
     queries, points, (h, w), width = 4, 5, SIZE, 64
     value, weight = _numbers(h * w, width), _numbers(queries, points)
     at = _numbers(queries, points, 2)
@@ -181,15 +195,15 @@ def _shared_reading(inside: bool) -> Trial:
         result=3,
         wanted=sums(every),
         slips=slips,
-        faults=({"bounds value[-64]": UNWRITTEN} if inside else {})
+        faults=({"bounds value[-64]": unwritten} if inside else {})
         | {
             "bounds": "a corner outside the map must have a place too, one that exists "
             "(0 will do): its share is 0.",
-            "race": "a barrier, __syncthreads();, is missing between writing share and "
-            "place and reading them.",
+            "race": unwritten,
             "barrier": "__syncthreads() stands inside the if: the threads that skip it "
             "never arrive. All threads of a block must pass it.",
-        },
+        }
+        | ({"bounds": NOT_A_PIXEL} if inside else {}),
     )
 
 
@@ -295,7 +309,7 @@ def butterfly(text: str | None) -> Verdict:
     wanted = parts.sum(1, keepdim=True).expand(-1, 32)
     halves = parts
     down = parts
-    by_two = parts
+    by_two, by_one = parts, parts
     same_partner = [parts] * 5
     for step in (16, 8, 4, 2, 1):
         halves = halves[:, lanes ^ step]
@@ -304,6 +318,8 @@ def butterfly(text: str | None) -> Verdict:
         same_partner = [x + x[:, lanes ^ 2**bit] for bit, x in enumerate(same_partner)]
     for step in range(16, 0, -2):
         by_two = by_two + by_two[:, lanes ^ step]
+    for step in range(16, 0, -1):
+        by_one = by_one + by_one[:, lanes ^ step]
     slips = [
         (halves, "the partner's number replaced the sum: add it, sum +=."),
         (
@@ -317,6 +333,11 @@ def butterfly(text: str | None) -> Verdict:
         (
             by_two,
             "the step falls by 2, too slowly: halve it, step /= 2.",
+        ),
+        (
+            by_one,
+            "the step falls by 1: sixteen exchanges count many lanes several times. "
+            "Halve it, step /= 2.",
         ),
         (
             down,
@@ -389,21 +410,25 @@ def count_in_block(text: str | None) -> Verdict:
             "barrier": "all threads of a block must pass every __syncthreads(): put "
             "it outside of if and for.",
         },
-        used=lambda trace: _few_adds(trace, touched),
+        used=lambda trace: _few_adds(trace, blocks * pixels),
+        remark=lambda trace: _adds(trace, touched, entries),
     )
-    return judge(
-        text,
-        "count_in_block",
-        [trial],
-        f"{touched} adds to global memory in place of {entries}.",
-    )
+    return judge(text, "count_in_block", [trial], "counted in the block first:")
 
 
-def _few_adds(trace: workbench.Trace, touched: int) -> str | None:
+def _few_adds(trace: workbench.Trace, most: int) -> str | None:
     adds = len(trace.of("hits", "atomic"))
-    if adds > touched:
+    if adds > most:
         return (
             f"right numbers, with {adds} adds to hits: count in mine first, then add "
-            f"once for each touched pixel ({touched})."
+            "at most once for each pixel."
         )
     return None
+
+
+def _adds(trace: workbench.Trace, touched: int, entries: int) -> str:
+    adds = len(trace.of("hits", "atomic"))
+    said = f"{adds} adds to global memory in place of {entries}."
+    if adds > touched:
+        said += f" {touched} would do: if nobody counted a pixel, do not add its zero."
+    return said

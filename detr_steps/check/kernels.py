@@ -26,7 +26,7 @@ class Trial:
     `given` all arguments, in order; `result` which of them is written. `slips` pairs
     of what a mistake gives and its diagnosis; `faults` what a fault most likely is, by
     its kind and words of its sentence ("race hits"); `used` complains about how memory
-    was used, or returns None.
+    was used, or returns None; `remark` says more about an answer that is right.
     """
 
     grid: int
@@ -36,7 +36,8 @@ class Trial:
     wanted: Tensor
     slips: Slips = field(default_factory=list)
     faults: Mapping[str, str] = field(default_factory=dict)
-    used: Callable[[object], str | None] | None = None
+    used: Callable[[workbench.Trace], str | None] | None = None
+    remark: Callable[[workbench.Trace], str] | None = None
     order: str = BARRIER
 
 
@@ -54,11 +55,13 @@ def judge(text: str | None, name: str, trials: list[Trial], praise: str) -> Verd
         return wrong(f"cannot be tried here: {error}")
     except (workbench.CompileFault, ValueError) as fault:
         return wrong(f"it does not compile: {fault}")
+    said = [praise]
     for trial in trials:
         verdict = _try(kernel, trial)
         if not verdict:
             return verdict
-    return right(praise)
+        said.append(verdict.message)
+    return right(" ".join(filter(None, said)))
 
 
 def _try(kernel: Callable, trial: Trial) -> Verdict:
@@ -81,7 +84,9 @@ def _try(kernel: Callable, trial: Trial) -> Verdict:
     if verdict is not None:
         return verdict
     complaint = trial.used(trace) if trial.used else None
-    return wrong(complaint) if complaint else right("right")
+    if complaint:
+        return wrong(complaint)
+    return right(trial.remark(trace) if trial.remark else "")
 
 
 def _likely(fault: workbench.KernelFault, trial: Trial) -> str:

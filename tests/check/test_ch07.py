@@ -98,6 +98,8 @@ BORDER = "row < 0 || row >= h || column < 0 || column >= w"
          "weight[n]"),
         ("once_per_point", "inside ? row * w + column : 0", "row * w + column",
          "a place too"),
+        ("once_per_point", "inside ? row * w + column : 0",
+         "inside ? (row * w + column) * width : 0", "multiplied by width later"),
         ("four_at_once", "place[n] * 8 + lane", "place[n] * 32 + lane", "float4"),
         ("four_at_once", "place[n] * 8 + lane", "place[n] * 8", "+ lane"),
         ("four_at_once", "place[n] * 8 + lane", "place[n] + lane", "* 8"),
@@ -113,7 +115,8 @@ BORDER = "row < 0 || row >= h || column < 0 || column >= w"
         ("butterfly", "sum += __shfl_xor_sync(all, sum, step);", ";",
          "nothing was exchanged"),
         ("butterfly", "step /= 2", "step /= 32", "one exchange"),
-        ("butterfly", "step /= 2", "step -= 2", "halve"),
+        ("butterfly", "step /= 2", "step -= 2", "falls by 2"),
+        ("butterfly", "step /= 2", "step -= 1", "falls by 1"),
         ("butterfly", "xor_sync(all, sum, step)", "sync(all, sum, lane)",
          "added itself"),
         ("butterfly", "0xffffffff", "0xffff", "mask"),
@@ -150,7 +153,53 @@ def test_loads_of_four_bytes_are_seen():
 
 
 @needs_compiler
-def test_a_barrier_that_some_never_reach():
+@pytest.mark.parametrize("last", ["    __syncthreads();\n  }\n", "  }\n"])
+def test_a_barrier_that_not_all_threads_pass(last):
+    """In the `if`, or before it: there is one, so it is not said to be missing."""
     text = SOLVED["once_per_point"].replace("__syncthreads();", "")
-    text = text.replace("  }\n  ", "    __syncthreads();\n  }\n  ", 1)
-    assert "__syncthreads" in ch07.once_per_point(text).message
+    text = text.replace("  }\n  ", last + "  ", 1)
+    if last == "  }\n":
+        text = text.replace(
+            "  if (p < points)", "  __syncthreads();\n  if (p < points)"
+        )
+    verdict = ch07.once_per_point(text)
+    assert not verdict and "outside of the if" in verdict.message
+    assert "is missing" not in verdict.message
+
+
+@needs_compiler
+def test_adding_zeros_is_right_and_said():
+    text = SOLVED["count_in_block"].replace("if (mine[p]) atomic", "atomic")
+    verdict = ch07.count_in_block(text)
+    assert verdict and "120 adds" in verdict.message and "36 would do" in str(verdict)
+    assert "36 adds" in ch07.count_in_block(SOLVED["count_in_block"]).message
+
+
+PIXELS = list(range(1, 33))  # query q reads pixel q + 1
+LOAD = [(lane, (lane // 8 + 1) * 32 + lane % 8) for lane in range(32)]
+
+
+def test_a_right_drawing_says_what_moves():
+    verdict, panels = ch07.drawn(lambda lane: (lane // 8, lane % 8), PIXELS, LOAD)
+    assert verdict and "4 sectors" in verdict.message and "32 are used" in str(verdict)
+    assert panels == {"drawn": LOAD, "the kernel": LOAD}
+    far = [(lane, (lane + 1) * 32) for lane in range(32)]
+    verdict, _ = ch07.drawn(lambda lane: (lane, 0), PIXELS, far)
+    assert "32 sectors, of whose 256 numbers 32" in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("takes", "words", "drawn"),
+    [
+        (lambda lane: None, "not yet", False),
+        (lambda lane: (lane / 8, lane % 8), "is //", False),
+        (lambda lane: (0, lane), "32 channels of one query", True),
+        (lambda lane: (lane, 0), "eight lanes share one", True),
+        (lambda lane: (lane % 8, lane // 8), "swapped", True),
+        (lambda lane: (lane // 8, 0), "lane 1 reads channel 1 of pixel 1; you", True),
+    ],
+)
+def test_slips_of_a_drawing_are_named(takes, words, drawn):
+    verdict, panels = ch07.drawn(takes, PIXELS, LOAD)
+    assert not verdict and words in verdict.message
+    assert bool(panels) == drawn
