@@ -28,15 +28,15 @@ _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 @dataclass(frozen=True)
 class Unit:
-    """A source, by its path in `kernels/`, and the type it is compiled for, if one."""
+    """A source, by its path in `kernels/`, and for how wide numbers: 0 is for all."""
 
     source: str
-    number: str = ""
+    bytes: int = 0
 
     @property
     def name(self) -> str:
         """What its object is called during a build."""
-        return f"{Path(self.source).stem}-{self.number or 'all'}.o"
+        return f"{Path(self.source).stem}-{self.bytes or 'all'}.o"
 
 
 def files_of(source: Path) -> list[Path]:
@@ -54,7 +54,7 @@ def files_of(source: Path) -> list[Path]:
 
 def object_key(unit: Unit, folder: Path, about: Sequence[str]) -> str:
     """A name for a unit's object: another one whenever the object would differ."""
-    content = hashlib.sha256("\n".join((unit.number, *about)).encode())
+    content = hashlib.sha256("\n".join((str(unit.bytes), *about)).encode())
     for path in files_of(folder / unit.source):
         content.update(path.name.encode() + path.read_bytes())
     return content.hexdigest()[:16]

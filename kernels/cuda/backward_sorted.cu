@@ -1,5 +1,5 @@
-// Starts steps "sorted", plain or fused, and "fixed": the same with other sums. Compiled
-// once for each NUMBER.
+// Starts steps "sorted", plain or fused, and "fixed": the same with other sums.
+// Compiled for numbers of 4 BYTES and of 2.
 
 #include "backward_fixed.cuh"
 #include "backward_sorted.cuh"
@@ -61,16 +61,22 @@ bool launch_backward_fixed(const Call& call, const T* value, const float* locati
   return true;
 }
 
-#if defined(NUMBER)
-template bool launch_backward_sorted(
-    const Call&, const NUMBER*, const float*, const float*, const NUMBER*,
-    const SlopeArrays<float>&, Stream);
-template bool launch_backward_sorted(
-    const Call&, const NUMBER*, const AskedArrays&, const NUMBER*,
-    const SlopeArrays<float>&, Stream);
-template bool launch_backward_fixed(
-    const Call&, const NUMBER*, const float*, const float*, const NUMBER*,
-    const SlopeArrays<float>&, void*, Stream);
+#define INSTANTIATE(T)                                                                 \
+  template bool launch_backward_sorted(                                                \
+      const Call&, const T*, const float*, const float*, const T*,                     \
+      const SlopeArrays<float>&, Stream);                                              \
+  template bool launch_backward_sorted(                                                \
+      const Call&, const T*, const AskedArrays&, const T*,                             \
+      const SlopeArrays<float>&, Stream);                                              \
+  template bool launch_backward_fixed(                                                 \
+      const Call&, const T*, const float*, const float*, const T*,                     \
+      const SlopeArrays<float>&, void*, Stream);
+#if BYTES == 4
+INSTANTIATE(float)
+#elif BYTES == 2
+INSTANTIATE(half_bits)
+INSTANTIATE(bfloat_bits)
 #endif
+#undef INSTANTIATE
 
 }  // namespace detr_steps::cuda

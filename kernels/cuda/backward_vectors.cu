@@ -1,4 +1,5 @@
-// Starts step "vectors" of the way back, plain or fused. Compiled once for each NUMBER.
+// Starts step "vectors" of the way back, plain or fused. Compiled for numbers of 4
+// BYTES and of 2.
 
 #include "backward_vectors.cuh"
 #include "pick.cuh"
@@ -35,13 +36,19 @@ bool launch_backward_vectors(const Call& call, const T* value, const AskedArrays
                        AskedSlopes{down.where, down.weights}, stream);
 }
 
-#if defined(NUMBER)
-template bool launch_backward_vectors(
-    const Call&, const NUMBER*, const float*, const float*, const NUMBER*,
-    const SlopeArrays<float>&, Stream);
-template bool launch_backward_vectors(
-    const Call&, const NUMBER*, const AskedArrays&, const NUMBER*,
-    const SlopeArrays<float>&, Stream);
+#define INSTANTIATE(T)                                                                 \
+  template bool launch_backward_vectors(                                               \
+      const Call&, const T*, const float*, const float*, const T*,                     \
+      const SlopeArrays<float>&, Stream);                                              \
+  template bool launch_backward_vectors(                                               \
+      const Call&, const T*, const AskedArrays&, const T*,                             \
+      const SlopeArrays<float>&, Stream);
+#if BYTES == 4
+INSTANTIATE(float)
+#elif BYTES == 2
+INSTANTIATE(half_bits)
+INSTANTIATE(bfloat_bits)
 #endif
+#undef INSTANTIATE
 
 }  // namespace detr_steps::cuda

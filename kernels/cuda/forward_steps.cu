@@ -1,5 +1,5 @@
 // Starts the steps between "naive" and "tiles", which are for those who study the
-// kernels. Compiled once for each NUMBER.
+// kernels. Compiled for numbers of 4 BYTES and of 2.
 
 #include "forward_points.cuh"
 #include "forward_vectors.cuh"
@@ -29,16 +29,23 @@ bool launch_vectors(const Call& call, const T* value, const float* locations,
     const dim3 grid(blocks(call.rows(1), GROUPS), call.b);
     const dim3 block(GROUPS * D / LENGTH<T>);
     const Given points = {locations, weights};
-    LAUNCH((forward_vectors<T, D, P>), grid, block, stream, call, value, points, result);
+    LAUNCH((forward_vectors<T, D, P>), grid, block, stream, call, value, points,
+           result);
     return true;
   });
 }
 
-#if defined(NUMBER)
-template bool launch_points(
-    const Call&, const NUMBER*, const float*, const float*, NUMBER*, Stream);
-template bool launch_vectors(
-    const Call&, const NUMBER*, const float*, const float*, NUMBER*, Stream);
+#define INSTANTIATE(T)                                                                 \
+  template bool launch_points(                                                         \
+      const Call&, const T*, const float*, const float*, T*, Stream);                  \
+  template bool launch_vectors(                                                        \
+      const Call&, const T*, const float*, const float*, T*, Stream);
+#if BYTES == 4
+INSTANTIATE(float)
+#elif BYTES == 2
+INSTANTIATE(half_bits)
+INSTANTIATE(bfloat_bits)
 #endif
+#undef INSTANTIATE
 
 }  // namespace detr_steps::cuda

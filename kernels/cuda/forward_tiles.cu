@@ -1,4 +1,4 @@
-// Starts step "tiles", plain or fused. Compiled once for each NUMBER.
+// Starts step "tiles", plain or fused. Compiled for numbers of 4 BYTES and of 2.
 
 #include "forward_tiles.cuh"
 #include "pick.cuh"
@@ -34,11 +34,17 @@ bool launch_tiles(const Call& call, const T* value, const AskedArrays& asked, T*
   return start_tiles(call, value, with_methods(asked), result, stream);
 }
 
-#if defined(NUMBER)
-template bool launch_tiles(
-    const Call&, const NUMBER*, const float*, const float*, NUMBER*, Stream);
-template bool launch_tiles(
-    const Call&, const NUMBER*, const AskedArrays&, NUMBER*, Stream);
+#define INSTANTIATE(T)                                                                 \
+  template bool launch_tiles(                                                          \
+      const Call&, const T*, const float*, const float*, T*, Stream);                  \
+  template bool launch_tiles(                                                          \
+      const Call&, const T*, const AskedArrays&, T*, Stream);
+#if BYTES == 4
+INSTANTIATE(float)
+#elif BYTES == 2
+INSTANTIATE(half_bits)
+INSTANTIATE(bfloat_bits)
 #endif
+#undef INSTANTIATE
 
 }  // namespace detr_steps::cuda

@@ -1,6 +1,6 @@
 // How a kernel of each step is started: what there is to call, for a binding that knows
 // no CUDA. Each launcher is defined beside its kernels, in one of the .cu files here;
-// they are compiled once for each type of value, side by side.
+// they are compiled side by side.
 //
 // All of them return false where the step does not take the shape: then `naive` does,
 // as long as call.fits().

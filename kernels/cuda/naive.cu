@@ -37,6 +37,7 @@ BOTH_WAYS(float)
 BOTH_WAYS(half_bits)
 BOTH_WAYS(bfloat_bits)
 BOTH_WAYS(double)
+#undef BOTH_WAYS
 #endif
 
 }  // namespace detr_steps::cuda

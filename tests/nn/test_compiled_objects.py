@@ -67,7 +67,7 @@ NAIVE = {"naive-all.o"}
 
 
 def each(*stems: str) -> set[str]:
-    return {f"{stem}-{number}.o" for stem in stems for number in compiled_cuda.TYPES}
+    return {f"{stem}-{size}.o" for stem in stems for size in (2, 4)}
 
 
 FAST = each("forward_tiles", "backward_sorted", "backward_vectors")
@@ -101,13 +101,13 @@ def test_the_steps_share_what_computes(bench):
     }
 
 
-def test_each_type_and_what_is_linked(bench):
+def test_each_size_and_what_is_linked(bench):
     bench.build()
     linked = (bench.shelf.parent / "building-1" / "detr_steps_cuda.so").read_text()
     for unit in compiled_cuda.units(PARTS["cuda"]):
         made = bench.shelf.parent / "building-1" / unit.name
         assert str(made) in linked and f"/{unit.source} " in made.read_text()
-        assert (f"-DNUMBER={unit.number} " in made.read_text()) == bool(unit.number)
+        assert (f"-DBYTES={unit.bytes} " in made.read_text()) == bool(unit.bytes)
 
 
 @pytest.mark.parametrize("change", ["gpu", "flags", "compiler", "toolkit", "torch"])
@@ -195,4 +195,4 @@ def test_includes_are_followed_also_in_circles(tmp_path):
 
 def test_nothing_to_make(tmp_path):
     assert make_objects([], tmp_path, [], lambda unit, to: [], tmp_path, tmp_path) == []
-    assert Unit("cuda/x.cu", "float").name == "x-float.o"
+    assert Unit("cuda/x.cu", 4).name == "x-4.o"
