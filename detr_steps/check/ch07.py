@@ -78,9 +78,10 @@ def _reading(inside: bool) -> Trial:
         wanted=wanted,
         slips=_reading_slips(value, at, weight, wanted),
         faults={
+            "bounds at[": "q = i / width: a query has width threads, a channel each.",
             "bounds": border
             or "pixels lie row by row, channels side by side: "
-            "value[(row * w + column) * width + c]."
+            "value[(row * w + column) * width + c].",
         },  # fmt: skip
     )
 
@@ -88,7 +89,23 @@ def _reading(inside: bool) -> Trial:
 def _reading_slips(value: Tensor, at: Tensor, weight: Tensor, wanted: Tensor) -> Slips:
     queries = len(at)
     turned = wanted.T.reshape(queries, WIDTH)  # thread i did (i % queries, i / queries)
+    i, pixel = torch.arange(wanted.numel()), torch.arange(len(value))
+    row, column = pixel // SIZE[1], pixel % SIZE[1]
+    narrow = value.flatten()[pixel[:, None] * SIZE[1] + torch.arange(WIDTH)]
     return [
+        (
+            wanted[i // WIDTH, i % queries].view(queries, WIDTH),
+            "c runs over the channels: c = i % width, not i % queries.",
+        ),
+        (
+            _read(value[row * SIZE[0] + column], at, weight),
+            "a row has w pixels, not h: row * w + column.",
+        ),
+        (
+            _read(narrow, at, weight),
+            "from a pixel to the next there are width numbers, not w: "
+            "(row * w + column) * width + c.",
+        ),
         (
             turned,
             "query and channel are swapped: neighbours i, i + 1 are channels c, c + 1 "

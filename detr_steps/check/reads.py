@@ -30,6 +30,8 @@ def drawn(
     pairs = [takes(lane) for lane in range(LANES)]
     if any(pair is None for pair in pairs):
         return wrong("not yet: return a lane's query and channel, (q, c)."), {}
+    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+        return wrong("return two numbers, the query and the channel: (q, c)."), {}
     for q, c in pairs:
         if q not in range(len(pixels)) or c not in range(WIDTH):
             return wrong(f"there is no (q, c) = ({q}, {c}). In Python C's / is //."), {}

@@ -79,6 +79,10 @@ BORDER = "row < 0 || row >= h || column < 0 || column >= w"
          "query and channel are swapped"),
         ("one_per_channel", "at[2 * p] * w - 0.5f, y = at[2 * p + 1]",
          "at[2 * p + 1] * w - 0.5f, y = at[2 * p]", "x and y are swapped"),
+        ("one_per_channel", "q = i / width", "q = i / queries", "width threads"),
+        ("one_per_channel", "c = i % width", "c = i % queries", "not i % queries"),
+        ("one_per_channel", "row * w + column", "row * h + column", "w pixels"),
+        ("one_per_channel", "* width + c]", "* w + c]", "width numbers"),
         ("one_per_channel", "- 0.5f", "", "half a pixel"),
         ("one_per_channel", BORDER, "false", "at the border"),
         ("one_per_channel", BORDER, "row < 0 || row > h || column < 0 || column > w",
@@ -192,6 +196,7 @@ def test_a_right_drawing_says_what_moves():
     ("takes", "words", "drawn"),
     [
         (lambda lane: None, "not yet", False),
+        (lambda lane: lane, "two numbers", False),
         (lambda lane: (lane / 8, lane % 8), "is //", False),
         (lambda lane: (0, lane), "32 channels of one query", True),
         (lambda lane: (lane, 0), "eight lanes share one", True),
