@@ -71,12 +71,7 @@ bool launch_backward_fixed(const Call& call, const T* value, const float* locati
   template bool launch_backward_fixed(                                                 \
       const Call&, const T*, const float*, const float*, const T*,                     \
       const SlopeArrays<float>&, void*, Stream);
-#if BYTES == 4
-INSTANTIATE(float)
-#elif BYTES == 2
-INSTANTIATE(half_bits)
-INSTANTIATE(bfloat_bits)
-#endif
+FOR_TYPES(INSTANTIATE)
 #undef INSTANTIATE
 
 }  // namespace detr_steps::cuda

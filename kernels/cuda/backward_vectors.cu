@@ -43,12 +43,7 @@ bool launch_backward_vectors(const Call& call, const T* value, const AskedArrays
   template bool launch_backward_vectors(                                               \
       const Call&, const T*, const AskedArrays&, const T*,                             \
       const SlopeArrays<float>&, Stream);
-#if BYTES == 4
-INSTANTIATE(float)
-#elif BYTES == 2
-INSTANTIATE(half_bits)
-INSTANTIATE(bfloat_bits)
-#endif
+FOR_TYPES(INSTANTIATE)
 #undef INSTANTIATE
 
 }  // namespace detr_steps::cuda

@@ -40,12 +40,7 @@ bool launch_vectors(const Call& call, const T* value, const float* locations,
       const Call&, const T*, const float*, const float*, T*, Stream);                  \
   template bool launch_vectors(                                                        \
       const Call&, const T*, const float*, const float*, T*, Stream);
-#if BYTES == 4
-INSTANTIATE(float)
-#elif BYTES == 2
-INSTANTIATE(half_bits)
-INSTANTIATE(bfloat_bits)
-#endif
+FOR_TYPES(INSTANTIATE)
 #undef INSTANTIATE
 
 }  // namespace detr_steps::cuda

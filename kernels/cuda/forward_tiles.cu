@@ -39,12 +39,7 @@ bool launch_tiles(const Call& call, const T* value, const AskedArrays& asked, T*
       const Call&, const T*, const float*, const float*, T*, Stream);                  \
   template bool launch_tiles(                                                          \
       const Call&, const T*, const AskedArrays&, T*, Stream);
-#if BYTES == 4
-INSTANTIATE(float)
-#elif BYTES == 2
-INSTANTIATE(half_bits)
-INSTANTIATE(bfloat_bits)
-#endif
+FOR_TYPES(INSTANTIATE)
 #undef INSTANTIATE
 
 }  // namespace detr_steps::cuda

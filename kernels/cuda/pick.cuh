@@ -5,6 +5,16 @@
 #include "launch.h"
 #include "points.cuh"
 
+// Each file with kernels is compiled twice, side by side, for numbers of 4 and of 2
+// BYTES: `make(T)` is to instantiate what the file has for one type.
+#if BYTES == 4
+#define FOR_TYPES(make) make(float)
+#elif BYTES == 2
+#define FOR_TYPES(make) make(half_bits) make(bfloat_bits)
+#else  // the emulator instantiates what it needs
+#define FOR_TYPES(make)
+#endif
+
 namespace detr_steps::cuda {
 
 inline Asked with_methods(const AskedArrays& asked) {
