@@ -61,7 +61,29 @@ def judge(text: str | None, name: str, trials: list[Trial], praise: str) -> Verd
         if not verdict:
             return verdict
         said.append(verdict.message)
+    if workbench.trouble("cuda") is None:
+        verdict = _on_card(text, name, trials)
+        if not verdict:
+            return verdict
+        said.append(verdict.message)
     return right(" ".join(filter(None, said)))
+
+
+def _on_card(text: str, name: str, trials: list[Trial]) -> Verdict:
+    """Run it for real as well, where there is a graphics card."""
+    try:
+        kernel = workbench.compile(text, name, where="cuda")
+        for trial in trials:
+            given = [x.clone() if isinstance(x, Tensor) else x for x in trial.given]
+            kernel(trial.grid, trial.block, *given)
+            verdict = _compare(given[trial.result], trial)
+            if verdict is not None:
+                return wrong(
+                    f"right on the emulator, but on the card {verdict.message}"
+                )
+    except (NotCompiled, workbench.CompileFault, workbench.KernelFault) as fault:
+        return wrong(f"right on the emulator, but not on the card: {fault}")
+    return right("The card says so, too.")
 
 
 def _try(kernel: Callable, trial: Trial) -> Verdict:

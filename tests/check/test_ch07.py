@@ -68,6 +68,26 @@ def test_without_a_compiler_it_says_so(monkeypatch):
     assert "no C++ compiler" in ch07.butterfly(SOLVED["butterfly"]).message
 
 
+@needs_compiler
+def test_where_there_is_a_card_it_decides_as_well(monkeypatch):
+    compile_, tried = workbench.compile, []
+
+    def compile_anywhere(text, name, where):  # a card that has its own idea of a half
+        tried.append(where)
+        slip = ("- 0.5f", "- 0.25f") if where == "cuda" and broken else ("", "")
+        return compile_(text.replace(*slip) if broken else text, name, "emulator")
+
+    monkeypatch.setattr(workbench, "trouble", lambda where="auto": None)
+    monkeypatch.setattr(workbench, "compile", compile_anywhere)
+    broken = False
+    verdict = ch07.one_per_channel(SOLVED["one_per_channel"])
+    assert verdict and "The card says so" in verdict.message
+    broken = True
+    verdict = ch07.one_per_channel(SOLVED["one_per_channel"])
+    assert not verdict and "but on the card" in verdict.message
+    assert tried == ["emulator", "cuda"] * 2
+
+
 BORDER = "row < 0 || row >= h || column < 0 || column >= w"
 
 
