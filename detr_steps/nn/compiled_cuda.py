@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -44,6 +45,11 @@ def _check() -> None:
 
 
 def _build(part: Part, folder: Path, work: Path) -> None:
+    print(  # nobody likes a first step that hangs for no reason
+        "deformable attention is compiled for this GPU, once: 10 to 30 seconds",
+        file=sys.stderr,
+        flush=True,
+    )
     library = build_library(part, folder, work, architectures())
     try:
         torch.ops.load_library(library)
