@@ -74,3 +74,17 @@ class Call:
         else:
             extent = 1 / torch.tensor(self.maps).double().flip(1)[level]
         return at[..., :2] + offsets * extent, logits.double().softmax(-1)
+
+
+CALLS = {  # shapes that every fast step takes
+    "a decoder": Call(),
+    "an encoder": Call(((9, 10), (5, 4)), (8, 8), q=None),
+    "tiles that fit": Call(((8, 8), (4, 4)), (4, 4), b=1, q=None),
+    "lines of pixels": Call(((1, 9), (10, 1), (1, 1)), (3, 6, 3), b=1, q=None, m=1),
+    "more queries than a block has": Call(((4, 6),), (12,), b=1, q=70, m=1, d=16),
+    "other points on each level": Call(((6, 5), (3, 3), (2, 2)), (3, 6, 3), m=3),
+    "32 points": Call(((4, 6),), (32,), b=1, q=3, d=64),
+    "one point": Call(((3, 3),), (1,), b=1, q=4, m=1, d=16),
+    "a level without points": Call(((3, 3), (2, 2), (4, 4)), (0, 5, 0), b=1),
+    "eight levels": Call(((3, 3),) * 8, (2,) * 8, b=1, q=9, m=5),
+}

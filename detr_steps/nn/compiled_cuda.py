@@ -188,12 +188,18 @@ def architectures() -> list[tuple[int, int]]:
     return sorted({torch.cuda.get_device_capability(i) for i in range(count)})
 
 
-def nvcc() -> str | None:
-    """Where NVIDIA's compiler is: CUDA_HOME, the PATH, where it usually is."""
-    homes = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
+def cuda_tool(name: str, beside: Iterable[Path] = ()) -> str | None:
+    """Where a program of CUDA is: CUDA_HOME, PATH, `beside`, where it usually is."""
+    homes = [os.environ.get(variable) for variable in ("CUDA_HOME", "CUDA_PATH")]
     folders = [str(Path(home, "bin")) for home in homes if home]
-    folders += [os.environ.get("PATH", os.defpath), "/usr/local/cuda/bin"]
-    return shutil.which("nvcc", path=os.pathsep.join(folders))
+    folders += [os.environ.get("PATH", os.defpath), *map(str, beside)]
+    path = os.pathsep.join([*folders, "/usr/local/cuda/bin"])
+    return shutil.which(name, path=path)
+
+
+def nvcc() -> str | None:
+    """Where NVIDIA's compiler is."""
+    return cuda_tool("nvcc")
 
 
 def toolkit() -> str:

@@ -1,8 +1,6 @@
 """The same kernels on a graphics card: nvcc makes a library, ctypes calls it."""
 
 import ctypes
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..nn.compiled import NotCompiled
+from ..nn.compiled_cuda import nvcc
 from .building import TEXT, digest, kept, run, sources
 from .fault import KernelFault
 from .signature import Parameter, check_array, check_count, dimensions, parameters
@@ -30,12 +29,6 @@ extern "C" const char* detr_steps_reason(int error) {{
   return cudaGetErrorString((cudaError_t)error);
 }}
 """
-
-
-def nvcc() -> str | None:
-    """The compiler of CUDA: on the path, or where its installer puts it."""
-    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
-    return shutil.which("nvcc") or shutil.which("nvcc", path=f"{home}/bin")
 
 
 def check() -> None:

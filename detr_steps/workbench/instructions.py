@@ -5,7 +5,6 @@ Built in chapters/07_cuda_kernel.ipynb.
 
 import dataclasses
 import functools
-import os
 import re
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..nn.compiled_cuda import cuda_tool
 from .disassembly import Kernel, read
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")  # T4, A100, H100 and H200
@@ -42,12 +42,8 @@ def nvdisasm() -> str:
     return _find("nvdisasm", sorted(beside), f"pip install {PACKAGE}")
 
 
-def _find(tool: str, folders: Sequence[Path], cure: str) -> str:
-    homes = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
-    places = [Path(home, "bin") for home in homes if home]
-    places += [*folders, Path("/usr/local/cuda/bin")]
-    path = os.pathsep.join([os.environ.get("PATH", ""), *map(str, places)])
-    if found := shutil.which(tool, path=path):
+def _find(tool: str, beside: Sequence[Path], cure: str) -> str:
+    if found := cuda_tool(tool, beside):
         return found
     raise NoToolkit(f"no {tool} here: {cure}")
 

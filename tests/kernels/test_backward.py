@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from agreement import worst
+from kernel_calls import CALLS as SHARED
 from kernel_calls import Call
 from torch import Tensor
 
@@ -20,18 +21,8 @@ SHORT = (torch.float32, torch.float16, torch.bfloat16)
 SCHEDULES = (0, 1, 2, 3)
 TOLERANCE = 1e-5  # values of 16 bits are exact in float32, and so is the reference
 
-CALLS = {
-    "a decoder": Call(),
-    "an encoder": Call(((9, 10), (5, 4)), (8, 8), q=None),
-    "tiles that fit": Call(((8, 8), (4, 4)), (4, 4), b=1, q=None),
-    "lines of pixels": Call(((1, 9), (10, 1), (1, 1)), (3, 6, 3), b=1, q=None, m=1),
-    "more queries than a block has": Call(((4, 6),), (12,), b=1, q=70, m=1, d=16),
-    "other points on each level": Call(((6, 5), (3, 3), (2, 2)), (3, 6, 3), m=3),
+CALLS = SHARED | {
     "20 points": Call(((4, 6), (2, 3)), (7, 13), b=1, q=9),
-    "32 points": Call(((4, 6),), (32,), b=1, q=3, d=64),
-    "one point": Call(((3, 3),), (1,), b=1, q=4, m=1, d=16),
-    "a level without points": Call(((3, 3), (2, 2), (4, 4)), (0, 5, 0), b=1),
-    "eight levels": Call(((3, 3),) * 8, (2,) * 8, b=1, q=9, m=5),
     # 64 x 64 pixels fall onto 32 x 32 buckets
     "points all over a large map": Call(((64, 64),), (4,), b=1, q=64, m=1),
     "points all over lines": Call(((2, 99), (99, 1)), (4, 4), b=1, q=64, m=1),
