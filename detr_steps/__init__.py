@@ -1,9 +1,11 @@
 """detr_steps: the DETR family, one idea at a time."""
 
 from . import evaluation, interop, training, zoo
+from .detections import Detections
 from .images import ImageBatch
 from .systems.deformable_detr import DeformableDETR, DeformableDETRConfig
-from .systems.detr import DETR, Detections, DETRConfig, Output
+from .systems.detr import DETR, DETRConfig
+from .systems.output import Output
 
 __version__ = "0.1.0"
 __all__ = [

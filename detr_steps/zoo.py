@@ -23,12 +23,14 @@ from .nn.patches import PatchConfig
 from .nn.point_weights import FromKeys, FromQuery, Learned, Uniform
 from .nn.resnet import ResNetConfig
 from .nn.within_levels import WithinLevels
-from .objective.focal import FocalWeights
+from .objective.classification import Focal, Softmax
 from .objective.losses import LossWeights
 from .objective.matching import CostWeights
 from .systems.classifier import ClassifierConfig
 from .systems.deformable_detr import DeformableDETRConfig
 from .systems.detr import DETRConfig
+from .systems.query_sources import LearnedPoints, Proposals
+from .systems.scheme import Plain
 from .training.folder import read_record
 
 FILMED = (277, 333)  # validation pictures of a film: one crowded, one with small things
@@ -42,16 +44,20 @@ DESCRIBABLE = {
         DETRConfig,
         DeformableDETRConfig,
         Dense,
-        FocalWeights,
+        Focal,
         FromKeys,
         FromQuery,
         Learned,
+        LearnedPoints,
         LossWeights,
         PatchConfig,
+        Plain,
+        Proposals,
         ResNetConfig,
         Sampling,
         Scenes,
         SmallConfig,
+        Softmax,
         Uniform,
         WithinLevels,
     )

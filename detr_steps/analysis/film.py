@@ -13,8 +13,15 @@ from torch import Tensor, nn
 
 from ..files import read_tensors, write_tensors
 from ..images import ImageBatch, denormalise
-from ..objective.matching import pack as pack_targets
-from . import maps as seeing
+from ..objective.matching import pad_targets
+from .attention import (
+    by_query,
+    decoder_maps,
+    effective_cells,
+    extent,
+    pack,
+    run_with_trace,
+)
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Shot:
     """One picture through a training of F kept steps; one decoder layer, all heads.
 
     `rgb [3, H, W]` uint8; `queries [Q]` numbers of those shown; `maps [F, Q, M, h, w]`
-    uint8 of the `peaks [F, Q, M]`; cells over which the mean of the heads, `spread
+    uint8 of the `peaks [F, Q, M]` (of sampling points their density); cells over which the mean of the heads, `spread
     [F, Q]`, and each head, `spread_heads [F, Q, M]`, is spread; `boxes [F, Q, 4]`
     cxcywh, `scores`, `labels` of the best class and `matched [F, Q]` object or -1;
     `truth [N, 4]`, `truth_labels [N]`.
@@ -94,18 +101,20 @@ def record(
 def _take(model: nn.Module, pixels: Tensor, target: dict) -> dict[str, Tensor]:
     """What the last layer says about one picture: fields of a Shot, of all queries."""
     batch = ImageBatch.from_pixels(pixels[None])
-    seen = seeing.look(model, batch)
-    real = seeing.extent(batch, 0, seen.trace.size)
-    weights = seeing.decoder_maps(seen, real)[-1]  # [Q, M, h, w]
-    small, peaks = seeing.pack(weights)
-    scores, labels = seen.logits[-1, 0].softmax(-1)[:, :-1].max(-1)  # [Q]
-    packed = pack_targets([target], seen.logits.shape[-1] - 1, "cpu")
-    matched = seeing.by_query(model.match(seen, packed)[-1, 0], len(scores))
+    seen = run_with_trace(model, batch)
+    real = extent(batch, 0, seen.trace.sizes[0])
+    weights = decoder_maps(seen, real)[-1]  # [Q, M, h, w]
+    small, peaks = pack(weights)
+    config = model.config
+    probabilities = config.classification.probabilities(seen.logits[-1, 0])
+    scores, labels = probabilities.max(-1)  # [Q]
+    padded = pad_targets([target], config.classes, "cpu")
+    matched = by_query(model.match(seen, padded)[-1, 0], len(scores))
     return {
         "maps": small,
         "peaks": peaks,
-        "spread": seeing.spread(weights.mean(1)),
-        "spread_heads": seeing.spread(weights),
+        "spread": effective_cells(weights.mean(1)),
+        "spread_heads": effective_cells(weights),
         "boxes": seen.boxes[-1, 0],
         "scores": scores,
         "labels": labels,

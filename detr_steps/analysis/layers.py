@@ -3,14 +3,13 @@
 Built in chapters/02_detr.ipynb; Carion et al. 2020, figure 4.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from ..boxes import nms
+from ..detections import Detections
 from ..evaluation import coco_ap
-from ..systems.detections import Detections, detections
+from ..objective.classification import Classification
 
 
 @torch.no_grad()
@@ -19,7 +18,7 @@ def predictions(
 ) -> tuple[Tensor, Tensor, list[dict]]:
     """Collect what every layer predicts on the first `limit` images.
 
-    Returns logits `[Y, n, Q, classes + 1]`, boxes `[Y, n, Q, 4]` and the n targets.
+    Returns logits `[Y, n, Q, outputs]`, boxes `[Y, n, Q, 4]` and the n targets.
     """
     device = next(model.parameters()).device
     logits, boxes, targets = [], [], []
@@ -37,17 +36,17 @@ def ap_by_layer(
     targets: list[dict],
     data: object,
     threshold: float | None = None,
-    choose: Callable[..., list[Detections]] = detections,
+    *,
+    classification: Classification,
 ) -> list[float]:
     """AP of each decoder layer `[Y]`; with NMS at a `threshold` if given.
 
-    `choose` makes detections of one layer's predictions: that of the system, e.g.
-    `model.as_detections`.
+    `classification` says what logits mean: `model.config.classification`.
     """
     sizes = [target["size"] for target in targets]
     scores = []
     for layer_logits, layer_boxes in zip(logits, boxes):
-        found = choose(layer_logits, layer_boxes, sizes)
+        found = classification.detections(layer_logits, layer_boxes, sizes)
         if threshold is not None:
             found = [_without_duplicates(each, threshold) for each in found]
         result = coco_ap(found, targets, data.class_names, area_limits=data.area_limits)

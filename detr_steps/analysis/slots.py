@@ -7,17 +7,20 @@ import torch
 from torch import Tensor
 
 
-def slot_boxes(logits: Tensor, boxes: Tensor, threshold: float = 0.5) -> list[Tensor]:
+def slot_boxes(
+    probabilities: Tensor, boxes: Tensor, threshold: float = 0.5
+) -> list[Tensor]:
     """Sort the confident answers of one layer by query.
 
-    `logits [n, Q, classes + 1]`, `boxes [n, Q, 4]` of n images; an answer counts when
-    its best class has at least `threshold`. Returns Q tensors `[k, 4]` cxcywh.
+    `probabilities [n, Q, classes]`, as `config.classification.probabilities(logits)`
+    gives them, `boxes [n, Q, 4]` of n images; an answer counts when its best class has
+    at least `threshold`. Returns Q tensors `[k, 4]` cxcywh.
     """
-    confident = logits.softmax(-1)[..., :-1].amax(-1) >= threshold  # [n, Q]
+    confident = probabilities.amax(-1) >= threshold  # [n, Q]
     return [boxes[confident[:, q], q] for q in range(boxes.shape[1])]
 
 
-def spread(slots: list[Tensor]) -> Tensor:
+def slot_statistics(slots: list[Tensor]) -> Tensor:
     """Mean and deviation of each slot's box `[Q, 2, 4]`; NaN below two answers."""
     rows = []
     for answers in slots:

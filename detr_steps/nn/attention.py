@@ -1,24 +1,13 @@
 """Multi-head attention that can show its maps (chapters/01_attention.ipynb)."""
 
 import math
-from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-
-@dataclass(frozen=True)
-class Trace:
-    """Attention maps of one forward pass; rows sum to 1.
-
-    `encoder_self [layers, B, M, S, S]`, `decoder_self [Y, B, M, Q, Q]`,
-    `decoder_cross [Y, B, M, Q, S]`; tokens S lie row by row on a map of `size (h, w)`.
-    """
-
-    encoder_self: Tensor
-    decoder_self: Tensor
-    decoder_cross: Tensor
-    size: tuple[int, int]
+from .memory import Memory
+from .queries import Queries
+from .trace import AttentionMaps
 
 
 def attend(
@@ -58,7 +47,11 @@ class Attention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start as one fused [3C, C] projection would: hence the smaller gain."""
+        """Xavier for query, key and value as if they were one [3C, C] matrix.
+
+        PyTorch's own attention, and so DETR, has them fused: fan-out 3C instead of C
+        makes the bound smaller by √2.
+        """
         for part in (self.query, self.key, self.value):
             nn.init.xavier_uniform_(part.weight, gain=1 / math.sqrt(2))
         nn.init.xavier_uniform_(self.output.weight)
@@ -95,6 +88,19 @@ class Attention(nn.Module):
                 dropout_p=self.dropout if self.training else 0.0,
             )  # [B, M, Q, D]
         return self.output(mixed.transpose(1, 2).flatten(2)), weights
+
+    def read(
+        self, queries: Queries, memory: Memory, trace: bool = False
+    ) -> tuple[Tensor, AttentionMaps | None]:
+        """Let queries read a memory: position embeddings on queries and keys only.
+
+        Every attention of the family has this method; what it returns is `[B, Q, C]`
+        and, when `trace`, what it saw.
+        """
+        attended, weights = self(
+            queries.embedded, memory.keys, memory.tokens, memory.padding, trace
+        )
+        return attended, AttentionMaps(weights) if trace else None
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

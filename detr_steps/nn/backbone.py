@@ -6,8 +6,26 @@ stem of ViT in patches.py.) Built in chapters/01_attention.ipynb.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor, nn
+
+
+class Backbone(Protocol):
+    """What a system needs of a backbone: maps `[B, C_l, h, w]`, finest first."""
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def __call__(self, pixels: Tensor) -> list[Tensor]:
+        """`[B, 3, H, W]` to one map for each entry of `channels`."""
+
+
+class BackboneConfig(Protocol):
+    """A frozen dataclass that makes a backbone."""
+
+    def build(self) -> Backbone:
+        """Make the module with fresh weights."""
 
 
 class ResidualBlock(nn.Module):

@@ -2,60 +2,40 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from .memory import Memory
 from .point_weights import FromQuery, QueryScores
+from .queries import Queries
 from .read_points import Sizes, ask_points, asks_at_once, check_levels, read_points
+from .references import on_levels
+from .trace import SamplingPoints
 
 
-class Places(NamedTuple):
-    """Where queries look first: what a deformable attention has in place of keys.
+class ReferencePoints(NamedTuple):
+    """What queries sample around: a deformable attention's counterpart of keys.
 
-    `references [B, Q, L, 2 or 4]`: for each query and level a point (x, y) or a box
-    (cx, cy, w, h), as shares of that level's map; `sizes (h, w)` of the levels.
+    `points [B, Q, L, 2 or 4]`: for each query and level a point (x, y) or a box
+    (cx, cy, w, h), as shares of that level's padded map; `sizes (h, w)` of the levels.
     """
 
-    references: Tensor
+    points: Tensor
     sizes: Sizes
 
 
-class Reading(NamedTuple):
-    """Where the queries of one attention have looked, and how much each point counted.
+class AttentionConfig(Protocol):
+    """A frozen dataclass that makes an attention: `Sampling`, `Dense`, …"""
 
-    `locations [B, Q, M, L, K, 2]` (x, y), shares of the padded map, possibly outside;
-    `weights [B, Q, M, L, K]`, adding up to 1 over L and K.
-    """
-
-    locations: Tensor
-    weights: Tensor
-
-
-@dataclass(frozen=True)
-class DeformableTrace:
-    """What all attentions of one forward pass have read; the sibling of `Trace`.
-
-    `encoder` and `decoder`: one `Reading` for each layer, of S tokens and of Q queries;
-    `decoder_self [Y, B, M, Q, Q]` as in `Trace`. `tokens [B, S, 2]` and `references`
-    (for each decoder layer `[B, Q, 2 or 4]`) are where they start from, shares of the
-    un-padded image. `sizes (h, w)` of the levels; `valid [B, L, 2]` the un-padded share
-    (x, y) of each level: times it, a reference becomes a location.
-    """
-
-    encoder: tuple[Reading, ...]
-    decoder: tuple[Reading, ...]
-    decoder_self: Tensor
-    tokens: Tensor
-    references: tuple[Tensor, ...]
-    sizes: Sizes
-    valid: Tensor
+    def build(self, channels: int, levels: int) -> nn.Module:
+        """Make a module with `read(queries, memory, trace)` and fresh weights."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How queries look: the numbers of a deformable attention.
+    """How queries sample: the numbers of a deformable attention.
 
     `Sampling(heads=1, points=1, weights=Uniform())` on one level is a pure warp: each
     query fetches the value of one other place.
@@ -75,8 +55,8 @@ class Sampling:
 def star(heads: int, levels: int, points: int) -> Tensor:
     """Offsets at the start, in pixels of each level: `[M, L, K, 2]` (dx, dy).
 
-    Head m looks into direction 2πm / M, point k is k + 1 pixels away, measured along
-    the longer side: for 8 heads and one point the neighbours of a pixel.
+    Head m looks into direction 2πm / M; point k is k + 1 pixels away, by the larger of
+    |dx| and |dy|: for 8 heads and one point the neighbours of a pixel.
     Source: Zhu et al. 2020, appendix A.4. Built in
     chapters/06_deformable_attention.ipynb.
     """
@@ -90,9 +70,9 @@ def star(heads: int, levels: int, points: int) -> Tensor:
 class MultiScaleDeformableAttention(nn.Module):
     """Each query looks at K points of each of L levels, with each of M heads.
 
-    Where to look and how much each point counts are linear in the query; there are no
-    keys. `channels` C, M `heads` of D = C / M channels. At the start all queries look
-    at the same `star` with equal weights. `offsets` learns at a tenth of the rate.
+    Offsets and attention weights are linear in the query; there are no keys.
+    `channels` C, M `heads` of D = C / M channels. At the start all queries sample the
+    same `star` with equal weights. The paper trains `offsets` at a tenth of the rate.
     Raises: ValueError when M does not divide C, or for a number that is not positive.
     Source: Zhu et al. 2020, equation 3. Built in
     chapters/06_deformable_attention.ipynb.
@@ -122,7 +102,11 @@ class MultiScaleDeformableAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start with the same star for every query: nothing depends on it yet."""
+        """Start with the same star for every query.
+
+        Zero weights alone would not do: a Xavier loop over all parameters, as in the
+        official code, must not come after this, or queries scatter from the start.
+        """
         nn.init.zeros_(self.offsets.weight)
         with torch.no_grad():
             self.offsets.bias.copy_(star(*self.shape).flatten())
@@ -133,44 +117,55 @@ class MultiScaleDeformableAttention(nn.Module):
     def forward(
         self,
         query: Tensor,
-        places: Places,
+        references: ReferencePoints,
         value: Tensor,
         padding: Tensor | None = None,
         trace: bool = False,
-    ) -> tuple[Tensor, Reading | None]:
+    ) -> tuple[Tensor, SamplingPoints | None]:
         """Let every query `[B, Q, C]` read `value [B, S, C]` around its reference.
 
-        `places` in place of keys; `padding [B, S]` True for tokens that do not exist:
-        they read as zeros, like everything outside (and their weight is lost).
-        Returns `[B, Q, C]` and, when `trace`, where it has looked.
+        `references` in place of keys; `padding [B, S]` True for tokens that do not
+        exist: they read as zeros, like everything outside (and their weight is lost:
+        nothing is renormalised). Returns `[B, Q, C]` and, when `trace`, the points.
         Raises: ValueError where levels, tokens and references do not belong together.
         """
-        self._check(query, places, value)
+        self._check(query, references, value)
         table = self.value(value)  # [B, S, C]
         if padding is not None:
             table = table.masked_fill(padding[..., None], 0.0)
             value = value.masked_fill(padding[..., None], 0.0)
         heads = table.unflatten(-1, (self.shape[0], -1))  # [B, S, M, D]
         if not trace and self._in_one(heads):
-            return self.output(self._read_in_one(query, places, heads)), None
-        locations = self.locate(query, places)
-        scores = self.weights(query, value, places.sizes, locations)
+            return self.output(self._read_in_one(query, references, heads)), None
+        locations = self.locate(query, references)
+        scores = self.weights(query, value, references.sizes, locations)
         weights = scores.flatten(-2).softmax(-1).view_as(scores)  # over L and K
-        read = read_points(heads, places.sizes, locations, weights)  # [B, Q, C]
-        return self.output(read), Reading(locations, weights) if trace else None
+        read = read_points(heads, references.sizes, locations, weights)  # [B, Q, C]
+        return self.output(read), SamplingPoints(locations, weights) if trace else None
 
-    def locate(self, query: Tensor, places: Places) -> Tensor:
-        """Decide where to look: locations `[B, Q, M, L, K, 2]`, float32 or better.
+    def read(
+        self, queries: Queries, memory: Memory, trace: bool = False
+    ) -> tuple[Tensor, SamplingPoints | None]:
+        """Let queries read a memory around their own references, on every level."""
+        points = on_levels(queries.references, memory.valid)  # [B, Q, L, 2 or 4]
+        references = ReferencePoints(points, memory.sizes)
+        return self(
+            queries.embedded, references, memory.tokens, memory.padding, trace
+        )
 
-        Offsets count pixels of each level from a point, and from a box halves of its
-        width and height, divided by K: so K points reach its border, however large.
+    def locate(self, query: Tensor, references: ReferencePoints) -> Tensor:
+        """Sampling locations `[B, Q, M, L, K, 2]`, float32 or better.
+
+        Offsets count pixels of each level from a point; from a box they count halves of
+        its width and height, divided by K: so the star's K points end on its border,
+        however large it is (the official code's rule; the paper names it for decoders).
         """
-        at = places.references[:, :, None, :, None]  # [B, Q, 1, L, 1, 2 or 4]
+        at = references.points[:, :, None, :, None]  # [B, Q, 1, L, 1, 2 or 4]
         at = at.to(torch.promote_types(at.dtype, torch.float32))
         offsets = self.offsets(query).unflatten(-1, (*self.shape, 2)).to(at.dtype)
         if at.shape[-1] == 4:
             return at[..., :2] + offsets * at[..., 2:] / (2 * self.shape[2])
-        extent = at.new_tensor([(w, h) for h, w in places.sizes])  # x, y of each level
+        extent = at.new_tensor([(w, h) for h, w in references.sizes])  # x, y of each level
         return at + offsets / extent[:, None]
 
     def _in_one(self, heads: Tensor) -> bool:
@@ -178,22 +173,22 @@ class MultiScaleDeformableAttention(nn.Module):
         from_query = isinstance(self.weights, QueryScores)
         return from_query and asks_at_once(heads, *self.shape[1:])
 
-    def _read_in_one(self, query: Tensor, places: Places, heads: Tensor) -> Tensor:
+    def _read_in_one(self, query: Tensor, references: ReferencePoints, heads: Tensor) -> Tensor:
         offsets = self.offsets(query).unflatten(-1, (*self.shape, 2))
         scores = self.weights.linear(query).unflatten(-1, self.shape)
-        return ask_points(heads, places.sizes, places.references, offsets, scores)
+        return ask_points(heads, references.sizes, references.points, offsets, scores)
 
-    def _check(self, query: Tensor, places: Places, value: Tensor) -> None:
-        check_levels(value.shape[1], places.sizes)
-        found, levels = places.references.shape, self.shape[1]
+    def _check(self, query: Tensor, references: ReferencePoints, value: Tensor) -> None:
+        check_levels(value.shape[1], references.sizes)
+        found, levels = references.points.shape, self.shape[1]
         wanted = (*query.shape[:2], levels)
         if found[:-1] != wanted or found[-1] not in (2, 4):
             raise ValueError(
                 f"references {list(found)} for {wanted[1]} queries of {wanted[0]} "
                 f"images: expected {[*wanted, 2]} points or {[*wanted, 4]} boxes"
             )
-        if len(places.sizes) != levels:
-            raise ValueError(f"{len(places.sizes)} sizes for {levels} levels")
+        if len(references.sizes) != levels:
+            raise ValueError(f"{len(references.sizes)} sizes for {levels} levels")
 
 
 class DeformableAttention(MultiScaleDeformableAttention):

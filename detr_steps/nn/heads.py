@@ -20,21 +20,23 @@ class MLP(nn.Module):
         return self.layers[-1](x)
 
 
-def doubting_class_head(channels: int, classes: int) -> nn.Linear:
-    """Yes or no for each class; at first no with 99 %, as nearly all answers are.
+def focal_class_head(channels: int, classes: int) -> nn.Linear:
+    """Per-class sigmoid; the bias starts at -log 99, a prior of 1 %.
 
-    Else the first steps would be spent on unlearning noise.
-    Source: Lin et al. 2017, section 3.3. Built in chapters/08_multi_scale.ipynb.
+    Nearly all answers are negative: without the prior the first steps only unlearn
+    scores of 0.5. Source: Lin et al. 2017, section 3.3. Built in
+    chapters/08_multi_scale.ipynb.
     """
     head = nn.Linear(channels, classes)
     nn.init.constant_(head.bias, -math.log(99))
     return head
 
 
-def still_box_head(channels: int) -> MLP:
-    """How far a box is from its reference; at first it is exactly there.
+def zero_init_box_head(channels: int) -> MLP:
+    """Box deltas from a reference; the last layer starts at zero: no delta.
 
-    Source: Zhu et al. 2020, appendix A.4. Built in chapters/08_multi_scale.ipynb.
+    Source: the official code of Deformable DETR; the paper does not mention it.
+    Built in chapters/08_multi_scale.ipynb.
     """
     head = MLP(channels, channels, channels, 4)
     nn.init.zeros_(head.layers[-1].weight)

@@ -17,7 +17,7 @@ def inverse_sigmoid(share: Tensor, smallest: float = 1e-5) -> Tensor:
     return (share.clamp(min=smallest) / (1 - share).clamp(min=smallest)).log()
 
 
-def move(references: Tensor, deltas: Tensor) -> Tensor:
+def refine_boxes(references: Tensor, deltas: Tensor) -> Tensor:
     """Predict boxes from where queries look: `[..., 2 or 4], [..., 4] -> [..., 4]`.
 
     The delta is added before the sigmoid, so boxes stay in [0, 1] and far from the
@@ -27,6 +27,11 @@ def move(references: Tensor, deltas: Tensor) -> Tensor:
     """
     start = inverse_sigmoid(references)
     return (functional.pad(start, (0, 4 - start.shape[-1])) + deltas).sigmoid()
+
+
+def shrink_padding(padding: Tensor, size: tuple[int, int]) -> Tensor:
+    """Padding `[B, H, W]` at the size of a feature map: `[B, h, w]`, nearest pixel."""
+    return functional.interpolate(padding[:, None].float(), size=size)[:, 0].bool()
 
 
 def valid_share(padding: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .deform_attention import DeformableAttention, Places, Reading, Sampling
+from .deform_attention import DeformableAttention, ReferencePoints, Sampling
 from .read_points import check_levels
+from .trace import SamplingPoints
 
 
 @dataclass(frozen=True)
@@ -30,34 +31,34 @@ class LevelByLevel(DeformableAttention):
     def forward(
         self,
         query: Tensor,
-        places: Places,
+        references: ReferencePoints,
         value: Tensor,
         padding: Tensor | None = None,
         trace: bool = False,
-    ) -> tuple[Tensor, Reading | None]:
-        """As in the class above, but the reading has one level: the token's own.
+    ) -> tuple[Tensor, SamplingPoints | None]:
+        """As in the class above, but points lie on one level only: the token's own.
 
         Raises: ValueError unless there is one query for each token.
         """
-        check_levels(value.shape[1], places.sizes)
+        check_levels(value.shape[1], references.sizes)
         if query.shape[1] != value.shape[1]:
             raise ValueError(
                 f"{query.shape[1]} queries for {value.shape[1]} tokens: only tokens "
                 "have a level of their own, use Sampling() in a decoder"
             )
         parts, start = [], 0
-        for level, (h, w) in enumerate(places.sizes):
+        for level, (h, w) in enumerate(references.sizes):
             mine = slice(start, start := start + h * w)
-            references = places.references[:, mine, level, None]  # [B, h·w, 1, 2]
+            own = references.points[:, mine, level, None]  # [B, h·w, 1, 2]
             parts.append(
                 super().forward(
                     query[:, mine],
-                    Places(references, ((h, w),)),
+                    ReferencePoints(own, ((h, w),)),
                     value[:, mine],
                     None if padding is None else padding[:, mine],
                     trace,
                 )
             )
-        read, seen = zip(*parts)
-        joined = Reading(*(torch.cat(x, 1) for x in zip(*seen))) if trace else None
-        return torch.cat(read, 1), joined
+        attended, seen = zip(*parts)
+        joined = SamplingPoints(*(torch.cat(x, 1) for x in zip(*seen))) if trace else None
+        return torch.cat(attended, 1), joined

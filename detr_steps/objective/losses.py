@@ -1,97 +1,61 @@
-"""What a set of predictions should be: the set loss (chapters/02_detr.ipynb)."""
+"""Losses of matched boxes, and how terms are added (chapters/02_detr.ipynb)."""
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
 from .. import boxes as box_ops
 from ..distributed import mean_over_processes
-from .matching import Packed
+from .matching import PaddedTargets
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How much each term counts, and how little an empty slot (DETR, A.4)."""
+    """How much each term counts (Carion et al. 2020, section A.4)."""
 
     classification: float = 1.0
     box: float = 5.0
     giou: float = 2.0
-    no_object: float = 0.1
 
 
-def class_loss(
-    logits: Tensor, packed: Packed, matched: Tensor, no_object: float
-) -> Tensor:
-    """Cross-entropy of every query, one value for each layer: `[Y]`.
+def box_losses(
+    boxes: Tensor, targets: PaddedTargets, matched: Tensor
+) -> tuple[Tensor, Tensor]:
+    """L1 and GIoU loss of the matched boxes, one value for each set: `[P], [P]`.
 
-    `logits [Y, B, Q, classes + 1]`, the last class is "no object" and weighs
-    `no_object`; `matched [Y, B, N]`. The mean is over the *weights*, not the queries.
-    Source: Carion et al. 2020, section 3.1. Built in chapters/02_detr.ipynb.
-    """
-    empty = logits.shape[-1] - 1
-    wanted = wanted_classes(logits, packed, matched, empty)  # [Y, B, Q]
-    weight = torch.ones_like(wanted, dtype=logits.dtype)
-    weight = weight.masked_fill(wanted == empty, no_object)  # [Y, B, Q]
-    surprise = functional.cross_entropy(
-        logits.flatten(0, 2), wanted.flatten(), reduction="none"
-    ).view_as(weight)
-    total = mean_over_processes(weight.sum((1, 2)))  # [Y]
-    return (weight * surprise).sum((1, 2)) / total
-
-
-def wanted_classes(
-    logits: Tensor, packed: Packed, matched: Tensor, empty: int
-) -> Tensor:
-    """Class that each query should name, `empty` for those without an object.
-
-    `logits [Y, B, Q, …]`, only for their shape; `matched [Y, B, N]`. `[Y, B, Q]`.
-    """
-    y, b, q, _ = logits.shape
-    # one more slot than queries: objects without a query are written there, then cut
-    wanted = torch.full((y, b, q + 1), empty, device=logits.device)
-    slot = torch.where(matched < 0, q, matched)
-    labels = torch.where(packed.real, packed.labels, empty)
-    wanted.scatter_(2, slot, labels.expand(y, -1, -1))
-    return wanted[..., :q]
-
-
-def box_losses(boxes: Tensor, packed: Packed, matched: Tensor) -> tuple[Tensor, Tensor]:
-    """L1 and GIoU loss of the matched boxes, one value for each layer: `[Y], [Y]`.
-
-    `boxes [Y, B, Q, 4]` cxcywh; both are sums divided by the number of objects in the
-    whole batch. Source: Carion et al. 2020, eq. 9. Built in chapters/02_detr.ipynb.
+    `boxes [P, B, Q, 4]` cxcywh, `matched [P, B, N]`; both are sums divided by the
+    number of objects in the whole batch. Source: Carion et al. 2020, equation 9.
+    Built in chapters/02_detr.ipynb.
     """
     index = matched.clamp(min=0)[..., None].expand(-1, -1, -1, 4)
-    mine = boxes.gather(2, index)  # [Y, B, N, 4]
-    theirs = packed.boxes.to(boxes.dtype)[None]  # [1, B, N, 4]
-    counts = (matched >= 0).to(boxes.dtype)  # [Y, B, N]
-    objects = count_objects(packed, boxes)
-    distance = ((mine - theirs).abs().sum(-1) * counts).sum((1, 2))
+    predicted = boxes.gather(2, index)  # [P, B, N, 4]
+    true = targets.boxes.to(boxes.dtype)[None]  # [1, B, N, 4]
+    counts = (matched >= 0).to(boxes.dtype)  # [P, B, N]
+    objects = count_objects(targets, boxes)
+    distance = ((predicted - true).abs().sum(-1) * counts).sum((1, 2))
     overlap = box_ops.paired_giou(
-        box_ops.cxcywh_to_xyxy(mine), box_ops.cxcywh_to_xyxy(theirs)
+        box_ops.cxcywh_to_xyxy(predicted), box_ops.cxcywh_to_xyxy(true)
     )
     return distance / objects, ((1 - overlap) * counts).sum((1, 2)) / objects
 
 
-def count_objects(packed: Packed, like: Tensor) -> Tensor:
-    """Objects in the whole batch, per process and at least 1: what losses divide by."""
-    count = like.new_tensor(float(sum(packed.counts)))
+def count_objects(targets: PaddedTargets, like: Tensor) -> Tensor:
+    """Objects in the whole batch, per process and at least 1: what losses divide by.
+
+    Summed over the batch, not averaged per image: else a crowd's boxes would count
+    less than a loner's.
+    """
+    count = like.new_tensor(float(sum(targets.counts)))
     return mean_over_processes(count).clamp(min=1)
 
 
-def weighted_terms(
-    terms: dict[str, Tensor], weights: dict[str, float]
-) -> dict[str, Tensor]:
-    """Name the terms of every layer and add them up.
+def name_layers(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Name the terms of every layer: `{name: [Y]}` to `name` and `name_y`.
 
-    `terms` maps a name to `[Y]`; the last layer keeps the plain name, layer y becomes
-    `name_y`. `total` is the weighted sum of all: every layer learns as if it were last.
+    The last layer keeps the plain name, layer y of the others becomes `name_y`.
     """
     named = {}
     for name, values in terms.items():
         named[name] = values[-1]
         named |= {f"{name}_{y}": value for y, value in enumerate(values[:-1])}
-    named["total"] = sum(weights[name] * value.sum() for name, value in terms.items())
     return named

@@ -3,7 +3,7 @@
 Built in chapters/02_detr.ipynb.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,23 +18,39 @@ class NonFiniteCost(ValueError):
 
 
 @dataclass(frozen=True)
-class Packed:
+class PaddedTargets:
     """Targets of a batch in padded tensors: N is the largest number of objects.
 
-    `boxes [B, N, 4]` cxcywh, `labels [B, N]`, `real [B, N]` False where padded,
+    `boxes [B, N, 4]` cxcywh, `labels [B, N]`, `mask [B, N]` False where padded,
     `counts` objects of each image.
     """
 
     boxes: Tensor
     labels: Tensor
-    real: Tensor
+    mask: Tensor
     counts: list[int]
+
+    def repeat(self, times: int) -> "PaddedTargets":
+        """Every object `times` times, for matching one to many (H-DETR)."""
+        if times == 1:
+            return self
+        counts, n = [times * count for count in self.counts], self.labels.shape[1]
+        # object j of an image becomes j·times …: real objects stay in front
+        index = torch.arange(n, device=self.labels.device).repeat_interleave(times)
+        parts = (part[:, index] for part in (self.boxes, self.labels, self.mask))
+        return PaddedTargets(*parts, counts)
+
+    def class_agnostic(self) -> "PaddedTargets":
+        """The same objects, all of class 0."""
+        return replace(self, labels=torch.zeros_like(self.labels))
 
 
 EDGE = 1e-3  # how far rounding may push a side out of the image, in image sides
 
 
-def pack(targets: list[dict], classes: int, device: torch.device | str) -> Packed:
+def pad_targets(
+    targets: list[dict], classes: int, device: torch.device | str
+) -> PaddedTargets:
     """Check targets and put them into padded tensors on a device.
 
     `targets`: one dict per image with `boxes [n, 4]` cxcywh in [0, 1] and `labels [n]`.
@@ -49,9 +65,9 @@ def pack(targets: list[dict], classes: int, device: torch.device | str) -> Packe
     for index, target in enumerate(targets):
         boxes[index, : counts[index]] = target["boxes"]
         labels[index, : counts[index]] = target["labels"]
-    real = torch.arange(n) < torch.tensor(counts)[:, None]
-    parts = (x.to(device, non_blocking=True) for x in (boxes, labels, real))
-    return Packed(*parts, counts)
+    mask = torch.arange(n) < torch.tensor(counts)[:, None]
+    parts = (x.to(device, non_blocking=True) for x in (boxes, labels, mask))
+    return PaddedTargets(*parts, counts)
 
 
 def _check_target(index: int, target: dict, classes: int) -> None:
@@ -113,50 +129,59 @@ class CostWeights:
     giou: float = 2.0
 
 
-def softmax_class_cost(logits: Tensor, labels: Tensor) -> Tensor:
-    """Minus the probability of each object's class: `[Y,B,Q,C+1], [B,N] -> [Y,B,Q,N]`.
-
-    The probability itself, not its logarithm: no single mistake can cost more than 1.
-    Source: Carion et al. 2020, equation 1. Built in chapters/02_detr.ipynb.
-    """
-    probability = logits.softmax(-1)
-    index = labels[None, :, None, :].expand(*logits.shape[:3], -1)
-    return -probability.gather(-1, index)
-
-
-def box_cost(boxes: Tensor, packed: Packed, weights: CostWeights) -> Tensor:
-    """L1 and GIoU cost of each query for each object: `[Y, B, Q, 4] -> [Y, B, Q, N]`.
+def box_cost(boxes: Tensor, targets: PaddedTargets, weights: CostWeights) -> Tensor:
+    """L1 and GIoU cost of each query for each object: `[P, B, Q, 4] -> [P, B, Q, N]`.
 
     Source: Carion et al. 2020, equation 10. Built in chapters/02_detr.ipynb.
     """
-    distance = torch.cdist(boxes, packed.boxes.to(boxes.dtype)[None], p=1)  # [Y,B,Q,N]
+    distance = torch.cdist(boxes, targets.boxes.to(boxes.dtype)[None], p=1)  # [P,B,Q,N]
     overlap = box_ops.giou(
         box_ops.cxcywh_to_xyxy(boxes),
-        box_ops.cxcywh_to_xyxy(packed.boxes.to(boxes.dtype))[None],
-    )  # [Y, B, Q, N]
+        box_ops.cxcywh_to_xyxy(targets.boxes.to(boxes.dtype))[None],
+    )  # [P, B, Q, N]
     return weights.box * distance - weights.giou * overlap
 
 
-def assign(cost: Tensor, counts: list[int], **predictions: Tensor) -> Tensor:
+FORBIDDEN = 1e6  # cost of a pair that must not be: above any sum of allowed ones
+
+
+def assign(
+    cost: Tensor,
+    counts: list[int],
+    allowed: Tensor | None = None,
+    **predictions: Tensor,
+) -> Tensor:
     """Solve every assignment problem: which query answers for which object.
 
-    `cost [Y, B, Q, N]` of all layers and images, moved to the host once; `counts [B]`
-    objects of each image. Returns `[Y, B, N]`: the query of each object, -1 where there
-    is no object or no query left. Source: Kuhn 1955, by way of scipy.
-    Raises: NonFiniteCost, which names those of the `predictions [Y, B, Q, …]` that are
+    `cost [P, B, Q, N]` of all sets and images, moved to the host once; `counts [B]`
+    objects of each image; `allowed`, of the cost's shape, False for pairs that must not
+    be. Returns `[P, B, N]`: the query of each object, -1 where there is no object or no
+    (allowed) query left. Source: Kuhn 1955, by way of scipy.
+    Raises: NonFiniteCost, which names those of the `predictions [P, B, Q, …]` that are
     to blame. Built in chapters/02_detr.ipynb.
     """
     table = cost.detach().float().cpu().numpy()  # the one transfer of a step
-    layers, images, _, n = table.shape
-    result = np.full((layers, images, n), -1, dtype=np.int64)
-    for layer in range(layers):
-        for image, count in enumerate(counts):
-            block = table[layer, image, :, :count]
-            if not np.isfinite(block).all():
-                raise NonFiniteCost(_explain(block, layer, image, predictions))
-            queries, objects = linear_sum_assignment(block)
-            result[layer, image, objects] = queries
+    forbidden = None if allowed is None else ~allowed.expand_as(cost).cpu().numpy()
+    sets, images, _, n = table.shape
+    result = np.full((sets, images, n), -1, dtype=np.int64)
+    for where in np.ndindex(sets, images):
+        block = table[where][:, : counts[where[1]]]  # [Q, n]
+        if not np.isfinite(block).all():
+            raise NonFiniteCost(_explain(block, *where, predictions))
+        never = None if forbidden is None else forbidden[where][:, : block.shape[1]]
+        queries, objects = _cheapest(block, never)
+        result[where][objects] = queries
     return torch.from_numpy(result).to(cost.device, non_blocking=True)
+
+
+def _cheapest(
+    block: np.ndarray, never: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    if never is None:
+        return linear_sum_assignment(block)
+    queries, objects = linear_sum_assignment(np.where(never, FORBIDDEN, block))
+    fine = ~never[queries, objects]  # taken only because nothing allowed was left
+    return queries[fine], objects[fine]
 
 
 def _explain(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..data.scenes import SceneBatch
 from ..images import ImageBatch
 from ..objective import matching as costs
+from ..objective.classification import Classification
 from .figure import InteractiveFigure
 from .inside import open_up
 from .maps import answers, as_picture, check_shape, names_for, truths
@@ -147,10 +148,11 @@ def matching_of(
     targets: list[dict] | None = None,
     title: str = "",
 ) -> InteractiveFigure:
-    """Show how a DETR pairs its queries with the objects of one image, and why.
+    """Show how a model pairs its queries with the objects of one image, and why.
 
-    The parts are minus the probability of the object's class, the L1 distance of the
-    boxes, and minus their GIoU, with the weights of the model's own `config.cost`.
+    The parts are the class cost of the model's own classification (for a softmax, minus
+    the probability of the object's class), the L1 distance of the boxes, and minus
+    their GIoU, with the weights of its `config.cost`.
     `layer` counts decoder layers from 0, or from the end.
     Raises: ValueError for a batch without targets, an image without objects, a layer
     beyond the last. Source: Carion et al. 2020, equations 1 and 10.
@@ -167,12 +169,13 @@ def matching_of(
     layer %= count
     logits, boxes = inside.seen.logits[layer, 0], inside.seen.boxes[layer, 0]
     weights = model.config.cost
+    parts = parts_of(model.config.classification, logits, boxes, inside.target)
     return matching(
-        parts_of(logits, boxes, inside.target),
+        parts,
         boxes=boxes,
         truth=inside.target["boxes"],
         rgb=inside.rgb,
-        weights=dict(zip(PARTS, (weights.classification, weights.box, weights.giou))),
+        weights=dict(zip(parts, (weights.classification, weights.box, weights.giou))),
         names=inside.names,
         scores=inside.scores[layer],
         labels=inside.labels[layer],
@@ -181,21 +184,22 @@ def matching_of(
     )
 
 
-PARTS = ("−probability", "L1", "−GIoU")
+def parts_of(
+    classification: Classification, logits: Tensor, boxes: Tensor, target: dict
+) -> dict[str, Tensor]:
+    """Compute the unweighted parts of the matching cost for one image, `[Q, N]` each.
 
-
-def parts_of(logits: Tensor, boxes: Tensor, target: dict) -> dict[str, Tensor]:
-    """Compute the unweighted parts of DETR's cost for one image, `[Q, N]` each.
-
-    `logits [Q, classes + 1]`, `boxes [Q, 4]`; `target` with `boxes [N, 4]`, `labels`.
+    `logits [Q, outputs]`, `boxes [Q, 4]`; `target` with `boxes [N, 4]`, `labels`.
     """
-    packed = costs.pack([target], logits.shape[-1] - 1, "cpu")
-    shares = costs.softmax_class_cost(logits[None, None], packed.labels)
+    classes = classification.probabilities(logits).shape[-1]
+    padded = costs.pad_targets([target], classes, "cpu")
+    surprise = classification.cost(logits[None, None], padded.labels)
     distance, overlap = (
-        costs.box_cost(boxes[None, None], packed, costs.CostWeights(0, *only))
+        costs.box_cost(boxes[None, None], padded, costs.CostWeights(0, *only))
         for only in ((1, 0), (0, 1))
     )
-    return dict(zip(PARTS, (part[0, 0] for part in (shares, distance, overlap))))
+    names = (classification.cost_name, "L1", "−GIoU")
+    return dict(zip(names, (part[0, 0] for part in (surprise, distance, overlap))))
 
 
 def _table(parts: Mapping[str, Tensor]) -> Tensor:

@@ -2,8 +2,8 @@
 
 from dataclasses import fields, replace
 
+from ..analysis.attention import unpack
 from ..analysis.film import Film, Shot, cast
-from ..analysis.maps import unpack
 from .figure import InteractiveFigure
 from .maps import attention_maps
 

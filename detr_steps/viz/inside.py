@@ -8,11 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from .. import boxes as box_ops
-from ..analysis import maps as seeing
+from ..analysis.attention import (
+    Extent,
+    by_query,
+    decoder_maps,
+    effective_cells,
+    encoder_maps,
+    extent,
+    run_with_trace,
+)
 from ..data.scenes import SceneBatch, Scenes
 from ..images import ImageBatch, denormalise
-from ..objective.matching import pack
-from ..systems.detr import Output
+from ..objective.matching import pad_targets
+from ..systems.output import Output
 from .figure import InteractiveFigure
 from .maps import READ_NOT_WHY, attention_maps
 
@@ -39,7 +47,7 @@ class Inside(NamedTuple):
 
     seen: Output
     rgb: Tensor
-    real: seeing.Extent
+    real: Extent
     scores: Tensor
     labels: Tensor
     matched: Tensor | None
@@ -111,7 +119,7 @@ def encoder_attention(
     Source: Carion et al. 2020, figure 3. Built in chapters/02_detr.ipynb.
     """
     inside = open_up(source, batch, image, names, targets)
-    whole = seeing.encoder_maps(inside.seen, inside.real)  # [Ye, S, M, h, w]
+    whole = encoder_maps(inside.seen, inside.real)  # [Ye, S, M, h, w]
     maps, frames, cells, left_out = thin_out(whole)
     start = cells.index(_nearest(cells, inside))
     row, column = divmod(cells[start], maps.shape[4])
@@ -170,18 +178,19 @@ def open_up(
 ) -> Inside:
     """Run a model on one image, if it was not yet, and cut the padding off."""
     batch, targets, names = resolve(batch, targets, names)
-    seen = seeing.look(source, batch, image)
-    real = seeing.extent(batch, image, seen.trace.size)
+    seen = run_with_trace(source, batch, image)
+    real = extent(batch, image, seen.trace.sizes[0])
     pixels = batch.pixels[image, :, : real.height, : real.width]
-    scores, labels = seen.logits[:, 0].softmax(-1)[..., :-1].max(-1)  # [Y, Q]
-    classes = seen.logits.shape[-1] - 1
+    probabilities = seen.trace.classification.probabilities(seen.logits[:, 0])
+    scores, labels = probabilities.max(-1)  # [Y, Q]
+    classes = probabilities.shape[-1]
     target = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     matched = None
     if targets is not None:
         target = countable(targets[image])
         if isinstance(source, nn.Module):
-            packed = pack([target], classes, "cpu")
-            matched = seeing.by_query(source.match(seen, packed)[:, 0], scores.shape[1])
+            padded = pad_targets([target], classes, "cpu")
+            matched = by_query(source.match(seen, padded)[:, 0], scores.shape[1])
     rgb = denormalise(pixels.detach().float().cpu())
     names = names or [f"class {i}" for i in range(classes)]
     if len(names) < classes:
@@ -204,7 +213,7 @@ def of_queries(
     **more: object,
 ) -> InteractiveFigure:
     """Show some of the queries, at first `query`; `more` goes to `attention_maps`."""
-    maps = seeing.decoder_maps(inside.seen, inside.real)  # [Y, Q, M, h, w]
+    maps = decoder_maps(inside.seen, inside.real)  # [Y, Q, M, h, w]
     if query is None:
         query = max(items, key=lambda item: inside.scores[-1, item])
     return attention_maps(
@@ -236,7 +245,7 @@ def choose(
     """
     queries = inside.scores.shape[1]
     if most is None:
-        maps = seeing.decoder_maps(inside.seen, inside.real)
+        maps = decoder_maps(inside.seen, inside.real)
         most = MOST_BYTES // maps[:, 0].numel()
     elif most < 1:
         raise ValueError(f"most={most}: show at least one query")
@@ -297,7 +306,7 @@ def reading(maps: Tensor) -> str:
     row, column = divmod(int(mean.argmax()), mean.shape[1])
     return (
         f"reads most in row {row + 1}, column {column + 1} ({mean.max():.2f} of its "
-        f"weight, mean of the heads), spread as over {seeing.spread(mean):.0f} cells"
+        f"weight, mean of the heads), spread as over {effective_cells(mean):.0f} cells"
     )
 
 

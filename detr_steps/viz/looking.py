@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..analysis import maps as seeing
+from ..analysis.attention import by_query, run_with_trace
 from ..data.scenes import SceneBatch
 from ..images import ImageBatch, denormalise
-from ..nn.deform_attention import DeformableTrace, Reading
-from ..objective.matching import pack
-from ..systems.detr import Output
+from ..nn.trace import SamplingPoints
+from ..objective.matching import pad_targets
+from ..systems.output import Output, Trace
 from .figure import InteractiveFigure
 from .inside import countable, resolve
 from .points import WEIGHT_NOT_WORTH, sampling_points
@@ -50,16 +50,17 @@ def decoder_points(
     seen = look_closely(model, batch, image, names, targets)
     trace = seen.output.trace
     references = torch.stack([each[0, :, None, :2] for each in trace.references])
-    scores, labels = seen.output.logits[:, 0].sigmoid().max(-1)  # [Y, Q]
+    probabilities = trace.classification.probabilities(seen.output.logits[:, 0])
+    scores, labels = probabilities.max(-1)  # [Y, Q]
     more = {}
     if seen.target is not None:
-        packed = pack([seen.target], seen.output.logits.shape[-1], "cpu")
-        of_objects = model.match(seen.output, packed)[:, 0]
-        more["matched"] = seeing.by_query(of_objects, scores.shape[1])
+        padded = pad_targets([seen.target], probabilities.shape[-1], "cpu")
+        of_objects = model.match(seen.output, padded)[:, 0]
+        more["matched"] = by_query(of_objects, scores.shape[1])
     return _figure(
         seen,
         references.expand(-1, -1, len(trace.sizes), -1),  # [Y, Q, L, 2]
-        trace.decoder,
+        trace.decoder_cross,
         most=most,
         boxes=seen.output.boxes[:, 0],
         scores=scores,
@@ -97,13 +98,13 @@ def encoder_points(
     if not trace.encoder:
         raise ValueError("this model has no encoder layers: nothing to look at")
     chosen = _pixels(trace, level, most, corner)
-    centres = trace.tokens[0, chosen]  # [n, 2]
+    centres = trace.centres[0, chosen]  # [n, 2]
     h, w = trace.sizes[level]
     cell = torch.tensor([1 / w, 1 / h]) / trace.valid[0, level]
     boxes = torch.cat((centres, cell.expand_as(centres)), -1)  # [n, 4]
     layers = len(trace.encoder)
     references = centres[None, :, None].expand(layers, -1, len(trace.sizes), -1)
-    readings = [Reading(*(part[:, chosen] for part in each)) for each in trace.encoder]
+    readings = [SamplingPoints(*(part[:, chosen] for part in each)) for each in trace.encoder]
     start = {"frame": layers - 1, "item": 0} | (start or {})
     last = readings[start["frame"]]
     start.setdefault("point", _heaviest_inside(last, start["item"], trace.valid))
@@ -134,38 +135,21 @@ def look_closely(
     real = ~batch.padding[image]
     height, width = int(real.any(1).sum()), int(real.any(0).sum())
     pixels = batch.pixels[image, :, :height, :width].float()
-    weight = next(model.parameters())
-    with seeing.quiet(model):
-        output = model(
-            ImageBatch.from_pixels(pixels[None].to(weight.device, weight.dtype)),
-            trace=True,
-        )
-    if not isinstance(output.trace, DeformableTrace):
+    output = run_with_trace(model, ImageBatch.from_pixels(pixels[None]))
+    if not isinstance(output.trace.decoder_cross[0], SamplingPoints):
         raise TypeError(
             f"{type(model).__name__} reads whole maps, no points: use decoder_attention"
         )
     return Looked(
-        to_cpu(output),
+        output,
         denormalise(pixels.cpu()),
         None if targets is None else countable(targets[image]),
         names,
     )
 
 
-def to_cpu(value: object) -> object:
-    """Move all tensors of nested tuples to the CPU, floating ones as float32."""
-    if isinstance(value, Tensor):
-        return value.float().cpu() if value.is_floating_point() else value.cpu()
-    if isinstance(value, DeformableTrace):
-        return DeformableTrace(**{k: to_cpu(v) for k, v in vars(value).items()})
-    if isinstance(value, tuple):
-        parts = [to_cpu(each) for each in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    return value
-
-
 def _figure(
-    seen: Looked, references: Tensor, readings: Sequence[Reading], **more: object
+    seen: Looked, references: Tensor, readings: Sequence[SamplingPoints], **more: object
 ) -> InteractiveFigure:
     trace = seen.output.trace
     valid = trace.valid[:, None, None, :, None]  # shares of the map -> of the picture
@@ -182,7 +166,7 @@ def _figure(
     )
 
 
-def _heaviest_inside(reading: Reading, item: int, valid: Tensor) -> int:
+def _heaviest_inside(reading: SamplingPoints, item: int, valid: Tensor) -> int:
     """Number of the heaviest point of one query that lies inside the picture."""
     at = reading.locations[0, item] / valid[0, :, None]  # [M, L, K, 2]
     inside = ((at >= 0) & (at <= 1)).all(-1)
@@ -190,7 +174,7 @@ def _heaviest_inside(reading: Reading, item: int, valid: Tensor) -> int:
 
 
 def _pixels(
-    trace: DeformableTrace, level: int, most: int, corner: tuple[int, int] | None
+    trace: Trace, level: int, most: int, corner: tuple[int, int] | None
 ) -> list[int]:
     """Numbers of the tokens of a level, of many a square or some at even distances."""
     if not 0 <= level < len(trace.sizes):

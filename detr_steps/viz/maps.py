@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..analysis.maps import pack, spread
+from ..analysis.attention import effective_cells, pack
 from .figure import InteractiveFigure
 
 READ_NOT_WHY = (
@@ -59,7 +59,7 @@ def attention_maps(
     f, q = maps.shape[:2]
     small, peaks = pack(maps)
     if spreads is None:
-        spreads = spread(maps.float().mean(2)), spread(maps)
+        spreads = effective_cells(maps.float().mean(2)), effective_cells(maps)
     arrays = {"maps": small.numpy(), "peaks": peaks.numpy()}
     arrays |= _packed(
         {

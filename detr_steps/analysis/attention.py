@@ -1,4 +1,4 @@
-"""Attention maps of one image: run quietly, cut to the picture, packed small.
+"""Attention of one image: run with a trace, cut to the picture, packed small.
 
 Built in chapters/02_detr.ipynb.
 """
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..images import ImageBatch
-from ..nn.attention import Trace
-from ..systems.detr import Output, shrink_padding
+from ..nn.references import shrink_padding
+from ..nn.trace import AttentionMaps, Attended, SamplingPoints
+from ..systems.output import Output
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Extent:
 
 
 @contextmanager
-def quiet(model: nn.Module) -> Iterator[None]:
+def eval_no_grad(model: nn.Module) -> Iterator[None]:
     """Run a model without dropout and gradients; afterwards it is as it was before."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -44,7 +45,9 @@ def quiet(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def look(source: nn.Module | Output, batch: ImageBatch, image: int = 0) -> Output:
+def run_with_trace(
+    source: nn.Module | Output, batch: ImageBatch, image: int = 0
+) -> Output:
     """See what a model says and where it looks in one image of a batch.
 
     `source` the model, or what it returned for this batch with `trace=True`. Returns
@@ -61,7 +64,7 @@ def look(source: nn.Module | Output, batch: ImageBatch, image: int = 0) -> Outpu
         weight = next(source.parameters())
         pixels = batch.pixels[image : image + 1].to(weight.device, weight.dtype)
         padding = batch.padding[image : image + 1].to(weight.device)
-        with quiet(source):
+        with eval_no_grad(source):
             output = source(ImageBatch(pixels, padding, batch.padded), trace=True)
         return _one(output, 0)
     if not isinstance(source, Output):
@@ -87,14 +90,33 @@ def _check(output: Output, batch: ImageBatch) -> None:
 
 
 def _one(output: Output, image: int) -> Output:
-    def take(values: Tensor) -> Tensor:  # second dimension: images
-        if values.dim() < 2:
-            return values  # no layers, no maps
-        return values[:, image : image + 1].detach().float().cpu()
+    """One image of an output; layers of predictions come first, images second."""
+    trace = output.trace
+    of_image = dict(
+        encoder=trace.encoder,
+        decoder_self=trace.decoder_self,
+        decoder_cross=trace.decoder_cross,
+        references=trace.references,
+        centres=trace.centres,
+        valid=trace.valid,
+    )
+    cut = {name: _cut_out(value, image) for name, value in of_image.items()}
+    logits, boxes = (x[:, image : image + 1] for x in output[:2])
+    return Output(_plain(logits), _plain(boxes), trace._replace(**cut))
 
-    seen = output.trace
-    maps = (take(seen.encoder_self), take(seen.decoder_self), take(seen.decoder_cross))
-    return Output(take(output.logits), take(output.boxes), Trace(*maps, seen.size))
+
+def _cut_out(value: object, image: int) -> object:
+    """One image of every tensor in nested tuples, whose first dimension is images."""
+    if isinstance(value, Tensor):
+        return _plain(value[image : image + 1])
+    if isinstance(value, tuple):
+        parts = [_cut_out(each, image) for each in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
+
+
+def _plain(values: Tensor) -> Tensor:
+    return values.detach().float().cpu()
 
 
 def extent(batch: ImageBatch, image: int, size: tuple[int, int]) -> Extent:
@@ -122,21 +144,57 @@ def strides(pixels: tuple[int, int], cells: tuple[int, int]) -> tuple[float, flo
 
 
 def decoder_maps(seen: Output, real: Extent) -> Tensor:
-    """Cut cross-attention to the picture: `[Y, Q, M, rows, columns]`."""
-    return _cut(seen.trace.decoder_cross[:, 0].transpose(1, 2), seen.trace.size, real)
+    """Cross-attention of all layers, cut to the picture: `[Y, Q, M, rows, columns]`.
+
+    Of sampling points the `density`. `real` is the extent on the finest level.
+    """
+    trace = seen.trace
+    layers = [_as_map(layer, seen) for layer in trace.decoder_cross]
+    return _cut(torch.stack(layers), trace.sizes[0], real)
 
 
 def encoder_maps(seen: Output, real: Extent) -> Tensor:
-    """Cut self-attention of the tokens to the picture: `[Ye, S, M, rows, columns]`.
+    """Self-attention of the tokens, cut to the picture: `[Ye, S, M, rows, columns]`.
 
-    S = rows · columns, the real cells, row by row.
+    S = rows · columns, the real cells of the finest level, row by row.
     Raises: ValueError for a model without encoder layers.
     """
-    if seen.trace.encoder_self.numel() == 0:
+    if not seen.trace.encoder:
         raise ValueError("this model has no encoder layers: nothing to look at")
-    asking = seen.trace.encoder_self[:, 0].transpose(1, 2)  # [Ye, S, M, S]
-    asking = asking.unflatten(1, seen.trace.size)[:, : real.rows, : real.columns]
-    return _cut(asking.flatten(1, 2), seen.trace.size, real)
+    size = seen.trace.sizes[0]
+    layers = torch.stack([_as_map(layer, seen) for layer in seen.trace.encoder])
+    queries = layers[:, : size[0] * size[1]].unflatten(1, size)  # those of that level
+    queries = queries[:, : real.rows, : real.columns].flatten(1, 2)
+    return _cut(queries, size, real)
+
+
+def _as_map(layer: Attended, seen: Output) -> Tensor:
+    """What the only image's queries attend to: `[Q, M, h · w]` of the finest level."""
+    if isinstance(layer, AttentionMaps):
+        return layer.weights[0].transpose(0, 1)
+    return density(layer, seen.trace.sizes[0])[0].flatten(-2)
+
+
+def density(points: SamplingPoints, size: tuple[int, int]) -> Tensor:
+    """Where the weight of sampling points lies, on one map: `[B, Q, M, h, w]`.
+
+    The points of all levels are dropped on the cells of a map `size (h, w)`, each
+    weight shared among the four nearest cells (the transpose of bilinear sampling).
+    What lies outside is lost, as it is when sampling: rows add up to 1 at most.
+    """
+    h, w = size
+    at = points.locations.flatten(3, 4) * points.locations.new_tensor((w, h)) - 0.5
+    weights = points.weights.flatten(3, 4)  # [B, Q, M, L·K]
+    low = at.floor()
+    share = at - low  # of the right and lower neighbours
+    result = weights.new_zeros(*weights.shape[:3], h * w)
+    for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        x, y = (low[..., 0] + dx).long(), (low[..., 1] + dy).long()
+        inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
+        part = (share[..., 0] - (1 - dx)).abs() * (share[..., 1] - (1 - dy)).abs()
+        cell = (y.clamp(0, h - 1) * w + x.clamp(0, w - 1)).long()
+        result.scatter_add_(-1, cell, weights * part * inside)
+    return result.unflatten(-1, size)
 
 
 def _cut(weights: Tensor, size: tuple[int, int], real: Extent) -> Tensor:
@@ -166,8 +224,8 @@ def unpack(maps: Tensor, peaks: Tensor) -> Tensor:
     return maps.float() / 255 * peaks[..., None, None]
 
 
-def spread(maps: Tensor) -> Tensor:
-    """Over how many cells is the weight of each map `[..., h, w]` spread?
+def effective_cells(maps: Tensor) -> Tensor:
+    """Over how many cells the weight of each map `[..., h, w]` is spread.
 
     The exponential of the entropy: as many cells as would have this entropy if they
     shared the weight evenly. 1 for a single cell, h · w for a flat map.

@@ -1,0 +1,128 @@
+"""The set loss: match every set of predictions, then compare (chapters/02_detr.ipynb).
+
+A *set* is what one decoder layer answers, or one group of queries in it; losses take any
+number P of them at once, since each is matched by itself.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from . import losses, matching
+from .classification import Classification
+from .losses import LossWeights
+from .matching import CostWeights, PaddedTargets
+
+
+class PredictionSets(NamedTuple):
+    """What training sees beyond the decoder layers' own predictions.
+
+    `name` of its terms in the record; `logits`, `boxes [P, B, Q, ·]`; `weight` of its
+    loss (Group DETR divides by the number of groups); every object is repeated so many
+    times (`repeats`, H-DETR); `class_agnostic`: every object is of class 0 (proposals).
+    """
+
+    name: str
+    logits: Tensor
+    boxes: Tensor
+    weight: float = 1.0
+    repeats: int = 1
+    class_agnostic: bool = False
+
+
+class Predictions(Protocol):
+    """What the criterion needs to know of a system's output."""
+
+    logits: Tensor
+    boxes: Tensor
+    extra: tuple[PredictionSets, ...]
+    weight: float
+
+
+@dataclass(frozen=True)
+class SetCriterion:
+    """Matching and set loss; it has no parameters.
+
+    `classification` Softmax or Focal, `cost` weights of the matching, `weights` of the
+    loss. Source: Carion et al. 2020, section 3.1. Built in chapters/02_detr.ipynb.
+    """
+
+    classification: Classification
+    cost: CostWeights
+    weights: LossWeights
+
+    @torch.no_grad()
+    def match(
+        self,
+        logits: Tensor,
+        boxes: Tensor,
+        targets: PaddedTargets,
+        allowed: Tensor | None = None,
+    ) -> Tensor:
+        """Assign queries to objects in every set: `[P, B, N]`, -1 for none.
+
+        `logits`, `boxes [P, B, Q, ·]`; `allowed [P, B, Q, N]` False for pairs that must
+        not be matched (TSP). Raises: NonFiniteCost for diverged predictions.
+        """
+        logits, boxes = _at_least_float32(logits, boxes)
+        cost = self.cost.classification * self.classification.cost(
+            logits, targets.labels
+        )
+        cost = cost + matching.box_cost(boxes, targets, self.cost)  # [P, B, Q, N]
+        return matching.assign(
+            cost, targets.counts, allowed, logits=logits, boxes=boxes
+        )
+
+    def __call__(
+        self, output: Predictions, targets: PaddedTargets
+    ) -> dict[str, Tensor]:
+        """Terms `class`, `box`, `giou` of every layer, and their weighted `total`.
+
+        Every layer learns as if it were the last. The sets of `output.extra` are summed
+        under their name, `class_NAME` and so on.
+        """
+        terms = self._terms(output.logits, output.boxes, targets)
+        named = losses.name_layers(terms)
+        total = output.weight * self._weighted(terms)
+        for extra in output.extra:
+            terms = self._extra_terms(extra, targets)
+            total = total + self._weighted(terms)
+            for name, value in terms.items():
+                key = f"{name}_{extra.name}"
+                named[key] = named.get(key, 0.0) + value
+        return named | {"total": total}
+
+    def _extra_terms(
+        self, extra: PredictionSets, targets: PaddedTargets
+    ) -> dict[str, Tensor]:
+        targets = targets.repeat(extra.repeats)
+        if extra.class_agnostic:
+            targets = targets.class_agnostic()
+        terms = self._terms(extra.logits, extra.boxes, targets)
+        return {name: extra.weight * value.sum() for name, value in terms.items()}
+
+    def _terms(
+        self, logits: Tensor, boxes: Tensor, targets: PaddedTargets
+    ) -> dict[str, Tensor]:
+        """The unweighted terms of every set, `[P]` each."""
+        logits, boxes = _at_least_float32(logits, boxes)
+        matched = self.match(logits, boxes, targets)
+        distance, overlap = losses.box_losses(boxes, targets, matched)
+        surprise = self.classification.loss(logits, targets, matched)
+        return {"class": surprise, "box": distance, "giou": overlap}
+
+    def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
+        weights = self.weights
+        return (
+            weights.classification * terms["class"].sum()
+            + weights.box * terms["box"].sum()
+            + weights.giou * terms["giou"].sum()
+        )
+
+
+def _at_least_float32(*tensors: Tensor) -> Iterator[Tensor]:
+    # half precision has too few digits for small boxes and long sums
+    return (x.to(torch.promote_types(x.dtype, torch.float32)) for x in tensors)

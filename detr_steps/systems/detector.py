@@ -1,0 +1,148 @@
+"""What all detectors share, and the decoder loop of those with object queries.
+
+A system of the family says how an image is encoded, where its queries come from, and
+what one decoder layer does (`step`); everything else is here (chapters/02_detr.ipynb).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ..detections import Detections
+from ..images import ImageBatch
+from ..nn.memory import Memory
+from ..nn.queries import Queries
+from ..nn.trace import LayerTrace
+from ..objective.criterion import PredictionSets, SetCriterion
+from ..objective.matching import PaddedTargets, pad_targets
+from .output import Output, Prediction
+from .scheme import Plain
+
+PLAIN = Plain()
+
+
+class Detector(nn.Module):
+    """A module with a set loss and detections; `config` says how classes are told.
+
+    The config has `classes`, `backbone`, `classification`, `cost` and `loss`.
+    """
+
+    max_tokens = 20_000  # an image of more would not fit in memory
+
+    def __init__(self, config: object) -> None:
+        super().__init__()
+        self.config = config
+        self.criterion = SetCriterion(config.classification, config.cost, config.loss)
+        self.backbone = config.backbone.build()
+
+    def tokens(self, height: int, width: int) -> int:
+        """How many tokens an image of so many pixels makes, over all levels."""
+        raise NotImplementedError
+
+    def match(self, output: Output, targets: PaddedTargets) -> Tensor:
+        """Assign queries to objects in every layer: `[Y, B, N]`, -1 for none."""
+        return self.criterion.match(output.logits, output.boxes, targets)
+
+    def loss(self, output: Output, targets: list[dict]) -> dict[str, Tensor]:
+        """Set loss: terms `class`, `box`, `giou` of every layer, and their `total`.
+
+        `targets` one dict per image: `boxes [n, 4]` cxcywh in [0, 1], `labels [n]`.
+        Raises: ValueError for a bad target, NonFiniteCost for diverged predictions.
+        Source: Carion et al. 2020, equation 2.
+        """
+        images = output.logits.shape[1]
+        if len(targets) != images:
+            raise ValueError(
+                f"{len(targets)} targets for {images} images: give one per image"
+            )
+        padded = pad_targets(targets, self.config.classes, output.boxes.device)
+        return self.criterion(output, padded)
+
+    @torch.no_grad()
+    def detect(
+        self, batch: ImageBatch, sizes: list[tuple[int, int]]
+    ) -> list[Detections]:
+        """Find objects: one `Detections` per image, best first.
+
+        `sizes` (H, W) in pixels of each original image: boxes come back in its pixels.
+        Raises: TypeError, ValueError for something that is no usable batch.
+        """
+        check_images(self, batch, len(sizes))
+        training = self.training
+        self.eval()  # no dropout, also in the middle of a training
+        try:
+            output = self(batch)
+        finally:
+            self.train(training)
+        last = output.logits[-1], output.boxes[-1]
+        return self.config.classification.detections(*last, sizes)
+
+
+class QueryDetector(Detector):
+    """A detector whose decoder layers refine object queries, step by step.
+
+    A system gives `encode`, `start` and `step`. In training the config's `scheme` runs
+    the steps (more queries, more sets to supervise); otherwise `decode` does.
+    """
+
+    decoder: nn.ModuleList
+
+    def encode(self, batch: ImageBatch, trace: bool = False) -> Memory:
+        """Turn images into tokens that know about each other."""
+        raise NotImplementedError
+
+    def start(self, memory: Memory) -> tuple[Queries, tuple[PredictionSets, ...]]:
+        """The queries before the first layer, and predictions made on the way."""
+        raise NotImplementedError
+
+    def step(
+        self, index: int, queries: Queries, memory: Memory, trace: bool = False
+    ) -> tuple[Queries, Prediction, LayerTrace]:
+        """Let decoder layer `index` refine queries and predict.
+
+        Whether gradients flow into the next layer's references is decided here.
+        """
+        raise NotImplementedError
+
+    def forward(self, batch: ImageBatch, trace: bool = False) -> Output:
+        """Predict from every decoder layer; `trace` also returns what was attended."""
+        memory = self.encode(batch, trace)
+        queries, proposals = self.start(memory)
+        scheme = self.config.scheme if self.training else PLAIN
+        output = scheme.run(self, memory, queries, trace)
+        return output._replace(extra=proposals + output.extra)
+
+    def decode(self, memory: Memory, queries: Queries, trace: bool = False) -> Output:
+        """The plain loop: every layer once, each predicts (chapter 02 writes it)."""
+        return PLAIN.run(self, memory, queries, trace)
+
+    @property
+    def query_count(self) -> int:
+        """Queries that start now: the scheme's in training, else the config's."""
+        count = self.config.queries
+        return self.config.scheme.queries(count) if self.training else count
+
+
+def check_images(model: Detector, batch: ImageBatch, sizes: int) -> None:
+    """Raise TypeError or ValueError, with the cure, unless a model can take a batch."""
+    if not isinstance(batch, ImageBatch):
+        raise TypeError(
+            f"expected an ImageBatch, got {type(batch).__name__}: use "
+            "ImageBatch.from_list([normalise(rgb)]) with rgb [3, H, W] in [0, 1]"
+        )
+    if batch.pixels.shape[1] != 3:
+        raise ValueError(
+            f"images of {batch.pixels.shape[1]} channels, the model needs 3: convert "
+            "to RGB, or repeat gray with image.expand(3, -1, -1)"
+        )
+    if sizes != len(batch):
+        raise ValueError(f"{sizes} sizes for {len(batch)} images: give one (H, W) each")
+    height, width = batch.pixels.shape[-2:]
+    tokens = model.tokens(height, width)
+    if tokens > model.max_tokens:
+        raise ValueError(
+            f"{height} x {width} pixels make {tokens:,} tokens, more than the "
+            f"{model.max_tokens:,} that fit in memory: shrink the image first, as "
+            "detr-steps predict does (short side 800, long side 1333)"
+        )
+    if not batch.pixels.isfinite().all():
+        raise ValueError("the pixels hold NaN or infinity: check how they were read")

@@ -1,0 +1,132 @@
+"""Where the queries of Deformable DETR come from: learned, or proposed by the image.
+
+Built in chapters/08_multi_scale.ipynb.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..nn.memory import Memory
+from ..nn.position import sine_features
+from ..nn.queries import Queries
+from ..nn.references import refine_boxes
+from ..objective.criterion import PredictionSets
+
+SMALLEST = 0.05  # side of the boxes that tokens of the finest level start from
+MARGIN = 0.01  # centres nearer to the border than that propose nothing
+
+Heads = tuple[nn.Module, nn.Module]  # class head and box head for proposals
+Start = tuple[Queries, tuple[PredictionSets, ...]]
+
+
+class QuerySource(Protocol):
+    """A frozen dataclass that makes a module `(memory, count, heads) -> Start`."""
+
+    def build(self, channels: int, queries: int) -> nn.Module:
+        """Make the module with fresh weights."""
+
+
+@dataclass(frozen=True)
+class LearnedPoints:
+    """The same queries for every image, each at a learned point (section 4.2)."""
+
+    def build(self, channels: int, queries: int) -> "LearnedQueries":
+        """Make the module with fresh weights."""
+        return LearnedQueries(channels, queries)
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Two stages: the encoder's tokens propose boxes, the best become queries."""
+
+    def build(self, channels: int, queries: int) -> "ProposedQueries":
+        """Make the module with fresh weights; it learns nothing for single queries."""
+        return ProposedQueries(channels)
+
+
+class LearnedQueries(nn.Module):
+    """Learned position embeddings and contents, and a point from the former.
+
+    Source: Zhu et al. 2020, section 4.2.
+    """
+
+    def __init__(self, channels: int, queries: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(queries, 2 * channels)
+        self.reference = nn.Linear(channels, 2)
+        nn.init.xavier_uniform_(self.reference.weight)
+        nn.init.zeros_(self.reference.bias)
+
+    def forward(self, memory: Memory, count: int, heads: Heads) -> Start:
+        """Give each image its copy of the first `count`; heads are for proposals."""
+        rows = self.embedding.weight[:count].expand(len(memory.tokens), -1, -1)
+        positions, content = rows.chunk(2, dim=-1)  # [B, Q, C]; the official order
+        points = self.reference(positions).to(memory.centres.dtype).sigmoid()
+        return Queries(content, positions, points, (count,)), ()
+
+
+class ProposedQueries(nn.Module):
+    """Every token of the image proposes a box, the best `count` become queries.
+
+    The class head's class 0 tells an object from none, whatever the object is. Both
+    content and position of a query come from its box alone.
+    Source: Zhu et al. 2020, section 4.2 and appendix A.4.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(channels, channels)
+        self.project_norm = nn.LayerNorm(channels)
+        self.describe = nn.Linear(2 * channels, 2 * channels)
+        self.describe_norm = nn.LayerNorm(2 * channels)
+        nn.init.xavier_uniform_(self.project.weight)
+        nn.init.xavier_uniform_(self.describe.weight)
+
+    def forward(self, memory: Memory, count: int, heads: Heads) -> Start:
+        """Choose `count` proposals, all there are where an image has fewer tokens.
+
+        The chosen boxes are detached: the decoder gives no gradient to the proposals,
+        which have a loss of their own.
+        """
+        anchors, usable = token_boxes(memory)  # [B, S, 4], [B, S]
+        tokens = memory.tokens.masked_fill(~usable[..., None], 0.0)
+        tokens = self.project_norm(self.project(tokens))
+        class_head, box_head = heads
+        logits = class_head(tokens)  # [B, S, outputs]
+        boxes = refine_boxes(anchors, box_head(tokens))
+        boxes = torch.where(usable[..., None], boxes, 1.0)  # as the official code has
+        best = logits[..., 0].topk(min(count, tokens.shape[1]), dim=1).indices
+        chosen = boxes.gather(1, best[..., None].expand(-1, -1, 4)).detach()
+        positions, content = self._describe(chosen, tokens).chunk(2, dim=-1)
+        queries = Queries(content, positions, chosen, (chosen.shape[1],))
+        proposals = PredictionSets(
+            "proposals", logits[None], boxes[None], class_agnostic=True
+        )
+        return queries, (proposals,)
+
+    def _describe(self, boxes: Tensor, like: Tensor) -> Tensor:
+        waves = sine_features(boxes * (2 * math.pi), like.shape[-1] // 2)  # x, y, w, h
+        return self.describe_norm(self.describe(waves.flatten(-2).to(like.dtype)))
+
+
+def token_boxes(memory: Memory) -> tuple[Tensor, Tensor]:
+    """The box that each token starts from, and whether it may propose one.
+
+    Around the token's centre, 0.05 of the image wide and high on the finest level and
+    twice that on each further one (square on square images only): `[B, S, 4]` cxcywh. Padding and the image's very border propose
+    nothing: `[B, S]` bool.
+    """
+    sides = [
+        memory.centres.new_full((h * w, 2), SMALLEST * 2.0**level)
+        for level, (h, w) in enumerate(memory.sizes)
+    ]
+    sides = torch.cat(sides).expand_as(memory.centres)
+    boxes = torch.cat((memory.centres, sides), -1)
+    usable = ((boxes > MARGIN) & (boxes < 1 - MARGIN)).all(-1)
+    if memory.padding is not None:
+        usable = usable & ~memory.padding
+    return boxes, usable
