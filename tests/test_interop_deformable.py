@@ -13,6 +13,7 @@ from small import RESNET, small_detr
 from detr_steps import DeformableDETR, DeformableDETRConfig, interop
 from detr_steps.interop import CheckpointError
 from detr_steps.nn.deform_attention import Sampling
+from detr_steps.systems.query_sources import Proposals
 
 SMALL = DeformableDETRConfig(
     classes=4,
@@ -20,7 +21,7 @@ SMALL = DeformableDETRConfig(
     levels=4,
     channels=32,
     heads=4,
-    hidden=48,
+    ffn_channels=48,
     encoder_layers=2,
     decoder_layers=3,
     encoder_sampling=Sampling(heads=4),
@@ -30,7 +31,7 @@ SMALL = DeformableDETRConfig(
 KINDS = {
     "plain": SMALL,
     "refine": replace(SMALL, refine=True),
-    "two_stage": replace(SMALL, refine=True, two_stage=True),
+    "two_stage": replace(SMALL, refine=True, query_source=Proposals()),
 }
 
 
@@ -264,8 +265,12 @@ def refused(load, model, *arguments) -> str:
     [
         ("plain", "refine", "refine=False, this one has refine=True"),
         ("refine", "plain", "refine=True, this one has refine=False"),
-        ("plain", "two_stage", "two_stage=False, this one has two_stage=True"),
-        ("two_stage", "refine", "build the model with two_stage=True"),
+        (
+            "plain",
+            "two_stage",
+            "LearnedPoints(), this one has query_source=Proposals()",
+        ),
+        ("two_stage", "refine", "build the model with query_source=Proposals()"),
     ],
 )
 def test_another_kind_is_named(fresh, sources, tmp_path, theirs, ours, words):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..images import ImageBatch
 from ..nn.references import shrink_padding
-from ..nn.trace import AttentionMaps, Attended, SamplingPoints
+from ..nn.trace import Attended, AttentionMaps, SamplingPoints
 from ..systems.output import Output
 
 

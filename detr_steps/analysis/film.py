@@ -29,10 +29,10 @@ class Shot:
     """One picture through a training of F kept steps; one decoder layer, all heads.
 
     `rgb [3, H, W]` uint8; `queries [Q]` numbers of those shown; `maps [F, Q, M, h, w]`
-    uint8 of the `peaks [F, Q, M]` (of sampling points their density); cells over which the mean of the heads, `spread
-    [F, Q]`, and each head, `spread_heads [F, Q, M]`, is spread; `boxes [F, Q, 4]`
-    cxcywh, `scores`, `labels` of the best class and `matched [F, Q]` object or -1;
-    `truth [N, 4]`, `truth_labels [N]`.
+    uint8 of the `peaks [F, Q, M]` (of sampling points their density); cells over which
+    the mean of the heads, `spread [F, Q]`, and each head, `spread_heads [F, Q, M]`, is
+    spread; `boxes [F, Q, 4]` cxcywh, `scores`, `labels` of the best class and `matched
+    [F, Q]` object or -1; `truth [N, 4]`, `truth_labels [N]`.
     """
 
     rgb: Tensor

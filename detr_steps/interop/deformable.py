@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from ..systems.deformable_detr import DeformableDETRConfig
+from ..systems.query_sources import LearnedPoints, Proposals
 from .names import (
     HF_BACKBONE,
     hf_attention,
@@ -84,7 +85,8 @@ def settings_shown(names: Iterable[str]) -> dict[str, object]:
     def any_has(part: str) -> bool:
         return any(part in name for name in names)
 
-    shown: dict[str, object] = {"two_stage": any_has(".enc_output.")}
+    source = Proposals() if any_has(".enc_output.") else LearnedPoints()
+    shown: dict[str, object] = {"query_source": source}
     if any_has("decoder.bbox_embed."):
         shown["refine"] = True
     elif any_has("transformer.decoder."):  # the official code always keeps the copy

@@ -149,9 +149,7 @@ class MultiScaleDeformableAttention(nn.Module):
         """Let queries read a memory around their own references, on every level."""
         points = on_levels(queries.references, memory.valid)  # [B, Q, L, 2 or 4]
         references = ReferencePoints(points, memory.sizes)
-        return self(
-            queries.embedded, references, memory.tokens, memory.padding, trace
-        )
+        return self(queries.embedded, references, memory.tokens, memory.padding, trace)
 
     def locate(self, query: Tensor, references: ReferencePoints) -> Tensor:
         """Sampling locations `[B, Q, M, L, K, 2]`, float32 or better.
@@ -165,7 +163,9 @@ class MultiScaleDeformableAttention(nn.Module):
         offsets = self.offsets(query).unflatten(-1, (*self.shape, 2)).to(at.dtype)
         if at.shape[-1] == 4:
             return at[..., :2] + offsets * at[..., 2:] / (2 * self.shape[2])
-        extent = at.new_tensor([(w, h) for h, w in references.sizes])  # x, y of each level
+        extent = at.new_tensor(
+            [(w, h) for h, w in references.sizes]
+        )  # x, y of each level
         return at + offsets / extent[:, None]
 
     def _in_one(self, heads: Tensor) -> bool:
@@ -173,7 +173,9 @@ class MultiScaleDeformableAttention(nn.Module):
         from_query = isinstance(self.weights, QueryScores)
         return from_query and asks_at_once(heads, *self.shape[1:])
 
-    def _read_in_one(self, query: Tensor, references: ReferencePoints, heads: Tensor) -> Tensor:
+    def _read_in_one(
+        self, query: Tensor, references: ReferencePoints, heads: Tensor
+    ) -> Tensor:
         offsets = self.offsets(query).unflatten(-1, (*self.shape, 2))
         scores = self.weights.linear(query).unflatten(-1, self.shape)
         return ask_points(heads, references.sizes, references.points, offsets, scores)

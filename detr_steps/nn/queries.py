@@ -110,5 +110,7 @@ def _block_diagonal(seen: Sequence[AttentionMaps | None]) -> AttentionMaps | Non
     if seen[0] is None:
         return None
     maps = [each.weights for each in seen]  # [B, M, q, q]
-    whole = [torch.block_diag(*blocks) for blocks in zip(*(m.flatten(0, 1) for m in maps))]
+    whole = [
+        torch.block_diag(*blocks) for blocks in zip(*(m.flatten(0, 1) for m in maps))
+    ]
     return AttentionMaps(torch.stack(whole).unflatten(0, maps[0].shape[:2]))

@@ -60,5 +60,7 @@ class LevelByLevel(DeformableAttention):
                 )
             )
         attended, seen = zip(*parts)
-        joined = SamplingPoints(*(torch.cat(x, 1) for x in zip(*seen))) if trace else None
+        joined = (
+            SamplingPoints(*(torch.cat(x, 1) for x in zip(*seen))) if trace else None
+        )
         return torch.cat(attended, 1), joined

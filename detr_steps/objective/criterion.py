@@ -1,7 +1,7 @@
 """The set loss: match every set of predictions, then compare (chapters/02_detr.ipynb).
 
-A *set* is what one decoder layer answers, or one group of queries in it; losses take any
-number P of them at once, since each is matched by itself.
+A *set* is what one decoder layer answers, or one group of queries in it; losses take
+any number P of them at once, since each is matched by itself.
 """
 
 from collections.abc import Iterator

@@ -227,4 +227,8 @@ class DeformableDETR(QueryDetector):
         boxes = refine_boxes(queries.references, self.box_heads[pair](content))
         prediction = Prediction(self.class_heads[pair](content), boxes)
         references = boxes.detach() if self.config.refine else queries.references
-        return queries._replace(content=content, references=references), prediction, seen
+        return (
+            queries._replace(content=content, references=references),
+            prediction,
+            seen,
+        )

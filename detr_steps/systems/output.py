@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..nn.read_points import Sizes
-from ..nn.trace import AttentionMaps, Attended
+from ..nn.trace import Attended, AttentionMaps
 from ..objective.classification import Classification
 from ..objective.criterion import PredictionSets
 

@@ -117,8 +117,8 @@ def token_boxes(memory: Memory) -> tuple[Tensor, Tensor]:
     """The box that each token starts from, and whether it may propose one.
 
     Around the token's centre, 0.05 of the image wide and high on the finest level and
-    twice that on each further one (square on square images only): `[B, S, 4]` cxcywh. Padding and the image's very border propose
-    nothing: `[B, S]` bool.
+    twice that on each further one (square on square images only): `[B, S, 4]` cxcywh.
+    Padding and the image's very border propose nothing: `[B, S]` bool.
     """
     sides = [
         memory.centres.new_full((h * w, 2), SMALLEST * 2.0**level)

@@ -8,6 +8,8 @@ from torch import nn
 
 from detr_steps.nn.attention import Attention, attend
 from detr_steps.nn.layers import DecoderLayer, EncoderLayer
+from detr_steps.nn.memory import Memory
+from detr_steps.nn.queries import Queries
 
 
 def reference(mine: Attention) -> nn.MultiheadAttention:
@@ -126,27 +128,27 @@ def seen(monkeypatch) -> list:
 
 def test_encoder_positions_go_to_queries_and_keys_only(seen):
     tokens, positions = torch.randn(2, 5, 16), torch.randn(2, 5, 16)
-    EncoderLayer(Attention(16, 4), 16, 32, 0.0)(tokens, positions)
+    EncoderLayer(Attention(16, 4), 16, 32, 0.0)(Memory(tokens, positions, None))
     ((query, key, value),) = seen
     assert torch.equal(query, tokens + positions) and torch.equal(key, query)
     assert torch.equal(value, tokens)
 
 
 def test_decoder_positions_go_to_queries_and_keys_only(seen):
-    content, who = torch.randn(2, 3, 16), torch.randn(2, 3, 16)
-    memory, where = torch.randn(2, 5, 16), torch.randn(2, 5, 16)
+    content, positions = torch.randn(2, 3, 16), torch.randn(2, 3, 16)
+    tokens, where = torch.randn(2, 5, 16), torch.randn(2, 5, 16)
     layer = DecoderLayer(Attention(16, 4), Attention(16, 4), 16, 32, 0.0)
-    layer(content, who, memory + where, memory)
-    talk, read = seen
-    assert torch.equal(talk[0], content + who) and torch.equal(talk[1], talk[0])
-    assert torch.equal(talk[2], content)
-    assert torch.equal(read[1], memory + where) and torch.equal(read[2], memory)
-    assert not torch.equal(read[0], content + who)  # content has been refined since
+    layer(Queries(content, positions, None, (3,)), Memory(tokens, where, None))
+    own, cross = seen
+    assert torch.equal(own[0], content + positions) and torch.equal(own[1], own[0])
+    assert torch.equal(own[2], content)
+    assert torch.equal(cross[1], tokens + where) and torch.equal(cross[2], tokens)
+    assert not torch.equal(cross[0], content + positions)  # content was refined since
 
 
 def test_layers_are_post_norm():
     """The last thing a layer does is normalise: mean 0, deviation 1 in each token."""
     x = torch.randn(2, 5, 16) * 7 + 3
-    out = EncoderLayer(Attention(16, 4), 16, 32, 0.0)(x, x)[0]
+    out = EncoderLayer(Attention(16, 4), 16, 32, 0.0)(Memory(x, x, None)).tokens
     assert torch.allclose(out.mean(-1), torch.zeros(2, 5), atol=1e-5)
     assert torch.allclose(out.std(-1, unbiased=False), torch.ones(2, 5), atol=1e-3)

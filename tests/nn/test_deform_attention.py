@@ -7,7 +7,7 @@ from torch import nn
 from detr_steps.nn.deform_attention import (
     DeformableAttention,
     MultiScaleDeformableAttention,
-    Places,
+    ReferencePoints,
     Sampling,
     star,
 )
@@ -32,16 +32,16 @@ def attention() -> MultiScaleDeformableAttention:
 
 
 def scene(b=2, q=5, channels=8, corners=2, sizes=SIZES):
-    """Queries, places and value, all at random."""
+    """Queries, references and value, all at random."""
     generator = torch.Generator().manual_seed(1)
 
     def draw(*shape):
         return torch.rand(shape, generator=generator, dtype=torch.float64)
 
     references = draw(b, q, len(sizes), corners)
-    places = Places(references, sizes)
+    references = ReferencePoints(references, sizes)
     tokens = sum(h * w for h, w in sizes)
-    return draw(b, q, channels) - 0.5, places, draw(b, tokens, channels) - 0.5
+    return draw(b, q, channels) - 0.5, references, draw(b, tokens, channels) - 0.5
 
 
 # --- the start ---------------------------------------------------------------------
@@ -68,10 +68,10 @@ def test_the_star_of_eight_heads():
 
 def test_at_the_start_all_queries_look_at_the_star_with_equal_weights():
     module = MultiScaleDeformableAttention(16, 4, 2, 3)
-    query, places, value = (x for x in scene(channels=16))
-    _, seen = module(query.float(), places, value.float(), trace=True)
+    query, references, value = (x for x in scene(channels=16))
+    _, seen = module(query.float(), references, value.float(), trace=True)
     assert torch.allclose(seen.weights, torch.tensor(1 / 6))
-    moved = seen.locations - places.references[:, :, None, :, None]
+    moved = seen.locations - references.points[:, :, None, :, None]
     pixels = moved * torch.tensor([[6.0, 4.0], [3.0, 2.0]])[:, None]
     assert torch.allclose(pixels, star(4, 2, 3).double().expand_as(pixels), atol=1e-5)
     assert (module.value.bias == 0).all() and (module.output.bias == 0).all()
@@ -82,23 +82,23 @@ def test_at_the_start_all_queries_look_at_the_star_with_equal_weights():
 
 
 def test_offsets_from_a_point_count_pixels_of_each_level(attention):
-    query, places, _ = scene()
-    found = attention.locate(query, places)
+    query, references, _ = scene()
+    found = attention.locate(query, references)
     offsets = attention.offsets(query).view(2, 5, 2, 2, 3, 2)
     for level, (h, w) in enumerate(SIZES):
         for axis, side in enumerate((w, h)):  # x by the width, y by the height
-            at = places.references[:, :, level, axis, None, None]
+            at = references.points[:, :, level, axis, None, None]
             wanted = at + offsets[:, :, :, level, :, axis] / side
             assert torch.allclose(found[:, :, :, level, :, axis], wanted)
 
 
 def test_offsets_from_a_box_count_halves_of_its_sides_over_k(attention):
-    query, places, _ = scene(corners=4)
-    found = attention.locate(query, places)
+    query, references, _ = scene(corners=4)
+    found = attention.locate(query, references)
     offsets = attention.offsets(query).view(2, 5, 2, 2, 3, 2)
     for axis in range(2):
-        at = places.references[..., axis, None][:, :, None]
-        side = places.references[..., 2 + axis, None][:, :, None]
+        at = references.points[..., axis, None][:, :, None]
+        side = references.points[..., 2 + axis, None][:, :, None]
         wanted = at + offsets[..., axis] * side / 2 / 3
         assert torch.allclose(found[..., axis], wanted)
 
@@ -106,7 +106,9 @@ def test_offsets_from_a_box_count_halves_of_its_sides_over_k(attention):
 def test_the_star_reaches_the_border_of_a_box():
     module = MultiScaleDeformableAttention(16, 8, 1, 4)
     box = torch.tensor([0.5, 0.4, 0.2, 0.6]).view(1, 1, 1, 4)
-    found = module.locate(torch.randn(1, 1, 16), Places(box, ((9, 9),)))[0, 0, :, 0]
+    found = module.locate(torch.randn(1, 1, 16), ReferencePoints(box, ((9, 9),)))[
+        0, 0, :, 0
+    ]
     last = found[:, 3]  # point K of each head
     assert torch.allclose(last.amin(0), torch.tensor([0.4, 0.1]), atol=1e-5)
     assert torch.allclose(last.amax(0), torch.tensor([0.6, 0.7]), atol=1e-5)
@@ -117,8 +119,8 @@ def test_the_star_reaches_the_border_of_a_box():
 
 @pytest.mark.parametrize("corners", [2, 4])
 def test_equation_3_head_by_head(attention, corners):
-    query, places, value = scene(corners=corners)
-    found, seen = attention(query, places, value, trace=True)
+    query, references, value = scene(corners=corners)
+    found, seen = attention(query, references, value, trace=True)
     assert torch.allclose(seen.weights.sum((-1, -2)), torch.ones(()).double())
     table = attention.value(value)  # [B, S, C]
     maps = [
@@ -153,15 +155,15 @@ def test_one_level_is_the_same_code():
 
 
 def test_padding_reads_as_zero(attention):
-    query, places, value = scene()
+    query, references, value = scene()
     padding = torch.zeros(2, TOKENS, dtype=torch.bool)
     padding[1, 10:] = True
-    found, _ = attention(query, places, value, padding)
+    found, _ = attention(query, references, value, padding)
     other = value.clone()
     other[1, 10:] = 99.0
-    assert torch.equal(found, attention(query, places, other, padding)[0])
-    assert not torch.allclose(found[1], attention(query, places, value)[0][1])
-    assert torch.equal(found[0], attention(query, places, value)[0][0])
+    assert torch.equal(found, attention(query, references, other, padding)[0])
+    assert not torch.allclose(found[1], attention(query, references, value)[0][1])
+    assert torch.equal(found[0], attention(query, references, value)[0][0])
 
 
 def test_a_warp_moves_the_picture():
@@ -174,8 +176,8 @@ def test_a_warp_moves_the_picture():
     _, _, value = scene(sizes=((4, 6),))
     x, y = torch.meshgrid(torch.arange(6.0), torch.arange(4.0), indexing="xy")
     centres = torch.stack(((x + 0.5) / 6, (y + 0.5) / 4), -1).view(1, 24, 1, 2)
-    places = Places(centres.expand(2, -1, -1, -1).double(), ((4, 6),))
-    found, _ = warp(torch.randn(2, 24, 8).double(), places, value)
+    references = ReferencePoints(centres.expand(2, -1, -1, -1).double(), ((4, 6),))
+    found, _ = warp(torch.randn(2, 24, 8).double(), references, value)
     found, value = found.unflatten(1, (4, 6)), value.unflatten(1, (4, 6))
     assert torch.allclose(found[:, 1:, :4], value[:, :3, 2:], atol=1e-12)
     assert (found[:, 0].abs() < 1e-12).all()  # came from above the map
@@ -189,7 +191,9 @@ def test_eight_heads_of_one_point_start_as_the_neighbours_of_a_pixel():
             part.weight.copy_(torch.eye(8))
     _, _, value = scene(sizes=((5, 5),))
     centre = torch.full((2, 1, 1, 2), 0.5).double()
-    found, _ = module(torch.randn(2, 1, 8).double(), Places(centre, ((5, 5),)), value)
+    found, _ = module(
+        torch.randn(2, 1, 8).double(), ReferencePoints(centre, ((5, 5),)), value
+    )
     square = value.unflatten(1, (5, 5))
     around = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]
     for head, (dx, dy) in enumerate(around):
@@ -203,12 +207,12 @@ def test_a_single_point_leaves_its_weight_nothing_to_learn():
     assert (module.offsets.weight.grad != 0).any()
 
 
-def test_slopes_reach_everything(attention):
-    query, places, value = scene(corners=4)
-    references = places.references.requires_grad_()
-    out, _ = attention(query.requires_grad_(), places, value.requires_grad_())
+def test_gradients_reach_everything(attention):
+    query, references, value = scene(corners=4)
+    points = references.points.requires_grad_()
+    out, _ = attention(query.requires_grad_(), references, value.requires_grad_())
     out.square().sum().backward()
-    for tensor in (query, references, value, *attention.parameters()):
+    for tensor in (query, points, value, *attention.parameters()):
         assert tensor.grad.isfinite().all() and (tensor.grad != 0).any()
 
 
@@ -232,62 +236,74 @@ def test_numbers_that_cannot_be(numbers, words):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda p: Places(p.references, ((4, 6), (3, 2), (1, 1))), "hold 31 tokens"),
-        (lambda p: Places(p.references, ((4, 6), (2, 2), (2, 1))), "3 sizes for 2"),
-        (lambda p: Places(p.references, ((6, 4), (2, 2))), "hold 28 tokens.*has 30"),
-        (lambda p: Places(p.references[:, :4], p.sizes), r"expected \[2, 5, 2, 2\]"),
-        (lambda p: Places(p.references[..., :1], p.sizes), "points or .* boxes"),
-        (lambda p: Places(p.references[:, :, :1], p.sizes), "expected"),
+        (
+            lambda p: ReferencePoints(p.points, ((4, 6), (3, 2), (1, 1))),
+            "hold 31 tokens",
+        ),
+        (
+            lambda p: ReferencePoints(p.points, ((4, 6), (2, 2), (2, 1))),
+            "3 sizes for 2",
+        ),
+        (
+            lambda p: ReferencePoints(p.points, ((6, 4), (2, 2))),
+            "hold 28 tokens.*has 30",
+        ),
+        (
+            lambda p: ReferencePoints(p.points[:, :4], p.sizes),
+            r"expected \[2, 5, 2, 2\]",
+        ),
+        (lambda p: ReferencePoints(p.points[..., :1], p.sizes), "points or .* boxes"),
+        (lambda p: ReferencePoints(p.points[:, :, :1], p.sizes), "expected"),
     ],
 )
 def test_places_that_do_not_belong(attention, change, words):
-    query, places, value = scene()
+    query, references, value = scene()
     with pytest.raises(ValueError, match=words):
-        attention(query, change(places), value)
+        attention(query, change(references), value)
 
 
 def test_references_outside_the_image_read_zeros(attention):
-    query, places, value = scene()
-    far = Places(places.references + 50, SIZES)
+    query, references, value = scene()
+    far = ReferencePoints(references.points + 50, SIZES)
     found, _ = attention(query, far, value)
     wanted = attention.output.bias.expand_as(found)
     assert torch.allclose(found, wanted)
 
 
 def test_no_queries(attention):
-    query, places, value = scene(q=0)
-    found, seen = attention(query, places, value, trace=True)
+    query, references, value = scene(q=0)
+    found, seen = attention(query, references, value, trace=True)
     assert found.shape == (2, 0, 8) and seen.locations.shape == (2, 0, 2, 2, 3, 2)
 
 
 def test_levels_of_one_pixel(attention):
-    query, places, value = scene(sizes=((1, 1), (1, 1)))
-    assert attention(query, places, value)[0].isfinite().all()
+    query, references, value = scene(sizes=((1, 1), (1, 1)))
+    assert attention(query, references, value)[0].isfinite().all()
 
 
 def test_an_image_of_padding_alone(attention):
-    query, places, value = scene()
+    query, references, value = scene()
     everything = torch.ones(2, TOKENS, dtype=torch.bool)
-    found, _ = attention(query, places, value, everything)
+    found, _ = attention(query, references, value, everything)
     assert torch.allclose(found, attention.output.bias.expand_as(found))
 
 
 def test_offsets_that_are_no_numbers_are_not_hidden(attention):
-    query, places, value = scene()
+    query, references, value = scene()
     query[1, 3, 0] = float("nan")
-    found, _ = attention(query, places, value)
+    found, _ = attention(query, references, value)
     broken = found.isnan().any(-1)
     assert broken[1, 3] and broken.sum() == 1
     query[1, 3, 0] = float("inf")
-    assert not attention(query, places, value)[0][1, 3].isfinite().all()
+    assert not attention(query, references, value)[0][1, 3].isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_on_the_cpu(attention, dtype):
-    query, places, value = scene()
-    exact, _ = attention(query, places, value)
+    query, references, value = scene()
+    exact, _ = attention(query, references, value)
     module = attention.to(dtype)
-    exactly = Places(places.references.float(), SIZES)
+    exactly = ReferencePoints(references.points.float(), SIZES)
     found, seen = module(query.to(dtype), exactly, value.to(dtype), trace=True)
     assert found.dtype == dtype and seen.locations.dtype == torch.float32
     assert torch.allclose(found.double(), exact, atol=0.1)
@@ -298,5 +314,5 @@ def test_half_precision_offsets_do_not_blur_the_reference():
     module = DeformableAttention(8, 1, 1).to(torch.bfloat16)
     at = torch.tensor([0.9005, 0.5]).view(1, 1, 1, 2)
     query = torch.randn(1, 1, 8, dtype=torch.bfloat16)
-    found = module.locate(query, Places(at, ((4, 1000),)))
+    found = module.locate(query, ReferencePoints(at, ((4, 1000),)))
     assert found.flatten().tolist() == pytest.approx([0.9015, 0.5], abs=1e-6)

@@ -1,57 +1,63 @@
-"""Dense attention with the arguments of a deformable one."""
+"""Dense attention in the place of a deformable one."""
 
 import pytest
 import torch
 
 from detr_steps.nn.attention import attend
-from detr_steps.nn.deform_attention import Places
 from detr_steps.nn.dense import Dense
-from detr_steps.nn.position import sine_position
-
-SIZES = ((3, 4),)
+from detr_steps.nn.memory import Memory
+from detr_steps.nn.queries import Queries
 
 
 def parts(heads: int = 2):
     torch.manual_seed(0)
     module = Dense(heads).build(8, 1)
-    query, value = torch.randn(2, 5, 8), torch.randn(2, 12, 8)
-    return module, query, value, Places(torch.rand(2, 5, 1, 2), SIZES)
+    content, positions = torch.randn(2, 5, 8), torch.randn(2, 5, 8)
+    queries = Queries(content, positions, torch.rand(2, 5, 2), (5,))
+    tokens, positions = torch.randn(2, 12, 8), torch.randn(2, 12, 8)
+    return module, queries, Memory(tokens, positions, None, ((3, 4),))
 
 
-def test_every_query_reads_all_tokens_with_their_places():
-    module, query, value, places = parts(heads=1)
-    read, weights = module(query, places, value, trace=True)
-    where = sine_position(torch.zeros(2, 3, 4, dtype=bool), 8, shift=-0.5).flatten(1, 2)
+def test_every_query_reads_all_tokens_with_their_positions():
+    module, queries, memory = parts(heads=1)
+    attended, seen = module.read(queries, memory, trace=True)
     mixed, expected = attend(
-        module.query(query), module.key(value + where), module.value(value)
+        module.query(queries.content + queries.positions),
+        module.key(memory.tokens + memory.positions),
+        module.value(memory.tokens),
     )
-    torch.testing.assert_close(weights[:, 0], expected)
-    torch.testing.assert_close(read, module.output(mixed))
+    torch.testing.assert_close(seen.weights[:, 0], expected)
+    torch.testing.assert_close(attended, module.output(mixed))
+
+
+def test_a_level_embedding_changes_nothing():
+    """One vector on all keys shifts all scores of a query alike: softmax forgets it."""
+    module, queries, memory = parts()
+    shifted = memory._replace(positions=memory.positions + torch.randn(8))
+    torch.testing.assert_close(
+        module.read(queries, memory)[0], module.read(queries, shifted)[0]
+    )
 
 
 def test_the_reference_does_not_matter():
-    module, query, value, places = parts()
-    elsewhere = Places(1 - places.references, SIZES)
+    module, queries, memory = parts()
+    elsewhere = queries._replace(references=1 - queries.references)
     torch.testing.assert_close(
-        module(query, places, value)[0], module(query, elsewhere, value)[0]
+        module.read(queries, memory)[0], module.read(elsewhere, memory)[0]
     )
 
 
 def test_padded_tokens_are_neither_read_nor_counted():
-    module, query, value, places = parts()
-    padding = torch.zeros(2, 3, 4, dtype=bool)
-    padding[:, :, 3] = True
-    small = Places(places.references, ((3, 3),))
-    real = value.view(2, 3, 4, 8)[:, :, :3].flatten(1, 2)
+    module, queries, memory = parts()
+    padding = torch.zeros(2, 12, dtype=bool)
+    padding[:, 9:] = True
+    short = Memory(memory.tokens[:, :9], memory.positions[:, :9], None, ((3, 3),))
     torch.testing.assert_close(
-        module(query, places, value, padding.flatten(1))[0],
-        module(query, small, real)[0],
+        module.read(queries, memory._replace(padding=padding))[0],
+        module.read(queries, short)[0],
     )
 
 
-def test_several_levels_and_wrong_sizes_are_refused():
+def test_several_levels_are_refused():
     with pytest.raises(ValueError, match="levels=1"):
         Dense().build(8, 4)
-    module, query, value, places = parts()
-    with pytest.raises(ValueError, match="hold 9 tokens"):
-        module(query, Places(places.references, ((3, 3),)), value)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from detr_steps.nn.deform_attention import Places, Sampling
+from detr_steps.nn.deform_attention import ReferencePoints, Sampling
 from detr_steps.nn.point_weights import FromKeys, FromQuery, Learned, Uniform
 from detr_steps.nn.sample import sample_by_hand
 from detr_steps.nn.within_levels import WithinLevels
@@ -33,7 +33,11 @@ def scene(q: int = 5):
     def draw(*shape):
         return torch.rand(shape, generator=generator, dtype=torch.float64)
 
-    return draw(2, q, 8) - 0.5, Places(draw(2, q, 2, 2), SIZES), draw(2, 30, 8) - 0.5
+    return (
+        draw(2, q, 8) - 0.5,
+        ReferencePoints(draw(2, q, 2, 2), SIZES),
+        draw(2, 30, 8) - 0.5,
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -61,18 +65,18 @@ def test_what_the_weights_depend_on(kind, on_query, on_value):
     """The offsets depend on the query too: they are switched off here."""
     module = build(kind)
     nn.init.zeros_(module.offsets.weight)
-    query, places, value = scene()
-    weights = module(query, places, value, trace=True)[1].weights
-    other_query = module(query + 1, places, value, trace=True)[1].weights
-    other_value = module(query, places, value.flip(1), trace=True)[1].weights
+    query, references, value = scene()
+    weights = module(query, references, value, trace=True)[1].weights
+    other_query = module(query + 1, references, value, trace=True)[1].weights
+    other_value = module(query, references, value.flip(1), trace=True)[1].weights
     assert torch.allclose(weights, other_query) != on_query
     assert torch.allclose(weights, other_value) != on_value
 
 
 def test_scores_from_keys_are_scaled_dot_products():
     module = build(FromKeys())
-    query, places, value = scene()
-    _, seen = module(query, places, value, trace=True)
+    query, references, value = scene()
+    _, seen = module(query, references, value, trace=True)
     asked = module.weights.query(query).unflatten(-1, (2, 4))
     keys = module.weights.key(value).split([24, 6], 1)
     scores = torch.zeros(2, 5, 2, 2, 3, dtype=torch.float64)
@@ -89,13 +93,13 @@ def test_scores_from_keys_are_scaled_dot_products():
 
 def test_keys_of_padding_score_zero():
     module = build(FromKeys())
-    query, places, value = scene()
+    query, references, value = scene()
     padding = torch.zeros(2, 30, dtype=torch.bool)
     padding[:, 3:] = True
     other = value.clone()
     other[:, 3:] = 7.0
-    first = module(query, places, value, padding, trace=True)[1]
-    second = module(query, places, other, padding, trace=True)[1]
+    first = module(query, references, value, padding, trace=True)[1]
+    second = module(query, references, other, padding, trace=True)[1]
     assert torch.equal(first.weights, second.weights)
 
 
@@ -115,25 +119,25 @@ def within() -> nn.Module:
 
 def test_a_token_hears_of_its_own_level_only():
     module = within()
-    query, places, value = scene(30)
-    before, seen = module(query, places, value, trace=True)
+    query, references, value = scene(30)
+    before, seen = module(query, references, value, trace=True)
     assert before.shape == (2, 30, 8) and seen.locations.shape == (2, 30, 2, 1, 3, 2)
     other = value.clone()
     other[:, 24:] += 1
-    after = module(query, places, other)[0]
+    after = module(query, references, other)[0]
     assert torch.equal(before[:, :24], after[:, :24])
     assert not torch.allclose(before[:, 24:], after[:, 24:])
 
 
 def test_each_level_is_read_like_a_single_map():
     module = within()
-    query, places, value = scene(30)
+    query, references, value = scene(30)
     padding = torch.zeros(2, 30, dtype=torch.bool)
     padding[1, 26:] = True
-    found, _ = module(query, places, value, padding)
+    found, _ = module(query, references, value, padding)
     alone = Sampling(heads=2, points=3).build(8, 1).double()
     alone.load_state_dict(module.state_dict())
-    second = Places(places.references[:, 24:, 1:], SIZES[1:])
+    second = ReferencePoints(references.points[:, 24:, 1:], SIZES[1:])
     wanted, _ = alone(query[:, 24:], second, value[:, 24:], padding[:, 24:])
     assert torch.allclose(found[:, 24:], wanted, atol=1e-12)
 

@@ -5,8 +5,8 @@ import torch
 
 from detr_steps.nn.references import (
     inverse_sigmoid,
-    move,
     on_levels,
+    refine_boxes,
     token_centres,
     valid_share,
 )
@@ -29,22 +29,24 @@ def test_sigmoid_and_back():
 
 def test_no_delta_leaves_a_box_where_it_is():
     box = torch.tensor([0.3, 0.6, 0.2, 0.1])
-    assert torch.allclose(move(box, torch.zeros(4)), box)
+    assert torch.allclose(refine_boxes(box, torch.zeros(4)), box)
 
 
 def test_a_point_has_no_size():
-    found = move(torch.tensor([0.3, 0.6]), torch.tensor([0.0, 0.0, -2.0, 1.0]))
+    found = refine_boxes(torch.tensor([0.3, 0.6]), torch.tensor([0.0, 0.0, -2.0, 1.0]))
     assert torch.allclose(found[:2], torch.tensor([0.3, 0.6]))
     assert torch.allclose(found[2:], torch.tensor([-2.0, 1.0]).sigmoid())
 
 
 def test_boxes_stay_in_the_image():
-    found = move(torch.tensor([0.999, 0.001, 0.5, 0.5]), torch.tensor([9.0, -9, 99, 9]))
+    found = refine_boxes(
+        torch.tensor([0.999, 0.001, 0.5, 0.5]), torch.tensor([9.0, -9, 99, 9])
+    )
     assert (found >= 0).all() and (found <= 1).all()
 
 
 def test_half_precision_deltas_give_single_precision_boxes():
-    found = move(torch.tensor([0.3, 0.6]), torch.zeros(4, dtype=torch.bfloat16))
+    found = refine_boxes(torch.tensor([0.3, 0.6]), torch.zeros(4, dtype=torch.bfloat16))
     assert found.dtype == torch.float32
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from torch.nn import functional
 
 from detr_steps import boxes as box_ops
 from detr_steps.objective import losses
-from detr_steps.objective.matching import pack
+from detr_steps.objective.classification import Softmax
+from detr_steps.objective.matching import pad_targets
 
 CLASSES = 3
 TARGETS = [
@@ -27,28 +27,11 @@ def predictions():
     return logits.requires_grad_(), boxes.requires_grad_()
 
 
-def test_class_loss_is_torchs_weighted_mean(predictions):
-    """The normaliser is the sum of weights, neither the queries nor the objects."""
-    logits, _ = predictions
-    found = losses.class_loss(logits, pack(TARGETS, CLASSES, "cpu"), MATCHED, 0.1)
-    weight = torch.tensor([1.0, 1.0, 1.0, 0.1])
-    for layer in range(2):
-        wanted = torch.full((2, 4), CLASSES)
-        wanted[0, MATCHED[layer, 0]] = TARGETS[0]["labels"]
-        expected = functional.cross_entropy(
-            logits[layer].flatten(0, 1), wanted.flatten(), weight
-        )
-        assert torch.allclose(found[layer], expected)
-        summed = functional.cross_entropy(
-            logits[layer].flatten(0, 1), wanted.flatten(), weight, reduction="sum"
-        )
-        assert not torch.allclose(found[layer], summed / 2)  # by objects
-        assert not torch.allclose(found[layer], summed / 8)  # by queries
-
-
 def test_box_losses_by_hand(predictions):
     _, boxes = predictions
-    distance, overlap = losses.box_losses(boxes, pack(TARGETS, CLASSES, "cpu"), MATCHED)
+    distance, overlap = losses.box_losses(
+        boxes, pad_targets(TARGETS, CLASSES, "cpu"), MATCHED
+    )
     for layer in range(2):
         mine, theirs = boxes[layer, 0, MATCHED[layer, 0]], TARGETS[0]["boxes"]
         expected = (mine - theirs).abs().sum() / 2
@@ -61,8 +44,8 @@ def test_box_losses_by_hand(predictions):
 
 def test_only_matched_boxes_learn(predictions):
     _, boxes = predictions
-    packed = pack(TARGETS, CLASSES, "cpu")
-    sum(x.sum() for x in losses.box_losses(boxes, packed, MATCHED)).backward()
+    padded = pad_targets(TARGETS, CLASSES, "cpu")
+    sum(x.sum() for x in losses.box_losses(boxes, padded, MATCHED)).backward()
     moved = (boxes.grad != 0).any(-1)  # [Y, B, Q]
     assert moved[0, 0].tolist() == [False, True, False, True]
     assert moved[1, 0].tolist() == [True, False, True, False]
@@ -71,11 +54,11 @@ def test_only_matched_boxes_learn(predictions):
 
 def test_empty_targets_give_a_finite_loss_on_the_graph(predictions):
     logits, boxes = predictions
-    packed = pack([TARGETS[1]] * 2, CLASSES, "cpu")
+    padded = pad_targets([TARGETS[1]] * 2, CLASSES, "cpu")
     matched = torch.full((2, 2, 0), -1)
-    distance, overlap = losses.box_losses(boxes, packed, matched)
+    distance, overlap = losses.box_losses(boxes, padded, matched)
     assert distance.tolist() == overlap.tolist() == [0, 0]
-    surprise = losses.class_loss(logits, packed, matched, 0.1)
+    surprise = Softmax().loss(logits, padded, matched)
     (distance + overlap + surprise).sum().backward()
     assert boxes.grad is not None and (boxes.grad == 0).all()
     assert logits.grad.isfinite().all() and (logits.grad != 0).any()
@@ -84,38 +67,27 @@ def test_empty_targets_give_a_finite_loss_on_the_graph(predictions):
 def test_boxes_are_divided_by_the_objects_of_the_whole_batch(predictions):
     """An image more without objects changes nothing; an object more does."""
     _, boxes = predictions
-    one = losses.box_losses(boxes[:, :1], pack(TARGETS[:1], 3, "cpu"), MATCHED[:, :1])
-    both = losses.box_losses(boxes, pack(TARGETS, 3, "cpu"), MATCHED)
+    one = losses.box_losses(
+        boxes[:, :1], pad_targets(TARGETS[:1], 3, "cpu"), MATCHED[:, :1]
+    )
+    both = losses.box_losses(boxes, pad_targets(TARGETS, 3, "cpu"), MATCHED)
     assert torch.allclose(one[0], both[0]) and torch.allclose(one[1], both[1])
 
 
 def test_an_object_without_a_query_teaches_nothing(predictions):
     logits, boxes = predictions
-    packed = pack(TARGETS, CLASSES, "cpu")
+    padded = pad_targets(TARGETS, CLASSES, "cpu")
     lonely = MATCHED.clone()
     lonely[..., 1] = -1
-    distance, _ = losses.box_losses(boxes, packed, lonely)
+    distance, _ = losses.box_losses(boxes, padded, lonely)
     expected = (boxes[0, 0, 3] - TARGETS[0]["boxes"][0]).abs().sum() / 2
     assert torch.allclose(distance[0], expected)
-    assert losses.class_loss(logits, packed, lonely, 0.1).isfinite().all()
+    assert Softmax().loss(logits, padded, lonely).isfinite().all()
 
 
-def test_weight_of_no_object_is_exact_in_double_precision():
-    """0.1 in float32 is wrong in the ninth digit."""
-    logits = torch.zeros(1, 1, 4, CLASSES + 1, dtype=torch.float64)
-    logits[0, 0, 1, 0] = 3.0
-    packed = pack(TARGETS[:1], CLASSES, "cpu")
-    found = losses.class_loss(logits, packed, MATCHED[:1, :1], 0.1)
-    wanted = torch.tensor([3, 0, 3, 2])
-    weight = torch.tensor([1.0, 1.0, 1.0, 0.1], dtype=torch.float64)
-    expected = functional.cross_entropy(logits[0, 0], wanted, weight)
-    assert (found[0] - expected).abs() < 1e-15
-
-
-def test_terms_are_named_by_layer_and_added_with_their_weights():
+def test_terms_are_named_by_layer():
     terms = {"class": torch.tensor([1.0, 2.0, 3.0]), "box": torch.tensor([4.0, 5, 6])}
-    named = losses.weighted_terms(terms, {"class": 1.0, "box": 5.0})
-    assert named.pop("total") == (1 + 2 + 3) + 5 * (4 + 5 + 6)
+    named = losses.name_layers(terms)
     assert {name: value.item() for name, value in named.items()} == {
         "class_0": 1,
         "class_1": 2,

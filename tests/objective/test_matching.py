@@ -7,7 +7,12 @@ import torch
 
 from detr_steps import boxes as box_ops
 from detr_steps.objective import matching
-from detr_steps.objective.matching import CostWeights, NonFiniteCost, assign, pack
+from detr_steps.objective.matching import (
+    CostWeights,
+    NonFiniteCost,
+    assign,
+    pad_targets,
+)
 
 
 def target(*objects: tuple[list[float], int]) -> dict:
@@ -20,19 +25,21 @@ def target(*objects: tuple[list[float], int]) -> dict:
 BOX = [0.5, 0.5, 0.2, 0.4]
 
 
-def test_pack_pads_to_the_fullest_image():
-    packed = pack([target((BOX, 2)), target(), target((BOX, 0), (BOX, 1))], 3, "cpu")
-    assert packed.boxes.shape == (3, 2, 4) and packed.counts == [1, 0, 2]
-    assert packed.real.tolist() == [[True, False], [False, False], [True, True]]
-    assert packed.labels[2].tolist() == [0, 1]
-    assert torch.equal(packed.boxes[0, 0], torch.tensor(BOX))
+def test_padding_pads_to_the_fullest_image():
+    padded = pad_targets(
+        [target((BOX, 2)), target(), target((BOX, 0), (BOX, 1))], 3, "cpu"
+    )
+    assert padded.boxes.shape == (3, 2, 4) and padded.counts == [1, 0, 2]
+    assert padded.mask.tolist() == [[True, False], [False, False], [True, True]]
+    assert padded.labels[2].tolist() == [0, 1]
+    assert torch.equal(padded.boxes[0, 0], torch.tensor(BOX))
 
 
-def test_pack_without_any_object():
-    packed = pack([target(), target()], 3, "cpu")
-    assert packed.boxes.shape == (2, 0, 4) and packed.real.shape == (2, 0)
+def test_padding_without_any_object():
+    padded = pad_targets([target(), target()], 3, "cpu")
+    assert padded.boxes.shape == (2, 0, 4) and padded.mask.shape == (2, 0)
     # what a list of no labels turns into has no integer type: no reason to complain
-    pack([{"boxes": torch.zeros(0, 4), "labels": torch.tensor([])}], 3, "cpu")
+    pad_targets([{"boxes": torch.zeros(0, 4), "labels": torch.tensor([])}], 3, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -52,12 +59,12 @@ def test_pack_without_any_object():
 def test_a_bad_object_is_named(box, label, words):
     targets = [target(), target((BOX, 0), (box, label))]
     with pytest.raises(ValueError, match=words) as error:
-        pack(targets, 3, "cpu")
+        pad_targets(targets, 3, "cpu")
     assert "image 1, object 1" in str(error.value)
 
 
 def test_rounding_at_the_border_is_no_fault():
-    pack([target(([0.5, 0.5, 1.0000001, 1.0], 0))], 3, "cpu")
+    pad_targets([target(([0.5, 0.5, 1.0000001, 1.0], 0))], 3, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -73,25 +80,15 @@ def test_rounding_at_the_border_is_no_fault():
 )
 def test_a_malformed_target_is_named(bad, words):
     with pytest.raises(ValueError, match=words) as error:
-        pack([bad], 3, "cpu")
+        pad_targets([bad], 3, "cpu")
     assert "image 0" in str(error.value)
 
 
-def test_class_cost_is_minus_the_probability():
-    logits = torch.randn(2, 1, 3, 5)  # Y 2, B 1, Q 3, four classes and "no object"
-    labels = torch.tensor([[3, 0]])
-    cost = matching.softmax_class_cost(logits, labels)
-    assert cost.shape == (2, 1, 3, 2)
-    probability = logits.softmax(-1)
-    assert torch.equal(cost[1, 0, 2, 0], -probability[1, 0, 2, 3])
-    assert torch.equal(cost[0, 0, 1, 1], -probability[0, 0, 1, 0])
-
-
 def test_box_cost_is_l1_and_giou():
-    packed = pack([target((BOX, 0), ([0.3, 0.3, 0.2, 0.2], 1))], 3, "cpu")
+    padded = pad_targets([target((BOX, 0), ([0.3, 0.3, 0.2, 0.2], 1))], 3, "cpu")
     mine = torch.rand(2, 1, 3, 4) * 0.5 + 0.2
-    cost = matching.box_cost(mine, packed, CostWeights(box=5.0, giou=2.0))
-    other = packed.boxes[0, 1]
+    cost = matching.box_cost(mine, padded, CostWeights(box=5.0, giou=2.0))
+    other = padded.boxes[0, 1]
     giou = box_ops.paired_giou(
         box_ops.cxcywh_to_xyxy(mine[1, 0, 2]), box_ops.cxcywh_to_xyxy(other)
     )
@@ -154,3 +151,24 @@ def test_numbers_in_the_padding_may_be_anything():
     cost = torch.zeros(1, 2, 3, 2)
     cost[0, 1] = float("nan")
     assert assign(cost, [2, 0])[0, 1].tolist() == [-1, -1]
+
+
+def test_forbidden_pairs_are_never_matched():
+    """A cheap pair that is not allowed leaves its object to a dearer one, or alone."""
+    cost = torch.tensor([[[[0.0, 5.0], [1.0, 2.0], [9.0, 9.0]]]])  # [1, 1, Q=3, N=2]
+    allowed = torch.ones(1, 1, 3, 2, dtype=torch.bool)
+    assert assign(cost, [2], allowed).tolist() == assign(cost, [2]).tolist()
+    allowed[0, 0, 0, 0] = False
+    assert assign(cost, [2], allowed).tolist() == [[[1, 0]]]
+    allowed[0, 0, :, 0] = False  # nobody may answer for object 0
+    assert assign(cost, [2], allowed).tolist() == [[[-1, 1]]]
+
+
+def test_objects_repeated_for_matching_one_to_many():
+    padded = pad_targets([target((BOX, 2)), target((BOX, 0), (BOX, 1))], 3, "cpu")
+    three = padded.repeat(3)
+    assert three.counts == [3, 6] and three.boxes.shape == (2, 6, 4)
+    assert three.mask.tolist() == [[True] * 3 + [False] * 3, [True] * 6]
+    assert three.labels[1].tolist() == [0, 0, 0, 1, 1, 1]
+    assert three.class_agnostic().labels.unique().tolist() == [0]
+    assert padded.repeat(1) is padded

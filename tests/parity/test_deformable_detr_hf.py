@@ -36,6 +36,8 @@ from transformers.loss.loss_deformable_detr import (
 from detr_steps import DeformableDETR, DeformableDETRConfig, ImageBatch, interop
 from detr_steps.nn import resnet
 from detr_steps.nn.deform_attention import Sampling
+from detr_steps.nn.trace import stack_maps
+from detr_steps.systems.query_sources import LearnedPoints, Proposals
 
 WRITTEN_FOR = "5.23.0"
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}  # of the largest value
@@ -116,20 +118,21 @@ def exact_waves(model: torch.nn.Module) -> None:
     model.model.get_proposal_pos_embed = describe
 
 
-def build_ours(**kind: bool) -> DeformableDETR:
+def build_ours(refine: bool = False, two_stage: bool = False) -> DeformableDETR:
     return DeformableDETR(
         DeformableDETRConfig(
             classes=CLASSES,
             backbone=resnet.ResNetConfig(depths=(1, 1, 1, 1)),
             channels=64,
             heads=4,
-            hidden=96,
+            ffn_channels=96,
             encoder_layers=2,
             decoder_layers=3,
             encoder_sampling=Sampling(heads=4),
             decoder_sampling=Sampling(heads=4, points=3),
             queries=QUERIES,
-            **kind,
+            query_source=Proposals() if two_stage else LearnedPoints(),
+            refine=refine,
         )
     )
 
@@ -247,9 +250,10 @@ def test_references_of_all_layers(pair):
 
 def test_proposals_of_all_tokens(pair):
     if "two_stage" not in pair.kind:
-        assert pair.output.proposals is None
+        assert pair.output.extra == ()
         return
-    logits, boxes, *_ = pair.output.proposals
+    (proposals,) = pair.output.extra
+    logits, boxes = proposals.logits, proposals.boxes
     tolerance = TOLERANCE[pair.dtype]
     assert_same(logits[0], pair.expected.enc_outputs_class, tolerance)
     assert_same(boxes[0], pair.expected.enc_outputs_coord_logits.sigmoid(), tolerance)
@@ -261,12 +265,12 @@ def test_weights_of_all_points(pair):
     trace = pair.output.trace
     for mine, theirs in (
         (trace.encoder, pair.expected.encoder_attentions),
-        (trace.decoder, pair.expected.cross_attentions),
+        (trace.decoder_cross, pair.expected.cross_attentions),
     ):
-        for reading, weights in zip(mine, theirs, strict=True):
-            assert_same(reading.weights, weights, tolerance)
+        for points, weights in zip(mine, theirs, strict=True):
+            assert_same(points.weights, weights, tolerance)
     theirs = torch.stack(pair.expected.decoder_attentions)
-    assert_same(trace.decoder_self, theirs, tolerance)
+    assert_same(stack_maps(trace.decoder_self), theirs, tolerance)
 
 
 def test_loss_with_all_auxiliary_terms(pair):

@@ -23,6 +23,7 @@ from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 import detr_steps
 from detr_steps import DETR, ImageBatch, interop
+from detr_steps.nn.trace import stack_maps
 
 WRITTEN_FOR = "5.23.0"
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}  # of the largest value
@@ -40,8 +41,8 @@ def theirs_small() -> DetrForObjectDetection:
         decoder_layers=SMALL.decoder_layers,
         encoder_attention_heads=SMALL.heads,
         decoder_attention_heads=SMALL.heads,
-        encoder_ffn_dim=SMALL.hidden,
-        decoder_ffn_dim=SMALL.hidden,
+        encoder_ffn_dim=SMALL.ffn_channels,
+        decoder_ffn_dim=SMALL.ffn_channels,
         num_queries=SMALL.queries,
     )
 
@@ -153,13 +154,13 @@ def test_logits_and_boxes_of_all_layers(pair):
 @pytest.mark.parametrize(
     ("mine", "other"),
     [
-        ("encoder_self", "encoder_attentions"),
+        ("encoder", "encoder_attentions"),
         ("decoder_self", "decoder_attentions"),
         ("decoder_cross", "cross_attentions"),
     ],
 )
 def test_attention_maps(pair, mine, other):
-    maps = getattr(pair.output.trace, mine)  # [layers, B, M, Q, S]
+    maps = stack_maps(getattr(pair.output.trace, mine))  # [layers, B, M, Q, S]
     expected = torch.stack(getattr(pair.expected, other))
     assert_same(maps, expected, TOLERANCE[maps.dtype])
     # the comparison means something: no row is flat, and padding is seen
@@ -240,7 +241,8 @@ def test_swapped_queries_and_keys_are_noticed(pair):
     attention = wrong.encoder[1].attention
     attention.query, attention.key = attention.key, attention.query
     output = wrong(pair.batch, trace=True)
-    assert worst(output.trace.encoder_self[1], pair.output.trace.encoder_self[1]) > 0.1
+    theirs, mine = (x.trace.encoder[1].weights for x in (output, pair.output))
+    assert worst(theirs, mine) > 0.1
     assert worst(output.logits, pair.logits) > 100 * TOLERANCE[torch.float32]
 
 

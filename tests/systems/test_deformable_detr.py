@@ -18,14 +18,14 @@ from detr_steps.nn.point_weights import FromKeys, Learned, Uniform
 from detr_steps.nn.references import inverse_sigmoid
 from detr_steps.nn.resnet import ResNetConfig
 from detr_steps.nn.within_levels import WithinLevels
-from detr_steps.objective.matching import NonFiniteCost, pack
-from detr_steps.systems.queries import token_boxes
+from detr_steps.objective.matching import NonFiniteCost, pad_targets
+from detr_steps.systems.query_sources import Proposals, token_boxes
 
 SMALL = small_deformable_config()
 KINDS = {
     "plain": SMALL,
     "refine": replace(SMALL, refine=True),
-    "two_stage": replace(SMALL, refine=True, two_stage=True),
+    "two_stage": replace(SMALL, refine=True, query_source=Proposals()),
 }
 TARGETS = [
     {
@@ -92,15 +92,15 @@ def test_presets_differ_where_they_say():
     plain = DeformableDETRConfig.coco_r50()
     assert DeformableDETRConfig.coco_r50_refine() == replace(plain, refine=True)
     both = DeformableDETRConfig.coco_r50_two_stage()
-    assert both == replace(plain, refine=True, two_stage=True)
+    assert both == replace(plain, refine=True, query_source=Proposals())
     single = DeformableDETRConfig.single_scale()
     assert single == replace(plain, maps=1, levels=1)
     dilated = ResNetConfig(dilate_last=True)
     assert DeformableDETRConfig.single_scale_dc5() == replace(single, backbone=dilated)
-    assert (plain.queries, plain.hidden, plain.dropout) == (300, 1024, 0.1)
+    assert (plain.queries, plain.ffn_channels, plain.dropout) == (300, 1024, 0.1)
     assert (plain.loss.classification, plain.loss.box, plain.loss.giou) == (2, 5, 2)
     assert (plain.cost.classification, plain.cost.box, plain.cost.giou) == (2, 5, 2)
-    assert (plain.loss.alpha, plain.loss.gamma) == (0.25, 2)
+    assert (plain.classification.alpha, plain.classification.gamma) == (0.25, 2)
     assert plain.encoder_sampling == plain.decoder_sampling == Sampling(8, 4)
 
 
@@ -153,9 +153,9 @@ def test_shapes_of_output_and_trace(model, batch):
     trace = output.trace
     assert trace.sizes == LEVELS and trace.valid.shape == (2, 3, 2)
     assert [r.locations.shape for r in trace.encoder] == [(2, 159, 4, 3, 2, 2)] * 2
-    assert [r.weights.shape for r in trace.decoder] == [(2, 5, 4, 3, 3)] * 3
-    assert trace.decoder_self.shape == (3, 2, 4, 5, 5)
-    assert trace.tokens.shape == (2, 159, 2)
+    assert [r.weights.shape for r in trace.decoder_cross] == [(2, 5, 4, 3, 3)] * 3
+    assert [m.weights.shape for m in trace.decoder_self] == [(2, 4, 5, 5)] * 3
+    assert trace.centres.shape == (2, 159, 2)
     corners = [reference.shape[-1] for reference in trace.references]
     first = 4 if model.config.two_stage else 2
     assert corners == [first] + [4 if model.config.refine else 2] * 2
@@ -173,8 +173,8 @@ def test_locations_start_from_the_references(batch):
     model = build(stir=False)
     trace = model(batch, trace=True).trace
     for start, reading in (
-        (trace.tokens, trace.encoder[0]),
-        (trace.references[0], trace.decoder[0]),
+        (trace.centres, trace.encoder[0]),
+        (trace.references[0], trace.decoder_cross[0]),
     ):
         at = start[:, :, None] * trace.valid[:, None]  # [B, Q, L, 2]
         middle = reading.locations.mean((2, 4))  # a star has its centre in the middle
@@ -187,7 +187,7 @@ def test_an_image_is_seen_alike_alone_and_padded():
     Convolutions do see where an image ends, so here the maps come from one pixel each.
     """
     config = replace(SMALL, backbone=PatchConfig(8, 16), maps=1, levels=1)
-    for kind in (config, replace(config, refine=True, two_stage=True)):
+    for kind in (config, replace(config, refine=True, query_source=Proposals())):
         model = build(kind)
         model.pyramid.levels[0][1] = torch.nn.Identity()  # sees the whole map as well
         small, large = torch.randn(3, 24, 32), torch.randn(3, 48, 56)
@@ -199,8 +199,8 @@ def test_an_image_is_seen_alike_alone_and_padded():
 
 def test_levels_tell_themselves_apart(batch):
     model = build()
-    holes = [torch.zeros(1, 2, 3, dtype=torch.bool)] * 3
-    positions = model.positions(holes, torch.float32).view(3, 6, -1)
+    unpadded = [torch.zeros(1, 2, 3, dtype=torch.bool)] * 3
+    positions = model.positions(unpadded, torch.float32).view(3, 6, -1)
     apart = positions[1:] - positions[:1]
     wanted = (model.level_embedding[1:] - model.level_embedding[0])[:, None]
     assert torch.allclose(apart, wanted.expand_as(apart), atol=1e-5)
@@ -220,7 +220,7 @@ def test_no_norm_after_the_decoder(batch):
 
 def test_query_rows_are_position_then_content(batch):
     model = build()
-    queries = model.queries(model.encode(batch))
+    queries, _ = model.start(model.encode(batch))
     rows = model.queries.embedding.weight
     assert torch.equal(queries.positions[1], rows[:, :64])
     assert torch.equal(queries.content[0], rows[:, 64:])
@@ -274,8 +274,8 @@ def test_boxes_are_moved_references(model, batch):
             assert references[layer] is references[0]
 
 
-def test_no_slope_goes_back_through_a_refined_box(batch):
-    """Layer 2 answers for its own step: the box of layer 0 gets no slope from it."""
+def test_refined_boxes_are_detached(batch):
+    """Layer 2 answers for its own step: the box head of layer 0 gets no gradient."""
     model = build(KINDS["refine"])
     output = model(batch)
     inverse_sigmoid(output.boxes[2]).sum().backward()
@@ -306,7 +306,7 @@ def test_boxes_that_tokens_start_from(batch):
 def test_the_best_proposals_become_queries(batch):
     model = build(KINDS["two_stage"])
     output = model(batch, trace=True)
-    logits, boxes = output.proposals.logits[0], output.proposals.boxes[0]
+    logits, boxes = output.extra[0].logits[0], output.extra[0].boxes[0]
     for image in range(2):
         best = logits[image, :, 0].argsort(descending=True)[:5]
         chosen = output.trace.references[0][image]
@@ -333,7 +333,7 @@ def test_proposals_have_their_own_loss(batch):
     assert not torch.equal(found["class"], changed["class"])
 
 
-def test_the_decoder_gives_proposals_no_slope(batch):
+def test_the_decoder_gives_proposals_no_gradient(batch):
     model = build(KINDS["two_stage"])
     output = model(batch)
     (output.logits.sum() + output.boxes.sum()).backward()
@@ -370,8 +370,8 @@ def test_matching_weighs_focal_cost(batch):
     boxes = box.expand(1, 2, 5, 4).clone()
     boxes[0, 0, 3] += 0.03
     output = output._replace(logits=logits, boxes=boxes)
-    packed = pack(TARGETS, 4, "cpu")
-    assert model.match(output, packed)[0, 0, 0] == 3
+    padded = pad_targets(TARGETS, 4, "cpu")
+    assert model.match(output, padded)[0, 0, 0] == 3
 
 
 def test_images_without_objects_train_the_class_heads_only(model, batch):
@@ -478,7 +478,7 @@ def test_autocast_on_the_cpu(model, batch):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (dict(two_stage=True), "set refine=True too"),
+        (dict(query_source=Proposals()), "set refine=True too"),
         (dict(queries=0), "0 queries find nothing"),
         (dict(maps=3, levels=3), r"3 maps, but the backbone has \(16, 16\)"),
         (dict(maps=2, levels=1), "2 maps for 1 levels"),

@@ -8,10 +8,12 @@ import torch
 from small import small_detr
 
 from detr_steps import DETR, DETRConfig, ImageBatch
+from detr_steps.detections import best_class_per_query
 from detr_steps.nn.attention import Attention
 from detr_steps.nn.patches import PatchConfig
+from detr_steps.nn.references import shrink_padding
+from detr_steps.nn.trace import stack_maps
 from detr_steps.objective.matching import NonFiniteCost
-from detr_steps.systems import detr
 
 TARGETS = [
     {
@@ -61,14 +63,19 @@ def test_presets_differ_where_they_say():
     r50, dc5 = DETRConfig.coco_r50(), DETRConfig.coco_r50_dc5()
     assert dc5 == replace(r50, backbone=replace(r50.backbone, dilate_last=True))
     assert DETRConfig.coco_r101().backbone.depths == (3, 4, 23, 3)
-    assert (r50.classes, r50.queries, r50.hidden, r50.dropout) == (91, 100, 2048, 0.1)
-    assert (r50.loss.box, r50.loss.giou, r50.loss.no_object) == (5, 2, 0.1)
+    assert (r50.classes, r50.queries, r50.ffn_channels, r50.dropout) == (
+        91,
+        100,
+        2048,
+        0.1,
+    )
+    assert (r50.loss.box, r50.loss.giou, r50.classification.no_object) == (5, 2, 0.1)
     assert (r50.cost.classification, r50.cost.box, r50.cost.giou) == (1, 5, 2)
     assert DETRConfig.tiny(queries=7).queries == 7
 
 
 def test_transformer_starts_with_xavier_bounds():
-    model = small_detr(channels=64, hidden=512)
+    model = small_detr(channels=64, ffn_channels=512)
     fused, square = math.sqrt(6 / (4 * 64)), math.sqrt(6 / (2 * 64))
     wide = math.sqrt(6 / (64 + 512))
     for layer in (*model.encoder, *model.decoder):
@@ -100,11 +107,12 @@ def test_shapes_of_output_and_trace(model, batch):
     assert output.logits.shape == (3, 2, 5, 4 + 1)
     assert output.boxes.shape == (3, 2, 5, 4)
     assert (output.boxes > 0).all() and (output.boxes < 1).all()
-    height, width = output.trace.size
-    assert (height, width) == (5, 6)
-    assert output.trace.encoder_self.shape == (2, 2, 4, 30, 30)
-    assert output.trace.decoder_self.shape == (3, 2, 4, 5, 5)
-    assert output.trace.decoder_cross.shape == (3, 2, 4, 5, 30)
+    trace = output.trace
+    assert trace.sizes == ((5, 6),) and trace.valid.shape == (2, 1, 2)
+    assert trace.centres.shape == (2, 30, 2) and trace.references == (None,) * 3
+    assert stack_maps(trace.encoder).shape == (2, 2, 4, 30, 30)
+    assert stack_maps(trace.decoder_self).shape == (3, 2, 4, 5, 5)
+    assert stack_maps(trace.decoder_cross).shape == (3, 2, 4, 5, 30)
 
 
 def test_trace_changes_nothing_but_what_comes_back(model, batch):
@@ -138,7 +146,7 @@ def test_positions_on_queries_and_keys_only_at_every_layer(model, batch, asked):
     memory = model.encode(batch)
     encoder = list(asked)
     asked.clear()
-    model.decode(memory)
+    model.decode(memory, model.start(memory)[0])
     assert len(encoder) == 2 and len(asked) == 2 * 3
     for _, query, key, value in encoder:
         assert torch.allclose(query - value, memory.positions, atol=1e-5)
@@ -168,12 +176,12 @@ def test_one_norm_for_the_outputs_of_all_layers(model, batch):
         expected = model.class_head(model.decoder_norm(content))
         assert torch.allclose(output.logits[layer], expected, atol=1e-5)
         if layer:
-            assert given[0] is seen[layer - 1][1][0]
+            assert given[0].content is seen[layer - 1][1][0]
 
 
 def test_memory_is_the_raw_output_of_the_encoder(model, batch):
     seen = raw_outputs(model.encoder)
-    assert model.encode(batch).tokens is seen[-1][1][0]
+    assert model.encode(batch).tokens is seen[-1][1].tokens
 
 
 def test_first_self_attention_is_constant(model, batch):
@@ -200,8 +208,8 @@ def test_an_image_is_seen_alike_alone_and_padded():
 
 def test_no_query_or_key_looks_at_padding(model, batch):
     trace = model(batch, trace=True).trace
-    padding = detr.shrink_padding(batch.padding, trace.size).flatten(1)  # [B, S]
-    for maps in (trace.encoder_self, trace.decoder_cross):
+    padding = shrink_padding(batch.padding, trace.sizes[0]).flatten(1)  # [B, S]
+    for maps in (stack_maps(trace.encoder), stack_maps(trace.decoder_cross)):
         assert (maps[:, 1][..., padding[1]] == 0).all()
         assert (maps[:, 0].sum(-2)[..., ~padding[0]] > 0).all()
 
@@ -214,7 +222,7 @@ def test_positions_depend_on_the_mask(model, batch):
 def test_without_an_encoder(batch):
     model = small_detr(encoder_layers=0).eval()
     output = model(batch, trace=True)
-    assert output.logits.isfinite().all() and output.trace.encoder_self.numel() == 0
+    assert output.logits.isfinite().all() and output.trace.encoder == ()
 
 
 # --- loss --------------------------------------------------------------------------
@@ -311,7 +319,8 @@ def test_label_beyond_the_classes(model, batch):
 def test_no_object_is_dropped_before_the_best_class_is_chosen():
     logits = torch.tensor([[[1.0, 2.0, 9.0], [3.0, 0.0, -9.0]]])  # last: no object
     boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.4], [0.25, 0.5, 0.5, 1.0]]])
-    (found,) = detr.detections(logits, boxes, [(100, 200)])
+    probabilities = logits.softmax(-1)[..., :-1]
+    (found,) = best_class_per_query(probabilities, boxes, [(100, 200)])
     # the first query believes in "no object", and still answers with its best class
     assert found.labels.tolist() == [0, 1]
     assert torch.allclose(found.scores[1], logits[0, 0].softmax(-1)[1])
