@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..ops.read_points import Sizes, ask_points, asks_at_once, check_levels, read_points
 from .point_weights import FromQuery, QueryScores
-from .read_points import Sizes, ask_points, asks_at_once, check_levels, read_points
 
 
 class Places(NamedTuple):

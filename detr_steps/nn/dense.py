@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ..ops.read_points import check_levels
 from .attention import Attention
 from .deform_attention import Places
 from .position import sine_position
-from .read_points import check_levels
 
 
 @dataclass(frozen=True)

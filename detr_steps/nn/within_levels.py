@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..ops.read_points import check_levels
 from .deform_attention import DeformableAttention, Places, Reading, Sampling
-from .read_points import check_levels
 
 
 @dataclass(frozen=True)

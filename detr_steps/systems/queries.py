@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..nn.deform_attention import Reading
 from ..nn.position import sine_features
-from ..nn.read_points import Sizes
 from ..nn.references import move
+from ..ops.read_points import Sizes
 from .detr import Output
 
 SMALLEST = 0.05  # side of the boxes that tokens of the finest level start from

@@ -2,8 +2,8 @@
 
 import pytest
 
-from detr_steps.workbench import disassembly
-from detr_steps.workbench.instructions import (
+from detr_steps.cuda_lab import disassembly
+from detr_steps.cuda_lab.instructions import (
     NoToolkit,
     compile_kernels,
     find,

@@ -5,9 +5,9 @@ import functools
 import pytest
 
 from detr_steps import zoo
-from detr_steps.workbench import steps
-from detr_steps.workbench.instructions import ARCHITECTURES, NoToolkit, nvcc, nvdisasm
-from detr_steps.workbench.steps import STEPS, TYPES
+from detr_steps.cuda_lab import steps
+from detr_steps.cuda_lab.instructions import ARCHITECTURES, NoToolkit, nvcc, nvdisasm
+from detr_steps.cuda_lab.steps import STEPS, TYPES
 
 # Instructions that a warp issues for one sample at most: (float32, 16 bits), on sm_90
 # with 16 points and 32 channels. A tenth above what they were when they were written.

@@ -5,10 +5,8 @@ import subprocess
 
 import pytest
 
-from detr_steps.nn import compiled, compiled_cuda
-from detr_steps.nn.compiled import PARTS
-from detr_steps.workbench import steps
-from detr_steps.workbench.instructions import (
+from detr_steps.cuda_lab import steps
+from detr_steps.cuda_lab.instructions import (
     ARCHITECTURES,
     STANDARD,
     NoToolkit,
@@ -17,7 +15,9 @@ from detr_steps.workbench.instructions import (
     resources,
     run,
 )
-from detr_steps.workbench.steps import STEPS
+from detr_steps.cuda_lab.steps import STEPS
+from detr_steps.ops import compiled, compiled_cuda
+from detr_steps.ops.compiled import PARTS
 
 # Registers of a thread: a processor has 65,536 of them, and hides the time that loads
 # take behind other warps, so many as fit. Heads of 32 channels are what counts.

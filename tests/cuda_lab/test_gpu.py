@@ -5,14 +5,14 @@ import ctypes
 import pytest
 import torch
 
-from detr_steps import workbench
-from detr_steps.nn.compiled import NotCompiled
-from detr_steps.workbench import CompileFault, building, card
-from detr_steps.workbench.signature import parameters
+from detr_steps import cuda_lab
+from detr_steps.cuda_lab import CompileFault, building, gpu
+from detr_steps.cuda_lab.signature import parameters
+from detr_steps.ops.compiled import NotCompiled
 
-needs_nvcc = pytest.mark.skipif(card.nvcc() is None, reason="no nvcc here")
+needs_nvcc = pytest.mark.skipif(gpu.nvcc() is None, reason="no nvcc here")
 needs_card = pytest.mark.skipif(
-    not torch.cuda.is_available() or card.nvcc() is None, reason="no graphics card here"
+    not torch.cuda.is_available() or gpu.nvcc() is None, reason="no graphics card here"
 )
 TWICE = """
 __global__ void __launch_bounds__(256) twice(const float* a, float* out, int n) {
@@ -28,7 +28,7 @@ def shelf(monkeypatch, tmp_path):
 
 
 def test_the_command_says_for_which_card_and_what_it_includes():
-    command = card.command("kernel.cu", "kernel.so", "sm_75")
+    command = gpu.command("kernel.cu", "kernel.so", "sm_75")
     assert command[0].endswith("nvcc") and "-arch=sm_75" in command
     assert command[-3:] == ["-o", "kernel.so", "kernel.cu"]
     assert str(building.sources() / "cuda") in command
@@ -36,7 +36,7 @@ def test_the_command_says_for_which_card_and_what_it_includes():
 
 @needs_nvcc
 def test_a_kernel_becomes_a_library_that_can_be_called():
-    library = ctypes.CDLL(str(card.build(TWICE, "twice", "sm_75")))
+    library = ctypes.CDLL(str(gpu.build(TWICE, "twice", "sm_75")))
     library.detr_steps_reason.restype = ctypes.c_char_p
     assert library.detr_steps_entry and b"no error" in library.detr_steps_reason(0)
     if not torch.cuda.is_available():  # it fails, and says so, but it does run
@@ -47,17 +47,17 @@ def test_a_kernel_becomes_a_library_that_can_be_called():
 
 @needs_nvcc
 def test_what_was_built_is_kept_for_each_card(monkeypatch):
-    first = card.build(TWICE, "twice", "sm_75")
-    monkeypatch.setattr(card, "run", None)  # nothing is compiled again
-    assert card.build(TWICE, "twice", "sm_75") == first
+    first = gpu.build(TWICE, "twice", "sm_75")
+    monkeypatch.setattr(gpu, "run", None)  # nothing is compiled again
+    assert gpu.build(TWICE, "twice", "sm_75") == first
     with pytest.raises(TypeError):
-        card.build(TWICE, "twice", "sm_80")
+        gpu.build(TWICE, "twice", "sm_80")
 
 
 @needs_nvcc
 def test_errors_are_told_in_lines_of_the_text():
     with pytest.raises(CompileFault) as caught:
-        card.build(TWICE.replace("2 * a[i]", "2 * b[i]"), "twice", "sm_75")
+        gpu.build(TWICE.replace("2 * a[i]", "2 * b[i]"), "twice", "sm_75")
     assert caught.value.line == 3
     told = 'line 3: identifier "b" is undefined\n    if (i < n) out[i] = 2 * b[i];'
     assert str(caught.value) == told
@@ -70,27 +70,27 @@ def test_the_kernels_own_headers_can_be_included():
         __global__ void widen_all(const unsigned short* a, float* out) {
           out[threadIdx.x] = widen(bfloat_bits{a[threadIdx.x]});
         }"""
-    assert card.build(text, "widen_all", "sm_90").is_file()
+    assert gpu.build(text, "widen_all", "sm_90").is_file()
 
 
 def test_without_nvcc_or_a_card_it_says_which(monkeypatch):
-    monkeypatch.setattr(card, "nvcc", lambda: None)
+    monkeypatch.setattr(gpu, "nvcc", lambda: None)
     with pytest.raises(NotCompiled, match="no nvcc"):
-        workbench.compile(TWICE, "twice", where="cuda")
-    assert "no nvcc" in workbench.trouble("cuda")
-    monkeypatch.setattr(card, "nvcc", lambda: "nvcc")
+        cuda_lab.compile(TWICE, "twice", where="cuda")
+    assert "no nvcc" in cuda_lab.trouble("cuda")
+    monkeypatch.setattr(gpu, "nvcc", lambda: "nvcc")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(NotCompiled, match="no graphics card"):
-        workbench.compile(TWICE, "twice", where="cuda")
+        cuda_lab.compile(TWICE, "twice", where="cuda")
     with pytest.raises(ValueError, match="where is"):
-        workbench.compile(TWICE, "twice", where="gpu")
+        cuda_lab.compile(TWICE, "twice", where="gpu")
 
 
 def test_auto_takes_the_emulator_where_there_is_no_card(monkeypatch):
-    if workbench.trouble("emulator"):
-        pytest.skip(workbench.trouble("emulator"))
+    if cuda_lab.trouble("emulator"):
+        pytest.skip(cuda_lab.trouble("emulator"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    kernel = workbench.compile(TWICE, "twice")
+    kernel = cuda_lab.compile(TWICE, "twice")
     a, out = torch.randn(300), torch.zeros(300)
     kernel(2, 256, a, out, 300)
     assert kernel.where == "emulator" and (out == 2 * a).all()
@@ -98,9 +98,9 @@ def test_auto_takes_the_emulator_where_there_is_no_card(monkeypatch):
 
 def test_without_a_compiler_it_says_so(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert "no C++ compiler (no-such-compiler)" in workbench.trouble("emulator")
+    assert "no C++ compiler (no-such-compiler)" in cuda_lab.trouble("emulator")
     with pytest.raises(NotCompiled, match="install one"):
-        workbench.compile(TWICE, "twice", where="emulator")
+        cuda_lab.compile(TWICE, "twice", where="emulator")
 
 
 def test_parameters_are_read_from_the_text():
@@ -123,7 +123,7 @@ def test_parameters_are_read_from_the_text():
 
 @needs_card
 def test_on_a_card_it_does_what_the_emulator_does():
-    kernel = workbench.compile(TWICE, "twice", where="cuda")
+    kernel = cuda_lab.compile(TWICE, "twice", where="cuda")
     a, out = torch.randn(300), torch.zeros(300)
     kernel(2, 256, a, out, 300)
     assert (out == 2 * a).all()

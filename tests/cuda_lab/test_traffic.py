@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from detr_steps.workbench import traffic
+from detr_steps.cuda_lab import traffic
 
 SIZES = ((11, 9), (5, 4))
 PIXELS = 11 * 9 + 5 * 4

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from detr_steps.workbench import roofline
-from detr_steps.workbench.roofline import A100, DECODER, ENCODER, H200, T4
+from detr_steps.cuda_lab import roofline
+from detr_steps.cuda_lab.roofline import A100, DECODER, ENCODER, H200, T4
 
 HALF = dataclasses.replace(ENCODER, bytes=2)
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..nn.compiled import NotCompiled
-from ..nn.compiled_cuda import nvcc
+from ..ops.compiled import NotCompiled
+from ..ops.compiled_cuda import nvcc
 from .building import TEXT, digest, kept, run, sources
 from .fault import KernelFault
 from .signature import Parameter, check_array, check_count, dimensions, parameters

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from detr_steps.nn import compiled, compiled_cuda, compiled_objects
-from detr_steps.nn.compiled import PARTS, NotCompiled
-from detr_steps.nn.compiled_objects import KEPT, Unit, files_of, make_objects
+from detr_steps.ops import compiled, compiled_cuda, compiled_objects
+from detr_steps.ops.compiled import PARTS, NotCompiled
+from detr_steps.ops.compiled_objects import KEPT, Unit, files_of, make_objects
 
 NVCC = """#!{python}
 import sys, pathlib

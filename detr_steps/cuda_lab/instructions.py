@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..nn.compiled_cuda import cuda_tool
+from ..ops.compiled_cuda import cuda_tool
 from .disassembly import Kernel, read
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")  # T4, A100, H100 and H200

@@ -15,12 +15,12 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from detr_steps.nn import backend, compiled, compiled_cuda
-from detr_steps.nn import read_points as read_points_module
-from detr_steps.nn.compiled_cuda import KERNELS
-from detr_steps.nn.compiled_objects import Unit
 from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, Places
-from detr_steps.nn.ms_deform_attn import SCHEMAS
+from detr_steps.ops import backend, compiled, compiled_cuda
+from detr_steps.ops import read_points as read_points_module
+from detr_steps.ops.compiled_cuda import KERNELS
+from detr_steps.ops.compiled_objects import Unit
+from detr_steps.ops.ms_deform_attn import SCHEMAS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -235,7 +235,7 @@ def test_every_operator_has_its_kernels():
 STREAM = 'extern "C" int aoti_torch_get_current_cuda_stream(int, void**) { return 1; }'
 PRETEND = """
 import ctypes, sys, torch
-from detr_steps.nn import backend, compiled, compiled_cuda
+from detr_steps.ops import backend, compiled, compiled_cuda
 for name in sys.argv[1:]:
     ctypes.CDLL(name, ctypes.RTLD_GLOBAL)
 torch.version.cuda = compiled_cuda.toolkit()

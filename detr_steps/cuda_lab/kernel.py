@@ -4,11 +4,11 @@ from typing import Literal
 
 import torch
 
-from ..nn.compiled import NotCompiled
-from . import building, card, emulator
+from ..ops.compiled import NotCompiled
+from . import building, emulator, gpu
 
 Where = Literal["auto", "emulator", "cuda"]
-Kernel = emulator.EmulatedKernel | card.CudaKernel
+Kernel = emulator.EmulatedKernel | gpu.CudaKernel
 
 
 def compile(text: str, name: str, where: Where = "auto") -> Kernel:
@@ -24,15 +24,15 @@ def compile(text: str, name: str, where: Where = "auto") -> Kernel:
     if where not in ("auto", "emulator", "cuda"):
         raise ValueError(f"where is 'auto', 'emulator' or 'cuda', not {where!r}")
     if where == "auto":
-        where = "cuda" if torch.cuda.is_available() and card.nvcc() else "emulator"
-    return (card if where == "cuda" else emulator).compile(text, name)
+        where = "cuda" if torch.cuda.is_available() and gpu.nvcc() else "emulator"
+    return (gpu if where == "cuda" else emulator).compile(text, name)
 
 
 def trouble(where: Where = "auto") -> str | None:
     """Why kernels cannot be compiled here and what to do; None where they can."""
     try:
         if where == "cuda":
-            card.check()
+            gpu.check()
         else:
             building.compiler()
     except NotCompiled as error:

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from detr_steps.nn import backend, deform_attention
-from detr_steps.nn import read_points as read_points_module
+from detr_steps.nn import deform_attention
 from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, Places
-from detr_steps.nn.fused import ms_deform_attn_fused as fused
 from detr_steps.nn.point_weights import Uniform
-from detr_steps.nn.read_points import ask_points, asks_at_once, read_points
+from detr_steps.ops import backend
+from detr_steps.ops import read_points as read_points_module
+from detr_steps.ops.fused import ms_deform_attn_fused as fused
+from detr_steps.ops.read_points import ask_points, asks_at_once, read_points
 
 if backend.trouble():
     pytest.skip(f"no compiled op: {backend.trouble()}", allow_module_level=True)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from agreement import worst
 
-from detr_steps.nn import backend
-from detr_steps.nn.read_points import read_points
+from detr_steps.ops import backend
+from detr_steps.ops.read_points import read_points
 
 if backend.trouble():
     pytest.skip(f"no compiled op: {backend.trouble()}", allow_module_level=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .building import digest, kept, run
-from .machine import SECONDS, Machine, Watched
+from .emulator_library import SECONDS, Machine, Watched
 from .watching import command, link, machine_code, watched_sources
 
 FORWARD = ("naive", "points", "vectors", "tiles")  # as enum Forward counts them

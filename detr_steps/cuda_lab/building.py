@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ..nn.compiled import NotCompiled, cache
+from ..ops.compiled import NotCompiled, cache
 
 TEXT = "kernel"  # what compilers call a reader's text, so that its lines are known
 MOST = 5  # lines that are told; what comes later often only follows from them

@@ -8,7 +8,7 @@ Built in chapters/07_cuda_kernel.ipynb.
 
 from dataclasses import dataclass, field
 
-from ..nn.read_points import Sizes
+from ..ops.read_points import Sizes
 
 WARP = 32  # threads
 FLOAT = 4  # bytes; locations, weights and all sums are float32, whatever values are

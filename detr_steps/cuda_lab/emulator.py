@@ -7,8 +7,8 @@ from typing import Any
 import numpy
 
 from .building import TEXT, compiler, digest, kept, run
-from .machine import SECONDS, Machine, Watched
-from .own import backward, backward_fused, forward, forward_fused, library
+from .emulator_library import SECONDS, Machine, Watched
+from .library_kernels import backward, backward_fused, forward, forward_fused, library
 from .signature import (
     Array,
     Parameter,

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from detr_steps.nn import backend
-from detr_steps.nn.read_points import read_points
-from detr_steps.nn.sample import sample_by_hand
+from detr_steps.ops import backend
+from detr_steps.ops.read_points import read_points
+from detr_steps.ops.sample import sample_by_hand
 
 SIZES = ((4, 6), (2, 3), (1, 1))
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from detr_steps.nn import backend, compiled
-from detr_steps.nn.compiled_cpu import LOOPS
+from detr_steps.ops import backend, compiled
+from detr_steps.ops.compiled_cpu import LOOPS
 
 ROOT = Path(__file__).resolve().parents[2]
 READ = """
 import torch
-from detr_steps.nn.read_points import read_points
+from detr_steps.ops.read_points import read_points
 value = torch.arange(6.0).view(1, 6, 1, 1)
 at = torch.tensor([0.5, 0.5]).view(1, 1, 1, 1, 1, 2)
 for _ in range(2):
@@ -172,7 +172,7 @@ def test_a_library_that_is_broken_is_named(shelf):
 
 def test_auto_warns_once_and_computes(shelf):
     """A whole program; importing alone neither builds nor warns."""
-    code = "import detr_steps.nn.deform_attention, detr_steps.nn.backend\nprint('in')"
+    code = "import detr_steps.nn.deform_attention, detr_steps.ops.backend\nprint('in')"
     out, error = said(start(code + READ, CXX="no-such-compiler"))
     assert out == "in\n2.5\n2.5\n"
     assert error.count("RuntimeWarning: no compiled op: no C++ compiler") == 1

@@ -1,7 +1,7 @@
 """The binding of the CUDA kernels, without GPU and kernels: all but the numbers.
 
 kernels/ms_deform_attn_cuda.cpp is compiled as it is, for tensors of a CPU; in place of
-each launcher stands one that writes down what it was given (tests/nn/binding).
+each launcher stands one that writes down what it was given (tests/ops/binding).
 """
 
 import ctypes
@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from detr_steps.nn import compiled, compiled_tools
-from detr_steps.nn.compiled_cuda import flags
-from detr_steps.nn.ms_deform_attn import SCHEMAS
+from detr_steps.ops import compiled, compiled_tools
+from detr_steps.ops.compiled_cuda import flags
+from detr_steps.ops.ms_deform_attn import SCHEMAS
 
 HERE = Path(__file__).parent / "binding"
 SIZES = [5, 6, 1, 1]  # of two levels

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from detr_steps.nn.sample import four_corners, sample, sample_by_hand
+from detr_steps.ops.sample import four_corners, sample, sample_by_hand
 
 
 def centres(height: int, width: int, dtype=torch.float64) -> torch.Tensor:

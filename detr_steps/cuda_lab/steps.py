@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..nn import compiled
+from ..ops import compiled
 from .disassembly import Kernel, Loop
 from .instructions import compile_kernels
 from .roofline import CORNERS, WARP

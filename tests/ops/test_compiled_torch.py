@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from detr_steps.nn import backend
 from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, Places
-from detr_steps.nn.read_points import read_points
+from detr_steps.ops import backend
+from detr_steps.ops.read_points import read_points
 
 if backend.trouble():
     pytest.skip(f"no compiled op: {backend.trouble()}", allow_module_level=True)
@@ -82,7 +82,7 @@ def test_compile_as_the_very_first_thing():
     """Nothing is loaded yet when torch.compile looks at the function."""
     code = """
 import torch
-from detr_steps.nn.read_points import read_points
+from detr_steps.ops.read_points import read_points
 at = torch.full((1, 1, 1, 1, 1, 2), 0.5)
 given = torch.arange(6.0).view(1, 6, 1, 1), ((2, 3),), at, torch.ones(1, 1, 1, 1, 1)
 fast = torch.compile(read_points, fullgraph=True, backend="aot_eager")
