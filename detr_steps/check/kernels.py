@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import cuda_lab
-from ..ops.compiled import NotCompiled
+from ..ops.building import NotCompiled
 from . import Verdict, right, wrong
 
 GAP = "____"

@@ -7,8 +7,7 @@ Built in chapters/07_cuda_kernel.ipynb.
 """
 
 from . import emulator
-from .building import CompileFault
-from .fault import KernelFault
+from .faults import CompileFault, KernelFault
 from .kernel import compile, trouble
 from .trace import Trace
 

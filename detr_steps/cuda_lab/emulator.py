@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy
 
-from .building import TEXT, compiler, digest, kept, run
+from ..ops.building import compiler, digest, kept
 from .emulator_library import SECONDS, Machine, Watched
+from .faults import TEXT
 from .library_kernels import backward, backward_fused, forward, forward_fused, library
 from .signature import (
     Array,
@@ -21,9 +22,8 @@ from .signature import (
 from .trace import ACCESS, Trace
 from .watching import (
     READER_SLOTS,
-    command,
-    link,
     machine_code,
+    make_library,
     watch,
     watched_sources,
 )
@@ -68,9 +68,7 @@ def _build(text: str, name: str, folder: Path, work: Path) -> None:
     source = work / f"{TEXT}.cpp"
     entry = f'#line 1 "entry"{_ENTRY.format(name=name)}'
     source.write_text(f'#line 1 "{TEXT}"\n{watched}\n{entry}', "utf-8")
-    made = str(work / f"{TEXT}.o")
-    run(command(folder, str(source), made), text)
-    run(link(made, str(work / f"{TEXT}.so")), text)
+    make_library(folder, source, text=text)
 
 
 class EmulatedKernel:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy
 
-from .building import TEXT
-from .fault import KernelFault
+from .faults import TEXT, KernelFault
 
 SECONDS = 60.0  # what takes longer has hung
 _EVENT = numpy.dtype(  # Event in kernels/emulator/memory.cpp

@@ -1,16 +1,17 @@
 """The same kernels on a graphics card: nvcc makes a library, ctypes calls it."""
 
 import ctypes
+import functools
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..ops.compiled import NotCompiled
+from ..ops.building import NotCompiled, digest, kept, run
+from ..ops.compiled import sources
 from ..ops.compiled_cuda import nvcc
-from .building import TEXT, digest, kept, run, sources
-from .fault import KernelFault
+from .faults import TEXT, CompileFault, KernelFault
 from .signature import Parameter, check_array, check_count, dimensions, parameters
 from .signature import scalar as number
 
@@ -60,7 +61,7 @@ def build(text: str, name: str, architecture: str) -> Path:
     """The library of a kernel's text for one kind of card; needs nvcc but no card."""
     asked = [str(nvcc()), architecture, name, text]
     folder = kept(
-        f"card-{digest(asked)}", lambda work: _build(text, name, architecture, work)
+        f"gpu-{digest(asked)}", lambda work: _build(text, name, architecture, work)
     )
     return folder / f"{TEXT}.so"
 
@@ -79,7 +80,8 @@ def _build(text: str, name: str, architecture: str, work: Path) -> None:
     source = work / f"{TEXT}.cu"
     entry = f'#line 1 "entry"{_ENTRY.format(name=name)}'
     source.write_text(f'#line 1 "{TEXT}"\n{text}\n{entry}', "utf-8")
-    run(command(str(source), str(work / f"{TEXT}.so"), architecture), text)
+    call = command(str(source), str(work / f"{TEXT}.so"), architecture)
+    run(call, functools.partial(CompileFault.of, text=text))
 
 
 class CudaKernel:

@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..ops import building
+from ..ops.building import NotCompiled
 from ..ops.compiled_cuda import cuda_tool
 from .disassembly import Kernel, read
 
@@ -25,19 +27,15 @@ _TAKEN = re.compile(
 )
 
 
-class NoToolkit(RuntimeError):
-    """A tool that compiles or disassembles is missing; says which, and where from."""
-
-
 @functools.cache
 def nvcc() -> str:
-    """The CUDA compiler: on PATH, or in CUDA_HOME. Raises: NoToolkit."""
+    """The CUDA compiler: on PATH, or in CUDA_HOME. Raises: NotCompiled."""
     return _find("nvcc", [], "install the CUDA toolkit, or set CUDA_HOME to it")
 
 
 @functools.cache
 def nvdisasm() -> str:
-    """The disassembler: on PATH, in CUDA_HOME, or from pip. Raises: NoToolkit."""
+    """The disassembler: on PATH, in CUDA_HOME, or from pip. Raises: NotCompiled."""
     beside = Path(sys.prefix).glob("lib/python*/site-packages/nvidia/*/bin")
     return _find("nvdisasm", sorted(beside), f"pip install {PACKAGE}")
 
@@ -45,7 +43,7 @@ def nvdisasm() -> str:
 def _find(tool: str, beside: Sequence[Path], cure: str) -> str:
     if found := cuda_tool(tool, beside):
         return found
-    raise NoToolkit(f"no {tool} here: {cure}")
+    raise NotCompiled(f"no {tool} here: {cure}")
 
 
 def compile_kernels(
@@ -56,7 +54,7 @@ def compile_kernels(
     A template becomes a kernel where something needs it, such as a list of pointers:
     `void *kept[] = {(void *)&kernel<float, 32>};`. `folder` is where the source's
     `#include "..."` look.
-    Raises: NoToolkit; RuntimeError with what the compiler complains about.
+    Raises: NotCompiled; RuntimeError with what the compiler complains about.
     """
     with tempfile.TemporaryDirectory() as work:
         source, cubin = Path(work, "kernels.cu"), Path(work, "kernels.cubin")
@@ -78,12 +76,13 @@ def run(command: list[str]) -> str:
 
     Raises: RuntimeError with its first complaints.
     """
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        said = (done.stderr + done.stdout).strip().splitlines()
+
+    def fault(output: str) -> RuntimeError:
+        said = output.strip().splitlines()
         faults = [line for line in said if "error" in line.lower()] or said
-        raise RuntimeError("\n".join([f"{Path(command[0]).name}:", *faults[:10]]))
-    return done.stderr + done.stdout
+        return RuntimeError("\n".join([f"{Path(command[0]).name}:", *faults[:10]]))
+
+    return building.run(command, fault)
 
 
 def resources(log: str) -> dict[str, dict[str, int]]:

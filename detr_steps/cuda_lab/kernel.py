@@ -4,8 +4,8 @@ from typing import Literal
 
 import torch
 
-from ..ops.compiled import NotCompiled
-from . import building, emulator, gpu
+from ..ops.building import NotCompiled, check_compiler
+from . import emulator, gpu
 
 Where = Literal["auto", "emulator", "cuda"]
 Kernel = emulator.EmulatedKernel | gpu.CudaKernel
@@ -34,7 +34,7 @@ def trouble(where: Where = "auto") -> str | None:
         if where == "cuda":
             gpu.check()
         else:
-            building.compiler()
+            check_compiler()
     except NotCompiled as error:
         return str(error)
     return None

@@ -8,15 +8,16 @@ float64 like the value.
 
 import ctypes
 import functools
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .building import digest, kept, run
+from ..ops.building import digest, kept
 from .emulator_library import SECONDS, Machine, Watched
-from .watching import command, link, machine_code, watched_sources
+from .watching import machine_code, make_library, watched_sources
 
 FORWARD = ("naive", "points", "vectors", "tiles")  # as enum Forward counts them
 BACKWARD = ("naive", "vectors", "sorted", "fixed")  # as enum Backward does
@@ -48,14 +49,13 @@ def library(
 def _library(dtype: torch.dtype, backward: bool, folder: Path) -> Machine:
     options = [f"-DEMULATED_TYPE={TYPES[dtype]}"]
     options += ["-DEMULATED_BACKWARD"] if backward else []
-    name = f"own-{digest([folder.name, machine_code().name, *options])}"
-    return Machine(kept(name, lambda work: _build(folder, options, work)) / "own.so")
+    name = f"library-{digest([folder.name, machine_code().name, *options])}"
 
+    def build(work: Path) -> None:
+        source = Path(shutil.copy(folder / "emulated.cpp", work))
+        make_library(folder, source, options)
 
-def _build(folder: Path, options: list[str], work: Path) -> None:
-    made = str(work / "own.o")
-    run([*command(folder, str(folder / "emulated.cpp"), made), *options], "")
-    run(link(made, str(work / "own.so")), "")
+    return Machine(kept(name, build) / "emulated.so")
 
 
 def forward(

@@ -117,7 +117,7 @@ def compile_steps(
 ) -> dict[tuple[str, str, str], Kernel]:
     """Compile steps of `kernels/`: `{(direction, name, dtype): kernel}`.
 
-    Raises: NoToolkit where a tool is missing.
+    Raises: NotCompiled where a tool is missing.
     """
     steps, dtypes = tuple(steps), tuple(dtypes)
     kernels = compile_kernels(source(steps, dtypes), arch, folder or compiled.sources())

@@ -4,9 +4,12 @@ import functools
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from .building import compiler, digest, kept, run, sources
+from ..ops.building import check_compiler, compiler, digest, does_not_build, kept, run
+from ..ops.compiled import sources
+from .faults import CompileFault
 
 FLAGS = (
     "-std=c++17", "-g1", "-fPIC", "-fno-exceptions", "-fno-strict-aliasing",
@@ -45,8 +48,7 @@ def watched_sources(folder: Path | None = None) -> Path:
 def machine_code() -> Path:
     """A folder with the emulator itself, built on first use. Raises: NotCompiled."""
     folder = sources()
-    texts = [(folder / name).read_text("utf-8") for name in RUNTIME]
-    name = digest([compiler(), *LINKED, *texts])
+    name = digest([compiler(), *LINKED, *(folder / name for name in RUNTIME)])
     return kept(f"emulator-{name}", lambda work: _build_machine(folder, work))
 
 
@@ -73,16 +75,27 @@ def _build_machine(folder: Path, work: Path) -> None:
     for path in (folder / name for name in RUNTIME if name.endswith(".cpp")):
         target = str(work / f"{path.stem}.o")
         flags = ["-std=c++17", "-O2", "-fPIC", "-c", str(path), "-o", target]
-        run([*compiler().split(), *flags], "")
+        run([*compiler().split(), *flags], does_not_build)
 
 
-def command(folder: Path, source: str, target: str) -> list[str]:
-    """How a source becomes a library that the emulator runs."""
-    return [
-        *compiler().split(), *FLAGS, *own_flags(), "-I", str(folder), "-I",
-        str(folder / "cuda"), "-include", str(folder / "emulator.h"), "-c", source,
-        "-o", target,
+def make_library(
+    folder: Path, source: Path, options: Iterable[str] = (), text: str = ""
+) -> None:
+    """Compile a source, and link it with the emulator: `x.cpp` becomes `x.so`.
+
+    `folder`: of what it includes. `text`: the lines a fault is told in, if its own.
+    Raises: CompileFault.
+    """
+    fault = functools.partial(CompileFault.of, text=text)
+    made, library = str(source.with_suffix(".o")), str(source.with_suffix(".so"))
+    command = [
+        *compiler().split(), *FLAGS, *own_flags(), *options, f"-I{folder}",
+        f"-I{folder / 'cuda'}", "-include", str(folder / "emulator.h"),
     ]  # fmt: skip
+    run([*command, "-c", str(source), "-o", made], fault)
+    emulator = [str(path) for path in sorted(machine_code().glob("*.o"))]
+    link = [*compiler().split(), "-shared", made, *emulator, "-o", library, *LINKED]
+    run(link, fault)
 
 
 @functools.cache
@@ -92,14 +105,12 @@ def _own_flags_of(called: str) -> tuple[str, ...]:
 
 
 def own_flags() -> tuple[str, ...]:
-    """Flags that the compiler does not share with others: GCC or CLANG."""
+    """Flags that the compiler does not share with others: GCC or CLANG.
+
+    Raises: NotCompiled where there is no compiler.
+    """
+    check_compiler()
     return _own_flags_of(compiler())
-
-
-def link(made: str, target: str) -> list[str]:
-    """How what `command` made becomes a library, with the emulator in it."""
-    emulator = [str(path) for path in sorted(machine_code().glob("*.o"))]
-    return [*compiler().split(), "-shared", made, *emulator, "-o", target, *LINKED]
 
 
 def watch(text: str, first_slot: int) -> tuple[str, int]:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .compiled import NotCompiled
+from .building import NotCompiled
 from .ms_deform_attn import register
 
 VARIABLE = "DETR_STEPS_BACKEND"

@@ -1,20 +1,15 @@
 """The part of the compiled op that computes on the CPU: how it is built."""
 
+import contextlib
+import os
 import platform
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from .compiled_tools import (
-    TARGET,
-    NotCompiled,
-    Part,
-    check_compiler,
-    check_system,
-    compiler,
-    fault,
-    own_tools,
-)
+from .building import NotCompiled, check_compiler, compiler, does_not_build
+from .compiled_tools import TARGET, Part, check_torch
 
 
 def _about() -> tuple[str, ...]:
@@ -24,8 +19,8 @@ def _about() -> tuple[str, ...]:
 
 def _check() -> None:
     """Raise NotCompiled where a tool of the build is missing."""
-    check_system()
     check_compiler()
+    check_torch()
     with own_tools():
         if not shutil.which("ninja"):
             raise NotCompiled("no ninja, which builds it: pip install ninja")
@@ -48,9 +43,18 @@ def _build(part: Part, folder: Path, work: Path) -> None:
             )
     except RuntimeError as error:
         _, _, output = str(error).partition("\n")  # what torch says comes first
-        raise NotCompiled(
-            f"it does not build: {fault(output or str(error))}"
-        ) from error
+        raise does_not_build(output or str(error)) from error
+
+
+@contextlib.contextmanager
+def own_tools() -> Iterator[None]:
+    """Find what pip installed beside this Python, also in an inactive environment."""
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = f"{before}{os.pathsep}{Path(sys.executable).parent}"
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
 
 
 def _flags() -> list[str]:

@@ -16,16 +16,9 @@ from pathlib import Path
 
 import torch
 
+from .building import NotCompiled, check_compiler, compiler, does_not_build, run
 from .compiled_objects import Unit, make_objects
-from .compiled_tools import (
-    TARGET,
-    NotCompiled,
-    Part,
-    check_compiler,
-    check_system,
-    compiler,
-    fault,
-)
+from .compiled_tools import TARGET, Part, check_torch
 
 Capability = tuple[int, int]  # (9, 0) is sm_90
 OLDEST_GPU = (7, 5)  # Turing: Colab's T4
@@ -37,11 +30,11 @@ def _about() -> tuple[str, ...]:
 
 
 def _check() -> None:
-    check_system()
-    _check_torch()
+    check_compiler()
+    check_torch()
+    _check_cuda()
     _check_gpus()
     _check_nvcc()
-    check_compiler()
 
 
 def _build(part: Part, folder: Path, work: Path) -> None:
@@ -60,7 +53,7 @@ def _build(part: Part, folder: Path, work: Path) -> None:
 def build_library(
     part: Part, folder: Path, work: Path, capabilities: Sequence[Capability]
 ) -> Path:
-    """Build a part in `work` for GPUs of these capabilities; objects are kept beside.
+    """Build a part in `work` for GPUs of these capabilities.
 
     Raises: NotCompiled with the compiler's first complaint.
     """
@@ -69,15 +62,9 @@ def build_library(
         return compile_command(unit, folder, target, capabilities)
 
     about = (*command(Unit(""), Path()), toolkit(), torch.__version__)
-    objects = make_objects(
-        units(part), folder, about, command, work, work.parent / "objects"
-    )
+    objects = make_objects(units(part), folder, about, command, work)
     library = work / part.file
-    done = subprocess.run(
-        link_command(objects, library, capabilities), capture_output=True, text=True
-    )
-    if done.returncode:
-        raise NotCompiled(f"it does not link: {fault(done.stderr or done.stdout)}")
+    run(link_command(objects, library, capabilities), does_not_build)
     return library
 
 
@@ -215,7 +202,7 @@ def toolkit() -> str:
 # --- what stands in the way ---------------------------------------------------------
 
 
-def _check_torch() -> None:
+def _check_cuda() -> None:
     version = f"torch {torch.__version__}"
     if torch.version.hip:
         raise NotCompiled(f"{version} is for AMD GPUs, the kernels are for NVIDIA's")

@@ -9,20 +9,16 @@ flags, refuses to work with a torch for CPUs, and two builds wait for each other
 lock that a stopped one leaves behind. Here one way serves users and tests.
 """
 
-import hashlib
 import os
 import re
 import shutil
-import subprocess
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from .compiled_tools import NotCompiled, fault
+from .building import digest, does_not_build, kept, run
 
-KEPT = 14 * 24 * 60 * 60  # seconds after its last use
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
@@ -54,10 +50,7 @@ def files_of(source: Path) -> list[Path]:
 
 def object_key(unit: Unit, folder: Path, about: Sequence[str]) -> str:
     """A name for a unit's object: another one whenever the object would differ."""
-    content = hashlib.sha256("\n".join((str(unit.bytes), *about)).encode())
-    for path in files_of(folder / unit.source):
-        content.update(path.name.encode() + path.read_bytes())
-    return content.hexdigest()[:16]
+    return digest([str(unit.bytes), *about, *files_of(folder / unit.source)])
 
 
 def make_objects(
@@ -66,22 +59,23 @@ def make_objects(
     about: Sequence[str],
     command: Callable[[Unit, Path], list[str]],
     work: Path,
-    shelf: Path,
 ) -> list[Path]:
-    """Put the objects of all units into `work`: those on the shelf are not compiled.
+    """Put the objects of all units into `work`: those that are kept are not compiled.
 
     `command(unit, target)` is the call of the compiler; as many run as there are cores,
     or as MAX_JOBS says. Raises: NotCompiled with the compiler's first complaint.
     """
-    shelf.mkdir(exist_ok=True)
-    _sweep(shelf)
+
+    def compile_(unit: Unit, target: Path) -> None:
+        run(command(unit, target), does_not_build)
 
     def make(unit: Unit) -> Path:
-        target = work / unit.name
-        kept = shelf / f"{object_key(unit, folder, about)}.o"
-        if not _fetch(kept, target):
-            _compile(command(unit, target))
-            _keep(target, kept)
+        name, target = f"object-{object_key(unit, folder, about)}", work / unit.name
+        place = kept(name, lambda ready: compile_(unit, ready / unit.name))
+        try:
+            shutil.copyfile(place / unit.name, target)
+        except FileNotFoundError:  # another process has just swept it away
+            compile_(unit, target)
         return target
 
     with ThreadPoolExecutor(_jobs()) as pool:
@@ -91,36 +85,3 @@ def make_objects(
 def _jobs() -> int:
     wanted = os.environ.get("MAX_JOBS", "")
     return max(1, int(wanted) if wanted.isdigit() else os.cpu_count() or 1)
-
-
-def _compile(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise NotCompiled(f"it does not build: {fault(done.stderr or done.stdout)}")
-
-
-def _fetch(kept: Path, target: Path) -> bool:
-    """Copy what is kept, if it is: others may sweep the shelf at any time."""
-    try:
-        os.utime(kept)
-        shutil.copyfile(kept, target)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _keep(made: Path, kept: Path) -> None:
-    """Put a copy on the shelf at once, so that nobody finds half of it."""
-    copy = made.with_suffix(".copy")
-    shutil.copyfile(made, copy)
-    os.replace(copy, kept)
-
-
-def _sweep(shelf: Path) -> None:
-    """Remove what no build has used for long."""
-    for path in shelf.iterdir():
-        try:
-            if time.time() - path.stat().st_mtime > KEPT:
-                path.unlink()
-        except FileNotFoundError:  # another process was faster
-            continue

@@ -12,7 +12,7 @@ from detr_steps import zoo
 from detr_steps.cli import doctor, main
 from detr_steps.data.scenes import Scenes
 from detr_steps.ops import backend
-from detr_steps.ops.compiled import NotCompiled
+from detr_steps.ops.building import NotCompiled
 
 
 def small_recipe(folder, **changes):

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from detr_steps import cuda_lab
-from detr_steps.cuda_lab import CompileFault, building, gpu
+from detr_steps.cuda_lab import CompileFault, gpu
 from detr_steps.cuda_lab.signature import parameters
-from detr_steps.ops.compiled import NotCompiled
+from detr_steps.ops.building import NotCompiled
+from detr_steps.ops.compiled import sources
 
 needs_nvcc = pytest.mark.skipif(gpu.nvcc() is None, reason="no nvcc here")
 needs_card = pytest.mark.skipif(
@@ -31,7 +32,7 @@ def test_the_command_says_for_which_card_and_what_it_includes():
     command = gpu.command("kernel.cu", "kernel.so", "sm_75")
     assert command[0].endswith("nvcc") and "-arch=sm_75" in command
     assert command[-3:] == ["-o", "kernel.so", "kernel.cu"]
-    assert str(building.sources() / "cuda") in command
+    assert str(sources() / "cuda") in command
 
 
 @needs_nvcc

@@ -9,7 +9,6 @@ from detr_steps.cuda_lab import steps
 from detr_steps.cuda_lab.instructions import (
     ARCHITECTURES,
     STANDARD,
-    NoToolkit,
     nvcc,
     readable,
     resources,
@@ -17,6 +16,7 @@ from detr_steps.cuda_lab.instructions import (
 )
 from detr_steps.cuda_lab.steps import STEPS
 from detr_steps.ops import compiled, compiled_cuda
+from detr_steps.ops.building import NotCompiled
 from detr_steps.ops.compiled import PARTS
 
 # Registers of a thread: a processor has 65,536 of them, and hides the time that loads
@@ -32,7 +32,7 @@ UNITS = list(dict.fromkeys(
 def toolkit():
     try:
         nvcc()
-    except NoToolkit as missing:
+    except NotCompiled as missing:
         pytest.skip(str(missing))
 
 

@@ -16,7 +16,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, Places
-from detr_steps.ops import backend, compiled, compiled_cuda
+from detr_steps.ops import backend, building, compiled, compiled_cuda
 from detr_steps.ops import read_points as read_points_module
 from detr_steps.ops.compiled_cuda import KERNELS
 from detr_steps.ops.compiled_objects import Unit
@@ -99,7 +99,7 @@ WORDS = {
 @pytest.mark.parametrize("simulate", WORDS, ids=lambda simulate: simulate.__name__)
 def test_each_trouble_has_its_words(simulate, monkeypatch):
     simulate(monkeypatch)
-    with pytest.raises(compiled.NotCompiled, match=WORDS[simulate]):
+    with pytest.raises(building.NotCompiled, match=WORDS[simulate]):
         compiled.load_library("cuda")
 
 
@@ -110,10 +110,10 @@ def test_a_fault_in_the_kernels_is_quoted(monkeypatch, tmp_path):
     nvcc.chmod(0o755)
     monkeypatch.setattr(compiled_cuda, "nvcc", lambda: str(nvcc))
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "shelf"))
-    with pytest.raises(compiled.NotCompiled, match=r"x\.cu\(3\): error: no such thing"):
+    with pytest.raises(building.NotCompiled, match=r"x\.cu\(3\): error: no such thing"):
         compiled.load_library("cuda")
     left = [path.name for path in (tmp_path / "shelf").rglob("*")]
-    assert sorted(left) == ["detr_steps", "objects"]
+    assert left == ["detr_steps"]
 
 
 # --- which one computes -------------------------------------------------------------
@@ -127,7 +127,7 @@ def asked(monkeypatch) -> list:
     def register(device="cpu"):
         devices.append(device)
         if device == "cuda":
-            raise compiled.NotCompiled("no nvcc: install NVIDIA's CUDA toolkit")
+            raise building.NotCompiled("no nvcc: install NVIDIA's CUDA toolkit")
 
     monkeypatch.setattr(backend, "register", register)
     for cached in (backend.trouble, backend._warn):
@@ -154,9 +154,9 @@ def test_auto_warns_once_and_takes_torch(asked, recwarn):
 
 
 def test_what_was_asked_for_raises(asked, monkeypatch):
-    with pytest.raises(compiled.NotCompiled, match="backend cuda: no nvcc: install"):
+    with pytest.raises(building.NotCompiled, match="backend cuda: no nvcc: install"):
         backend._compiles("cuda", "cuda")
-    with pytest.raises(compiled.NotCompiled, match="backend cuda: no nvcc: install"):
+    with pytest.raises(building.NotCompiled, match="backend cuda: no nvcc: install"):
         backend._compiles("cuda", "cpu")  # a machine without GPU: that comes first
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(ValueError, match="on a GPU, these tensors are on cpu: move"):
@@ -235,7 +235,7 @@ def test_every_operator_has_its_kernels():
 STREAM = 'extern "C" int aoti_torch_get_current_cuda_stream(int, void**) { return 1; }'
 PRETEND = """
 import ctypes, sys, torch
-from detr_steps.ops import backend, compiled, compiled_cuda
+from detr_steps.ops import backend, building, compiled, compiled_cuda
 for name in sys.argv[1:]:
     ctypes.CDLL(name, ctypes.RTLD_GLOBAL)
 torch.version.cuda = compiled_cuda.toolkit()
@@ -243,10 +243,9 @@ torch.cuda.is_available = lambda: True
 torch.cuda.device_count = lambda: 1
 torch.cuda.get_device_capability = lambda i: (9, 0)
 assert backend.trouble("cuda") is None, backend.trouble("cuda")
-shelf = compiled.cache() / "objects"
-kept = {path.name for path in shelf.iterdir()}
+kept = set(compiled.cache().glob("object-*"))
 compiled.load_library("steps")
-print(len(kept), len({path.name for path in shelf.iterdir()} - kept))
+print(len(kept), len(set(compiled.cache().glob("object-*")) - kept))
 for name in torch._C._dispatch_get_registrations_for_dispatch_key("CUDA"):
     if name.startswith("detr_steps::"):
         print(name)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detr_steps.ops import compiled, compiled_tools
+from detr_steps.ops import building, compiled, compiled_tools
 from detr_steps.ops.compiled_cuda import flags
 from detr_steps.ops.ms_deform_attn import SCHEMAS
 
@@ -24,14 +24,14 @@ FLOAT = torch.float32
 def library(tmp_path_factory) -> ctypes.CDLL:
     """The binding, loaded; its operators are torch.ops.pretended."""
     try:
-        compiled_tools.check_system()
-        compiled_tools.check_compiler()
-    except compiled.NotCompiled as error:
+        building.check_compiler()
+        compiled_tools.check_torch()
+    except building.NotCompiled as error:
         pytest.skip(str(error))
     work = tmp_path_factory.mktemp("binding")
     built, torchs = work / "binding.so", Path(torch.__file__).parent / "lib"
     command = [
-        *(compiled_tools.compiler().split()[0], "-shared", "-fPIC", f"-I{HERE}"),
+        *(building.compiler().split()[0], "-shared", "-fPIC", f"-I{HERE}"),
         f"-I{compiled.sources()}",
         *(flag for flag in flags() if not flag.startswith("-X")),
         *(str(HERE / "binding.cpp"), "-o", str(built), "-Wl,--no-as-needed"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detr_steps.ops import backend, compiled
+from detr_steps.ops import backend, building, compiled
 from detr_steps.ops.compiled_cpu import LOOPS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +89,7 @@ def test_a_change_of_the_sources_or_the_compiler_builds_anew(tmp_path, monkeypat
 
 def build(shelf: Path) -> None:
     part = compiled.PARTS["cpu"]
-    compiled.build_and_load(part, compiled.sources(), shelf / "name" / part.file)
+    compiled.build_and_load(part, compiled.sources(), shelf / "name")
 
 
 def no_compiler(monkeypatch, tmp_path):
@@ -144,7 +144,7 @@ WORDS = {
 @pytest.mark.parametrize("simulate", WORDS, ids=lambda simulate: simulate.__name__)
 def test_each_trouble_has_its_words(simulate, shelf, tmp_path, monkeypatch):
     simulate(monkeypatch, tmp_path)
-    with pytest.raises(compiled.NotCompiled, match=WORDS[simulate]):
+    with pytest.raises(building.NotCompiled, match=WORDS[simulate]):
         build(shelf)
 
 
@@ -153,8 +153,8 @@ def test_a_fault_in_the_sources_is_quoted(shelf, tmp_path, monkeypatch):
     (tmp_path / "broken.cpp").write_text("int answer() { return forty_two; }\n")
     part = dataclasses.replace(LOOPS, sources=("broken.cpp",))
     words = r"does not build: .*broken\.cpp:1.*error.*forty_two"
-    with pytest.raises(compiled.NotCompiled, match=words):
-        compiled.build_and_load(part, tmp_path, shelf / "name" / "file.so")
+    with pytest.raises(building.NotCompiled, match=words):
+        compiled.build_and_load(part, tmp_path, shelf / "name")
     assert list(shelf.iterdir()) == []  # nothing half built
 
 
@@ -163,7 +163,7 @@ def test_a_library_that_is_broken_is_named(shelf):
     file.parent.mkdir(parents=True)
     file.write_bytes(b"no library")
     words = re.escape(str(file)) + " does not load .*: delete that file"
-    with pytest.raises(compiled.NotCompiled, match=words):
+    with pytest.raises(building.NotCompiled, match=words):
         compiled.load_library()
 
 
@@ -183,7 +183,7 @@ def test_auto_warns_once_and_computes(shelf):
 @pytest.fixture
 def value(monkeypatch) -> torch.Tensor:
     """Any tensor on the CPU, where there is no compiler."""
-    trouble = compiled.NotCompiled("no C++ compiler (c++): install one")
+    trouble = building.NotCompiled("no C++ compiler (c++): install one")
     monkeypatch.setattr(backend, "trouble", lambda device="cpu": trouble)
     backend._warn.cache_clear()
     yield torch.zeros(1)
@@ -198,7 +198,7 @@ def test_torch_says_nothing(value, recwarn):
 
 def test_a_compiled_backend_raises(value):
     words = r"backend cpp: no C\+\+ compiler \(c\+\+\): install one"
-    with backend.use("cpp"), pytest.raises(compiled.NotCompiled, match=words):
+    with backend.use("cpp"), pytest.raises(building.NotCompiled, match=words):
         backend.compiles(value)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from detr_steps.ops import compiled, compiled_cuda, compiled_objects
-from detr_steps.ops.compiled import PARTS, NotCompiled
-from detr_steps.ops.compiled_objects import KEPT, Unit, files_of, make_objects
+from detr_steps.ops import building, compiled, compiled_cuda, compiled_objects
+from detr_steps.ops.building import UNUSED, NotCompiled
+from detr_steps.ops.compiled import PARTS
+from detr_steps.ops.compiled_objects import Unit, files_of, make_objects
 
 NVCC = """#!{python}
 import sys, pathlib
@@ -33,8 +34,8 @@ class Bench:
     def __init__(self, root: Path):
         self.root, self.log, self.builds = root, root / "log", 0
         self.kernels = Path(shutil.copytree(compiled.sources(), root / "kernels"))
-        self.shelf = root / "shelf" / "objects"
-        self.shelf.parent.mkdir()
+        self.shelf = root / "detr_steps"
+        self.shelf.mkdir()
         self.nvcc = root / "nvcc"
         self.nvcc.write_text(NVCC.format(python=sys.executable, log=str(self.log)))
         self.nvcc.chmod(0o755)
@@ -42,11 +43,15 @@ class Bench:
     def build(self, part: str = "cuda", gpus=((9, 0),)) -> set[str]:
         """Names of what was compiled or linked."""
         self.builds += 1
-        work = self.shelf.parent / f"building-{self.builds}"
+        work = self.root / f"work-{self.builds}"
         work.mkdir()
         self.log.write_text("")
         compiled_cuda.build_library(PARTS[part], self.kernels, work, gpus)
         return set(self.log.read_text().split())
+
+    def kept(self) -> list[Path]:
+        """Folders of the objects that are kept."""
+        return sorted(self.shelf.glob("object-*"))
 
     def edit(self, name: str, text: str = "// more\n") -> None:
         path = self.kernels / name
@@ -58,6 +63,7 @@ def bench(tmp_path, monkeypatch) -> Bench:
     made = Bench(tmp_path)
     monkeypatch.setattr(compiled_cuda, "nvcc", lambda: str(made.nvcc))
     monkeypatch.setenv("CXX", "c++")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     return made
 
 
@@ -103,9 +109,10 @@ def test_the_steps_share_what_computes(bench):
 
 def test_each_size_and_what_is_linked(bench):
     bench.build()
-    linked = (bench.shelf.parent / "building-1" / "detr_steps_cuda.so").read_text()
+    work = bench.root / "work-1"
+    linked = (work / "detr_steps_cuda.so").read_text()
     for unit in compiled_cuda.units(PARTS["cuda"]):
-        made = bench.shelf.parent / "building-1" / unit.name
+        made = work / unit.name
         assert str(made) in linked and f"/{unit.source} " in made.read_text()
         assert (f"-DBYTES={unit.bytes} " in made.read_text()) == bool(unit.bytes)
 
@@ -130,9 +137,9 @@ def test_a_fault_is_quoted_and_what_was_good_is_kept(bench, monkeypatch):
     bench.edit("cuda/naive.cu", "no such thing\n")
     with pytest.raises(NotCompiled, match=r"naive\.cu\(1\): error: no such thing"):
         bench.build()
-    kept = list(bench.shelf.iterdir())
-    assert len(kept) == len(FAST | BINDING)
-    assert all(path.suffix == ".o" for path in kept)
+    assert len(bench.kept()) == len(FAST | BINDING)
+    assert {path.suffix for each in bench.kept() for path in each.iterdir()} == {".o"}
+    assert bench.kept() == sorted(bench.shelf.iterdir())  # nothing half built
     path = bench.kernels / "cuda" / "naive.cu"
     path.write_text(path.read_text().replace("no such thing\n", ""))
     assert bench.build() == NAIVE | LIBRARY
@@ -140,23 +147,22 @@ def test_a_fault_is_quoted_and_what_was_good_is_kept(bench, monkeypatch):
 
 def test_what_nobody_uses_is_swept(bench):
     bench.build()
-    old, used = sorted(bench.shelf.iterdir())[:2]
-    for path in (old, used):
+    used, unused = bench.kept()[:2]
+    for path in (used, unused):
         os.utime(path, (0, 0))
-    unused = bench.shelf / "unused.o"
-    unused.touch()
-    os.utime(unused, (0, 0))
-    assert len(bench.build()) == 3  # two had been left for too long
-    assert old.exists() and used.exists() and not unused.exists()
+    building.kept(used.name, None)  # somebody takes it: nothing is built
+    building.keep(bench.shelf / "another", lambda ready: None)
+    assert used.exists() and not unused.exists()
+    assert len(bench.build()) == 2  # the object that is gone, and the library
 
 
 def test_use_keeps_an_object(bench):
     bench.build()
-    kept = next(bench.shelf.iterdir())
-    long_ago = kept.stat().st_mtime - KEPT / 2
+    kept = bench.kept()[0]
+    long_ago = kept.stat().st_mtime - UNUSED / 2
     os.utime(kept, (long_ago, long_ago))
     bench.build()
-    assert kept.stat().st_mtime > long_ago + KEPT / 4
+    assert kept.stat().st_mtime > long_ago + UNUSED / 4
 
 
 def test_an_object_swept_at_the_wrong_moment_is_compiled(bench, monkeypatch):
@@ -165,9 +171,9 @@ def test_an_object_swept_at_the_wrong_moment_is_compiled(bench, monkeypatch):
 
     def swept(path, *how):
         utime(path, *how)
-        path.unlink()
+        shutil.rmtree(path)
 
-    monkeypatch.setattr(compiled_objects.os, "utime", swept)
+    monkeypatch.setattr(building.os, "utime", swept)
     assert bench.build() == FAST | NAIVE | BINDING | LIBRARY
 
 
@@ -194,5 +200,5 @@ def test_includes_are_followed_also_in_circles(tmp_path):
 
 
 def test_nothing_to_make(tmp_path):
-    assert make_objects([], tmp_path, [], lambda unit, to: [], tmp_path, tmp_path) == []
+    assert make_objects([], tmp_path, [], lambda unit, to: [], tmp_path) == []
     assert Unit("cuda/x.cu", 4).name == "x-4.o"
