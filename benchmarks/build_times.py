@@ -25,9 +25,9 @@ from pathlib import Path
 
 import torch
 
+from detr_steps.cuda_lab import emulator
 from detr_steps.files import write_json
-from detr_steps.nn import compiled, compiled_cuda
-from detr_steps.workbench import emulator
+from detr_steps.ops import compiled, compiled_cuda
 
 RESULTS = Path(__file__).parent / "results" / "build_times.json"
 QUIET = 0.75  # processes that want to run, on average, for each core

@@ -32,8 +32,8 @@ from torch import Tensor
 from detr_steps import experiment, zoo
 from detr_steps.data.scenes import Scenes
 from detr_steps.files import write_json
-from detr_steps.nn import backend
-from detr_steps.nn.read_points import read_points
+from detr_steps.ops import backend
+from detr_steps.ops.read_points import read_points
 
 try:
     import transformers.models.deformable_detr.modeling_deformable_detr as transformers
@@ -47,7 +47,7 @@ MEASURED = ROOT / "data" / "measured" / "deformable_cpu.json"
 SCENES = ((16, 16), (8, 8), (4, 4))  # strides 8, 16 and 32 of 128 x 128 pixels
 FINE = ((32, 32), (16, 16), (8, 8), (4, 4))
 PHOTO = ((100, 134), (50, 67), (25, 34), (13, 17))  # of 1,072 x 800 pixels
-BUILD = "from detr_steps.nn import compiled; compiled.load_library()"
+BUILD = "from detr_steps.ops import compiled; compiled.load_library()"
 BACKENDS = {"torch": "torch", "compiled": "cpp"}
 
 

@@ -22,10 +22,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from detr_steps.files import write_json
-from detr_steps.nn import backend
 from detr_steps.nn.attention import Attention
 from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, Places
 from detr_steps.nn.references import on_levels, token_centres
+from detr_steps.ops import backend
 
 RESULTS = Path(__file__).parent.parent / "data" / "measured" / "encoder_tokens.json"
 CHANNELS, WRITTEN_OUT_MOST = 256, 5_000

@@ -4,7 +4,7 @@
 
 Needs nvcc and nvdisasm, and no graphics card. A sample is one point of one query and
 head: four corner pixels of 32 channels. `per_sample` counts what a warp issues for it,
-from the loops of the machine code (detr_steps/workbench/steps.py): 16 points on four
+from the loops of the machine code (detr_steps/cuda_lab/steps.py): 16 points on four
 levels, 32 channels; `at_least` counts no row that `sorted` adds to memory, of which
 there are fewer the more the queries agree. `--official`: a checkout of
 https://github.com/fundamentalvision/Deformable-DETR, whose kernel is counted too, from
@@ -17,16 +17,16 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from detr_steps.files import write_json
-from detr_steps.workbench import steps
-from detr_steps.workbench.disassembly import Kernel
-from detr_steps.workbench.instructions import (
+from detr_steps.cuda_lab import steps
+from detr_steps.cuda_lab.disassembly import Kernel
+from detr_steps.cuda_lab.instructions import (
     ARCHITECTURES,
     compile_kernels,
     nvcc,
     run,
 )
-from detr_steps.workbench.steps import STEPS, TYPES, Step
+from detr_steps.cuda_lab.steps import STEPS, TYPES, Step
+from detr_steps.files import write_json
 
 RECORD = Path(__file__).parents[1] / "data" / "measured" / "kernel_instructions.json"
 # What is worth knowing by kind: what a warp issues of it for one sample.

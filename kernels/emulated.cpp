@@ -1,5 +1,5 @@
 // The launchers of kernels/cuda behind plain C functions, for the emulator: tests and
-// chapter 07 run them on the CPU (detr_steps/workbench/own.py).
+// chapter 07 run them on the CPU (detr_steps/cuda_lab/library_kernels.py).
 //
 // Compiled once for each kind of value (EMULATED_TYPE) and each direction
 // (EMULATED_BACKWARD), when it is first needed: all at once take half a minute. Each

@@ -33,7 +33,7 @@
 #define __launch_bounds__(...)
 #define __constant__ static
 #define __align__(bytes) __attribute__((aligned(bytes)))
-// The workbench rewrites declarations of shared arrays so that each is watched; without
+// The lab rewrites declarations of shared arrays so that each is watched; without
 // that they are plain static arrays.
 #define __shared__ static
 

@@ -256,7 +256,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(
 
 }  // namespace
 
-// What these take and return is defined in detr_steps/nn/ms_deform_attn.py.
+// What these take and return is defined in detr_steps/ops/ms_deform_attn.py.
 STABLE_TORCH_LIBRARY_IMPL(detr_steps, CPU, library) {
   library.impl("ms_deform_attn", TORCH_BOX(&forward));
   library.impl("ms_deform_attn_backward", TORCH_BOX(&backward));

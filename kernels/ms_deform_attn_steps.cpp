@@ -57,7 +57,7 @@ Three backward_fused(const Tensor& value, Shapes shapes, Counts counts,
 
 }  // namespace
 
-// What these take and return is defined in detr_steps/nn/ms_deform_attn.py.
+// What these take and return is defined in detr_steps/ops/ms_deform_attn.py.
 STABLE_TORCH_LIBRARY_IMPL(detr_steps, CUDA, library) {
   library.impl("ms_deform_attn_step", TORCH_BOX(&forward));
   library.impl("ms_deform_attn_backward_step", TORCH_BOX(&backward));

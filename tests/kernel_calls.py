@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detr_steps.nn import backend
-from detr_steps.nn.read_points import read_points
+from detr_steps.ops import backend
+from detr_steps.ops.read_points import read_points
 
 
 @dataclass(frozen=True)

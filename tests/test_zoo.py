@@ -125,7 +125,7 @@ def test_the_zoo_travels_in_a_wheel(tmp_path):
     code = (
         "import detr_steps, detr_steps.zoo as z; print(detr_steps.__file__); "
         "print(z.folder()); z.load('shapes-backbone'); "
-        "from detr_steps.nn import compiled; print(compiled.sources())"
+        "from detr_steps.ops import compiled; print(compiled.sources())"
     )
     run = subprocess.run(
         [sys.executable, "-c", code],

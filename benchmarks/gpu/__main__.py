@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from detr_steps.files import write_whole
-from detr_steps.nn.compiled import NotCompiled
+from detr_steps.ops.building import NotCompiled
 
 from . import ceilings, checks, report, table, timing, training, watched
 from .engines import Card, Emulated

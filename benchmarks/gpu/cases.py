@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from detr_steps import zoo
 from detr_steps.data.scenes import Scenes
 from detr_steps.nn.deform_attention import Reading, star
-from detr_steps.nn.read_points import Sizes
+from detr_steps.ops.read_points import Sizes
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SPREADS = ("uniform", "gaussian", "initial", "trained")

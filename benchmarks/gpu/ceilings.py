@@ -44,10 +44,10 @@ def _all(dry: bool) -> dict[str, Callable[[], dict]]:
 
 
 def _kernel(name: str) -> Callable:
-    from detr_steps import workbench
+    from detr_steps import cuda_lab
 
     where = "cuda" if on_card() else "emulator"
-    return workbench.compile(SOURCE.read_text("utf-8"), name, where)
+    return cuda_lab.compile(SOURCE.read_text("utf-8"), name, where)
 
 
 def _numbers(count: int) -> Tensor:

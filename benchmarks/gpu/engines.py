@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detr_steps.nn import backend, ms_deform_attn
-from detr_steps.workbench import own
+from detr_steps.cuda_lab import library_kernels
+from detr_steps.ops import backend, ms_deform_attn
 
 from .cases import Inputs
 
@@ -61,8 +61,8 @@ class Emulated:
         if not given.slope.numel():  # the operator launches nothing then
             return torch.zeros_like(given.slope)
         if step == "fused":
-            return own.forward_fused(*self._sized(asked(given)))
-        return own.forward(step, *self._sized(plain(given)))
+            return library_kernels.forward_fused(*self._sized(asked(given)))
+        return library_kernels.forward(step, *self._sized(plain(given)))
 
     def backward(self, step: str, given: Inputs) -> Slopes:
         """Slopes of value, locations (offsets) and weights (logits)."""
@@ -71,8 +71,8 @@ class Emulated:
             return tuple(map(torch.zeros_like, arrays))
         if step == "fused":
             arguments = self._sized(asked(given))
-            return own.backward_fused("sorted", *arguments, given.slope)
-        return own.backward(step, *self._sized(plain(given)), given.slope)
+            return library_kernels.backward_fused("sorted", *arguments, given.slope)
+        return library_kernels.backward(step, *self._sized(plain(given)), given.slope)
 
     @staticmethod
     def _sized(arguments: tuple) -> tuple:
@@ -95,7 +95,7 @@ def asked(given: Inputs) -> tuple:
 
 def torch_forward(given: Inputs) -> Tensor:
     """The same by torch's operators, in float32."""
-    from detr_steps.nn.read_points import read_points
+    from detr_steps.ops.read_points import read_points
 
     shape = given.shape
     levels = len(shape.sizes)

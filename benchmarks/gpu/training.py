@@ -2,7 +2,7 @@
 
 from detr_steps import experiment, zoo
 from detr_steps.data.scenes import Scenes
-from detr_steps.nn import backend
+from detr_steps.ops import backend
 
 from .record import Record
 from .timing import on_card, seconds_eager

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..nn.deform_conv import deformable_conv
-from ..nn.sample import sample
+from ..ops.sample import sample
 from . import Verdict, right, wrong
 from .trying import call, compare
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..nn.sample import sample
+from ..ops.sample import sample
 from . import Verdict, right, wrong
 
 NOT_YET = "not yet: {} still returns None. Write it, then run this cell again."

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .. import workbench
-from ..nn.sample import four_corners
+from .. import cuda_lab
+from ..ops.sample import four_corners
 from . import Verdict
 from .kernels import Slips, Trial, judge
 from .reads import drawn as drawn
@@ -304,7 +304,7 @@ def _by_lane(
     return (read * share[..., None, None]).sum(1).flatten(1)
 
 
-def _by_sixteen(trace: workbench.Trace) -> str | None:
+def _by_sixteen(trace: cuda_lab.Trace) -> str | None:
     sizes = {int(size) for size in trace.of("value", "load")["bytes"]}
     if sizes != {16}:
         return (
@@ -433,7 +433,7 @@ def count_in_block(text: str | None) -> Verdict:
     return judge(text, "count_in_block", [trial], "counted in the block first:")
 
 
-def _few_adds(trace: workbench.Trace, most: int) -> str | None:
+def _few_adds(trace: cuda_lab.Trace, most: int) -> str | None:
     adds = len(trace.of("hits", "atomic"))
     if adds > most:
         return (
@@ -443,7 +443,7 @@ def _few_adds(trace: workbench.Trace, most: int) -> str | None:
     return None
 
 
-def _adds(trace: workbench.Trace, touched: int, entries: int) -> str:
+def _adds(trace: cuda_lab.Trace, touched: int, entries: int) -> str:
     adds = len(trace.of("hits", "atomic"))
     said = f"{adds} adds to global memory in place of {entries}."
     if adds > touched:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .. import workbench
-from ..nn.compiled import NotCompiled
+from .. import cuda_lab
+from ..ops.building import NotCompiled
 from . import Verdict, right, wrong
 
 GAP = "____"
@@ -36,8 +36,8 @@ class Trial:
     wanted: Tensor
     slips: Slips = field(default_factory=list)
     faults: Mapping[str, str] = field(default_factory=dict)
-    used: Callable[[workbench.Trace], str | None] | None = None
-    remark: Callable[[workbench.Trace], str] | None = None
+    used: Callable[[cuda_lab.Trace], str | None] | None = None
+    remark: Callable[[cuda_lab.Trace], str] | None = None
     order: str = BARRIER
 
 
@@ -48,12 +48,12 @@ def judge(text: str | None, name: str, trials: list[Trial], praise: str) -> Verd
         left = "1 gap is" if gaps == 1 else f"{gaps} gaps are"
         return wrong(f"not yet: {left} left. Write CUDA in place of {GAP}.")
     try:
-        if trouble := workbench.trouble("emulator"):
+        if trouble := cuda_lab.trouble("emulator"):
             raise NotCompiled(trouble)
-        kernel = workbench.compile(text, name, where="emulator")
+        kernel = cuda_lab.compile(text, name, where="emulator")
     except NotCompiled as error:
         return wrong(f"cannot be tried here: {error}")
-    except (workbench.CompileFault, ValueError) as fault:
+    except (cuda_lab.CompileFault, ValueError) as fault:
         return wrong(f"it does not compile: {fault}")
     said = [praise]
     for trial in trials:
@@ -61,7 +61,7 @@ def judge(text: str | None, name: str, trials: list[Trial], praise: str) -> Verd
         if not verdict:
             return verdict
         said.append(verdict.message)
-    if workbench.trouble("cuda") is None:
+    if cuda_lab.trouble("cuda") is None:
         verdict = _on_card(text, name, trials)
         if not verdict:
             return verdict
@@ -72,7 +72,7 @@ def judge(text: str | None, name: str, trials: list[Trial], praise: str) -> Verd
 def _on_card(text: str, name: str, trials: list[Trial]) -> Verdict:
     """Run it for real as well, where there is a graphics card."""
     try:
-        kernel = workbench.compile(text, name, where="cuda")
+        kernel = cuda_lab.compile(text, name, where="cuda")
         for trial in trials:
             given = [x.clone() if isinstance(x, Tensor) else x for x in trial.given]
             kernel(trial.grid, trial.block, *given)
@@ -81,7 +81,7 @@ def _on_card(text: str, name: str, trials: list[Trial]) -> Verdict:
                 return wrong(
                     f"right on the emulator, but on the card {verdict.message}"
                 )
-    except (NotCompiled, workbench.CompileFault, workbench.KernelFault) as fault:
+    except (NotCompiled, cuda_lab.CompileFault, cuda_lab.KernelFault) as fault:
         return wrong(f"right on the emulator, but not on the card: {fault}")
     return right("The card says so, too.")
 
@@ -94,7 +94,7 @@ def _try(kernel: Callable, trial: Trial) -> Verdict:
             trace = kernel(
                 trial.grid, trial.block, *given, schedule=schedule, trace=True
             )
-        except workbench.KernelFault as fault:
+        except cuda_lab.KernelFault as fault:
             return wrong(f"{fault}.{_likely(fault, trial)}")
         results.append(given[trial.result])
     for other in results[1:]:
@@ -111,7 +111,7 @@ def _try(kernel: Callable, trial: Trial) -> Verdict:
     return right(trial.remark(trace) if trial.remark else "")
 
 
-def _likely(fault: workbench.KernelFault, trial: Trial) -> str:
+def _likely(fault: cuda_lab.KernelFault, trial: Trial) -> str:
     """What is most likely behind a fault: of the first key all of whose words fit."""
     for key, cure in trial.faults.items():
         kind, *words = key.split()

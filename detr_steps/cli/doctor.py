@@ -10,8 +10,8 @@ import sys
 import torch
 
 from .. import __version__, setup, zoo
-from ..nn import backend
-from ..nn.compiled_cuda import gpu_present
+from ..ops import backend
+from ..ops.compiled_cuda import gpu_present
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:

@@ -7,10 +7,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..ops.read_points import Sizes, ask_points, asks_at_once, check_levels, read_points
 from .memory import Memory
 from .point_weights import FromQuery, QueryScores
 from .queries import Queries
-from .read_points import Sizes, ask_points, asks_at_once, check_levels, read_points
 from .references import on_levels
 from .trace import SamplingPoints
 

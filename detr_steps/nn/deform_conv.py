@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .sample import sample
+from ..ops.sample import sample
 
 
 def tap_locations(

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .read_points import Sizes
+from ..ops.read_points import Sizes
 from .trace import Attended
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .read_points import Sizes, sample_level
+from ..ops.read_points import Sizes, sample_level
 
 
 @dataclass(frozen=True)

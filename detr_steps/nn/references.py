@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .read_points import Sizes
+from ..ops.read_points import Sizes
 
 
 def inverse_sigmoid(share: Tensor, smallest: float = 1e-5) -> Tensor:

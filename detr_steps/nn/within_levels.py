@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..ops.read_points import check_levels
 from .deform_attention import DeformableAttention, ReferencePoints, Sampling
-from .read_points import check_levels
 from .trace import SamplingPoints
 
 

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..nn.read_points import Sizes
 from ..nn.trace import Attended, AttentionMaps
 from ..objective.classification import Classification
 from ..objective.criterion import PredictionSets
+from ..ops.read_points import Sizes
 
 
 class Trace(NamedTuple):

@@ -104,7 +104,9 @@ def encoder_points(
     boxes = torch.cat((centres, cell.expand_as(centres)), -1)  # [n, 4]
     layers = len(trace.encoder)
     references = centres[None, :, None].expand(layers, -1, len(trace.sizes), -1)
-    readings = [SamplingPoints(*(part[:, chosen] for part in each)) for each in trace.encoder]
+    readings = [
+        SamplingPoints(*(part[:, chosen] for part in each)) for each in trace.encoder
+    ]
     start = {"frame": layers - 1, "item": 0} | (start or {})
     last = readings[start["frame"]]
     start.setdefault("point", _heaviest_inside(last, start["item"], trace.valid))

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from detr_steps.check import ch05
 from detr_steps.nn.deform_conv import deformable_conv
-from detr_steps.nn.sample import sample
+from detr_steps.ops.sample import sample
 
 
 @pytest.mark.parametrize(

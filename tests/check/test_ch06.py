@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from detr_steps.check import ch06
-from detr_steps.nn.sample import sample
+from detr_steps.ops.sample import sample
 
 
 def extent(size):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from detr_steps import workbench
+from detr_steps import cuda_lab
 from detr_steps.check import ch07
 
 BOOK = Path(__file__).resolve().parents[2] / "chapters" / "07_cuda_kernel.ipynb"
@@ -38,7 +38,7 @@ SOLVED = {
 PUZZLES = [text for name, text in TEXTS.items() if name.endswith("_puzzle")]
 THREE = "sum.y += s * four.y;\n    sum.z += s * four.z;\n    sum.w += s * four.w;"
 needs_compiler = pytest.mark.skipif(
-    workbench.trouble() is not None, reason=f"no emulator: {workbench.trouble()}"
+    cuda_lab.trouble() is not None, reason=f"no emulator: {cuda_lab.trouble()}"
 )
 
 
@@ -64,21 +64,21 @@ def test_text_that_is_no_cuda_is_said_to_be_so(name):
 
 
 def test_without_a_compiler_it_says_so(monkeypatch):
-    monkeypatch.setattr(workbench, "trouble", lambda where: "no C++ compiler")
+    monkeypatch.setattr(cuda_lab, "trouble", lambda where: "no C++ compiler")
     assert "no C++ compiler" in ch07.butterfly(SOLVED["butterfly"]).message
 
 
 @needs_compiler
 def test_where_there_is_a_card_it_decides_as_well(monkeypatch):
-    compile_, tried = workbench.compile, []
+    compile_, tried = cuda_lab.compile, []
 
     def compile_anywhere(text, name, where):  # a card that has its own idea of a half
         tried.append(where)
         slip = ("- 0.5f", "- 0.25f") if where == "cuda" and broken else ("", "")
         return compile_(text.replace(*slip) if broken else text, name, "emulator")
 
-    monkeypatch.setattr(workbench, "trouble", lambda where="auto": None)
-    monkeypatch.setattr(workbench, "compile", compile_anywhere)
+    monkeypatch.setattr(cuda_lab, "trouble", lambda where="auto": None)
+    monkeypatch.setattr(cuda_lab, "compile", compile_anywhere)
     broken = False
     verdict = ch07.one_per_channel(SOLVED["one_per_channel"])
     assert verdict and "The card says so" in verdict.message

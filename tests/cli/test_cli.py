@@ -11,8 +11,8 @@ from small import RESNET, small_config
 from detr_steps import zoo
 from detr_steps.cli import doctor, main
 from detr_steps.data.scenes import Scenes
-from detr_steps.nn import backend
-from detr_steps.nn.compiled import NotCompiled
+from detr_steps.ops import backend
+from detr_steps.ops.building import NotCompiled
 
 
 def small_recipe(folder, **changes):

@@ -10,7 +10,7 @@ from kernel_calls import CALLS as SHARED
 from kernel_calls import Call
 from torch import Tensor
 
-from detr_steps.workbench import emulator, traffic, trouble
+from detr_steps.cuda_lab import emulator, traffic, trouble
 
 pytestmark = pytest.mark.skipif(trouble("emulator") is not None, reason=f"{trouble()}")
 KERNELS = Path(__file__).parents[2] / "kernels"

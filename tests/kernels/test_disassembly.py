@@ -2,15 +2,15 @@
 
 import pytest
 
-from detr_steps.workbench import disassembly
-from detr_steps.workbench.instructions import (
-    NoToolkit,
+from detr_steps.cuda_lab import disassembly
+from detr_steps.cuda_lab.instructions import (
     compile_kernels,
     find,
     nvcc,
     nvdisasm,
     resources,
 )
+from detr_steps.ops.building import NotCompiled
 
 # An outer loop (.L_x_1) that turns 3 times with an inner one (.L_x_2) that turns 5
 # times, a part that a condition jumps over, a slow path that only a call gets to, one
@@ -153,7 +153,7 @@ void *kept[] = {(void *)&sums<64>, (void *)&unrolled<8>, (void *)&unrolled<24>};
 def sums(request):
     try:
         nvcc(), nvdisasm()
-    except NoToolkit as missing:
+    except NotCompiled as missing:
         pytest.skip(str(missing))
     return compile_kernels(SUMS, request.param)
 

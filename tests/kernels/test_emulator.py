@@ -4,7 +4,7 @@ import numpy
 import pytest
 import torch
 
-from detr_steps.workbench import (
+from detr_steps.cuda_lab import (
     CompileFault,
     KernelFault,
     emulator,

@@ -8,7 +8,7 @@ import torch
 from agreement import worst
 from kernel_calls import CALLS, Call
 
-from detr_steps.workbench import KernelFault, emulator, trouble
+from detr_steps.cuda_lab import KernelFault, emulator, trouble
 
 pytestmark = pytest.mark.skipif(trouble("emulator") is not None, reason=f"{trouble()}")
 KERNELS = Path(__file__).parents[2] / "kernels"

@@ -11,11 +11,11 @@ import torch
 from benchmarks.gpu import __main__ as script
 from benchmarks.gpu import cases, checks, engines, official, record, report, table
 from benchmarks.gpu.watched import by_kernel, found_errors
-from detr_steps import workbench
+from detr_steps import cuda_lab
 
 ROOT = Path(__file__).parents[2]
 needs_compiler = pytest.mark.skipif(
-    workbench.trouble() is not None, reason=str(workbench.trouble())
+    cuda_lab.trouble() is not None, reason=str(cuda_lab.trouble())
 )
 
 

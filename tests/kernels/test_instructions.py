@@ -5,9 +5,10 @@ import functools
 import pytest
 
 from detr_steps import zoo
-from detr_steps.workbench import steps
-from detr_steps.workbench.instructions import ARCHITECTURES, NoToolkit, nvcc, nvdisasm
-from detr_steps.workbench.steps import STEPS, TYPES
+from detr_steps.cuda_lab import steps
+from detr_steps.cuda_lab.instructions import ARCHITECTURES, nvcc, nvdisasm
+from detr_steps.cuda_lab.steps import STEPS, TYPES
+from detr_steps.ops.building import NotCompiled
 
 # Instructions that a warp issues for one sample at most: (float32, 16 bits), on sm_90
 # with 16 points and 32 channels. A tenth above what they were when they were written.
@@ -39,7 +40,7 @@ scatter = pytest.mark.parametrize(
 def kernels(arch):
     try:
         nvcc(), nvdisasm()
-    except NoToolkit as missing:
+    except NotCompiled as missing:
         pytest.skip(str(missing))
     return steps.compile_steps(dtypes=TYPES, arch=arch)
 

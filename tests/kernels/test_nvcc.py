@@ -5,19 +5,19 @@ import subprocess
 
 import pytest
 
-from detr_steps.nn import compiled, compiled_cuda
-from detr_steps.nn.compiled import PARTS
-from detr_steps.workbench import steps
-from detr_steps.workbench.instructions import (
+from detr_steps.cuda_lab import steps
+from detr_steps.cuda_lab.instructions import (
     ARCHITECTURES,
     STANDARD,
-    NoToolkit,
     nvcc,
     readable,
     resources,
     run,
 )
-from detr_steps.workbench.steps import STEPS
+from detr_steps.cuda_lab.steps import STEPS
+from detr_steps.ops import compiled, compiled_cuda
+from detr_steps.ops.building import NotCompiled
+from detr_steps.ops.compiled import PARTS
 
 # Registers of a thread: a processor has 65,536 of them, and hides the time that loads
 # take behind other warps, so many as fit. Heads of 32 channels are what counts.
@@ -32,7 +32,7 @@ UNITS = list(dict.fromkeys(
 def toolkit():
     try:
         nvcc()
-    except NoToolkit as missing:
+    except NotCompiled as missing:
         pytest.skip(str(missing))
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from detr_steps.workbench import KernelFault, emulator, trouble
-from detr_steps.workbench.own import BACKWARD, FORWARD
+from detr_steps.cuda_lab import KernelFault, emulator, trouble
+from detr_steps.cuda_lab.library_kernels import BACKWARD, FORWARD
 
 pytestmark = pytest.mark.skipif(trouble("emulator") is not None, reason=f"{trouble()}")
 SOURCES = Path(__file__).resolve().parents[2] / "kernels"

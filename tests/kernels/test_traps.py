@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from benchmarks.gpu import timing
-from detr_steps.nn import backend
+from detr_steps.cuda_lab import emulator, trouble
 from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, Places
-from detr_steps.nn.read_points import read_points
-from detr_steps.workbench import emulator, trouble
+from detr_steps.ops import backend
+from detr_steps.ops.read_points import read_points
 
 if backend.trouble() or trouble("emulator"):
     reason = backend.trouble() or trouble("emulator")

@@ -12,7 +12,7 @@ from detr_steps.nn.deform_attention import (
     star,
 )
 from detr_steps.nn.point_weights import Uniform
-from detr_steps.nn.sample import sample_by_hand
+from detr_steps.ops.sample import sample_by_hand
 
 SIZES = ((4, 6), (2, 3))
 TOKENS = 30

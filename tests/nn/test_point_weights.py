@@ -8,8 +8,8 @@ from torch import nn
 
 from detr_steps.nn.deform_attention import ReferencePoints, Sampling
 from detr_steps.nn.point_weights import FromKeys, FromQuery, Learned, Uniform
-from detr_steps.nn.sample import sample_by_hand
 from detr_steps.nn.within_levels import WithinLevels
+from detr_steps.ops.sample import sample_by_hand
 
 SIZES = ((4, 6), (2, 3))
 KINDS = [FromQuery(), FromKeys(), Learned(), Uniform()]

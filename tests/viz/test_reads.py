@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from detr_steps.cuda_lab.trace import ACCESS, Trace
 from detr_steps.viz import reads, sectors, warp_loads
-from detr_steps.workbench.trace import ACCESS, Trace
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,239 @@
+"""How fast can it be? Bytes and operations of one call, and what a card can do.
+
+Each resource of a card gives a time below which a kernel cannot get: it has so many
+bytes to move, so many instructions to issue. The largest of these times is the floor.
+Nothing is said about waiting: a real kernel is slower than its floor, never faster.
+Built in chapters/07_cuda_kernel.ipynb.
+"""
+
+from dataclasses import dataclass, field
+
+from ..ops.read_points import Sizes
+
+WARP = 32  # threads
+FLOAT = 4  # bytes; locations, weights and all sums are float32, whatever values are
+CORNERS = 4  # pixels that one sample reads
+
+
+@dataclass(frozen=True)
+class Card:
+    """What one GPU can do at most.
+
+    `clock` in Hz, `sms` its processors; `dram`, `l2` (reading) and `reductions` (adding
+    to memory, in the L2 cache) in bytes per second of the whole card; `l1` in bytes and
+    `issue` in warp instructions per clock of one processor. `sources` says where each
+    number comes from; those that start with "assumed" nobody has measured here.
+    """
+
+    name: str
+    arch: str
+    clock: float
+    sms: int
+    dram: float
+    l2: float
+    reductions: float
+    l1: int
+    issue: int
+    sources: dict[str, str] = field(repr=False)
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """The numbers that are assumptions."""
+        return tuple(
+            n for n, text in self.sources.items() if text.startswith("assumed")
+        )
+
+    def rates(self) -> dict[str, float]:
+        """What each resource does in a second: bytes, for `issue` warp instructions."""
+        clocks = self.clock * self.sms
+        return {
+            "dram": self.dram,
+            "l2": self.l2,
+            "l1": self.l1 * clocks,
+            "issue": self.issue * clocks,
+            "reductions": self.reductions,
+        }
+
+
+_SCHEDULERS = "CUDA programming guide: four schedulers, one instruction each per clock"
+_SHEET = "NVIDIA's data sheet"
+H200 = Card("H200", "sm_90", 1.98e9, 132, 4.3e12, 5.5e12, 2.5e12, 128, 4, {
+    "clock": f"{_SHEET} of the H100 SXM: boost",
+    "sms": _SHEET,
+    "dram": f"assumed: nine tenths of the 4.8e12 of {_SHEET}",
+    "l2": "assumed",
+    "reductions": "assumed: between 1.5e12 and 3.5e12",
+    "l1": "assumed: as on V100 and A100",
+    "issue": _SCHEDULERS,
+})  # fmt: skip
+A100 = Card("A100", "sm_80", 1.41e9, 108, 1.8e12, 3.6e12, 1e12, 128, 4, {
+    "clock": f"{_SHEET}: boost",
+    "sms": _SHEET,
+    "dram": f"assumed: nine tenths of the 2.04e12 of {_SHEET} (80 GB)",
+    "l2": "assumed: half of the 5,120 bytes per clock of NVIDIA's white paper",
+    "reductions": "assumed",
+    "l1": "NVIDIA's white paper",
+    "issue": _SCHEDULERS,
+})  # fmt: skip
+T4 = Card("T4", "sm_75", 1.59e9, 40, 0.24e12, 1e12, 0.3e12, 64, 4, {
+    "clock": f"{_SHEET}: boost, which 70 W do not sustain",
+    "sms": _SHEET,
+    "dram": f"assumed: three quarters of the 0.32e12 of {_SHEET}",
+    "l2": "assumed",
+    "reductions": "assumed",
+    "l1": "assumed: half of the A100's",
+    "issue": _SCHEDULERS,
+})  # fmt: skip
+CARDS = {card.name: card for card in (H200, A100, T4)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call: B images, Q queries (None: every token asks), M heads of D channels.
+
+    `points` K on each level of `sizes` (h, w); `bytes` of one value, 4 or 2.
+    """
+
+    images: int
+    queries: int | None
+    heads: int
+    width: int
+    sizes: Sizes
+    points: int = 4
+    bytes: int = FLOAT
+
+    @property
+    def tokens(self) -> int:
+        """S: pixels of all levels."""
+        return sum(h * w for h, w in self.sizes)
+
+    @property
+    def samples(self) -> int:
+        """Points that are read: each has four corner pixels of D channels."""
+        asked = self.tokens if self.queries is None else self.queries
+        return self.images * asked * self.heads * self.points * len(self.sizes)
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """How many numbers the arrays of a call hold."""
+        channels = self.images * self.heads * self.width
+        asked = self.tokens if self.queries is None else self.queries
+        return {
+            "value": channels * self.tokens,
+            "locations": 2 * self.samples,
+            "weights": self.samples,
+            "result": channels * asked,
+        }
+
+    @property
+    def gathered(self) -> int:
+        """Bytes of all corners: what a kernel loads if it keeps nothing."""
+        return CORNERS * self.samples * self.width * self.bytes
+
+    @property
+    def added(self) -> int:
+        """Bytes that the way back adds to the slope of the values, always float32."""
+        return CORNERS * self.samples * self.width * FLOAT
+
+
+# A photo of 1,066 x 800 pixels in deformable DETR, two at a time.
+PHOTO = ((100, 134), (50, 67), (25, 34), (13, 17))
+ENCODER = Case(images=2, queries=None, heads=8, width=32, sizes=PHOTO)
+DECODER = Case(images=2, queries=300, heads=8, width=32, sizes=PHOTO)
+
+
+def operations(case: Case, direction: str) -> int:
+    """Floating-point operations of one call, without those that find the corners.
+
+    Forward: a product and a sum for each corner's channel. Backward: the same for the
+    agreement of each corner with the slope; a product for what it gets; and its sum.
+    """
+    each = {"forward": 2, "backward": 4}[direction]
+    return each * CORNERS * case.samples * case.width
+
+
+def compulsory(case: Case, direction: str) -> dict[str, int]:
+    """Bytes between memory and chip if every array goes through once.
+
+    Backward, the slope of the values is set to zero, then written; in half precision it
+    is added up in float32, and converted at the end.
+    """
+    n = case.numbers
+    read = {
+        "value": n["value"] * case.bytes,
+        "locations": n["locations"] * FLOAT,
+        "weights": n["weights"] * FLOAT,
+    }
+    if direction == "forward":
+        return read | {"result": n["result"] * case.bytes}
+    convert = n["value"] * (FLOAT + case.bytes) if case.bytes != FLOAT else 0
+    return read | {
+        "slope": n["result"] * case.bytes,
+        "value slope": 2 * n["value"] * FLOAT + convert,
+        "locations slope": n["locations"] * FLOAT,
+        "weights slope": n["weights"] * FLOAT,
+    }
+
+
+def work(
+    case: Case,
+    direction: str,
+    per_sample: float,
+    hits: float = 0.0,
+    adds: float = 1.0,
+) -> dict[str, float]:
+    """What a kernel asks of each resource: bytes, for `issue` warp instructions.
+
+    `per_sample`: warp instructions issued for one sample (instructions.py); `hits`: the
+    share of its loads that the L1 cache has; `adds`: how many additions to one pixel a
+    block sums up before it adds to memory (1: none).
+    """
+    asked = {
+        "dram": float(sum(compulsory(case, direction).values())),
+        "l2": case.gathered * (1 - hits),
+        "l1": float(case.gathered),
+        "issue": per_sample * case.samples,
+    }
+    if direction == "backward":
+        asked["reductions"] = case.added / adds
+    return asked
+
+
+def floors(card: Card, asked: dict[str, float]) -> dict[str, float]:
+    """Seconds that each resource of a card needs for this work, were it alone."""
+    rates = card.rates()
+    return {name: amount / rates[name] for name, amount in asked.items()}
+
+
+def binding(seconds: dict[str, float]) -> tuple[str, float]:
+    """The resource that takes longest, and how long: the floor."""
+    name = max(seconds, key=seconds.__getitem__)
+    return name, seconds[name]
+
+
+# What a simulated cache holds: the share of loads found in 200 KB of each of 132
+# processors that forget what was used longest ago; ENCODER in float32. "rows": a block
+# takes four neighbouring queries with all heads; "tiles": 8 x 8 queries of one head.
+HITS = {
+    "rows": {"uniform": 0.076, "gaussian": 0.44, "initial": 0.72, "trained": 0.56},
+    "tiles": {"uniform": 0.26, "gaussian": 0.67, "initial": 0.82, "trained": 0.80},
+}
+# Additions to one pixel that meet in a tile of 8 x 8 queries, also simulated.
+ADDS = {"uniform": 1.5, "gaussian": 6.1, "initial": 10.8, "trained": 7.9}
+
+
+def step_work(
+    case: Case, direction: str, step: str, per_sample: float, points: str = "trained"
+) -> dict[str, float]:
+    """The work of one of our steps, for points spread as in HITS and ADDS.
+
+    Those are simulations of the encoder; the decoder's queries share nothing, and find
+    about a tenth in the cache.
+    """
+    tiled = step in ("tiles", "sorted", "fixed", "fused")
+    hits = HITS["tiles" if tiled else "rows"][points] if case.queries is None else 0.1
+    grouped = direction == "backward" and tiled and case.queries is None
+    adds = ADDS[points] if grouped else 1.0
+    if step == "fixed":
+        adds /= 2  # its sums are whole numbers of 8 bytes
+    return work(case, direction, per_sample, hits, adds)
