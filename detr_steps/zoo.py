@@ -5,57 +5,28 @@ again by `detr-steps train <name>`.
 """
 
 import hashlib
+import importlib
 import json
-from dataclasses import fields, is_dataclass
+import pkgutil
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import Module
 
+from . import data, nn, objective, systems
 from .analysis import film as filming
-from .data.scenes import Scenes
+from .describable import from_json
 from .evaluation import evaluate
 from .files import read_tensors, write_json, write_tensors, write_whole
-from .nn.backbone import SmallConfig
-from .nn.deform_attention import Sampling
-from .nn.dense import Dense
-from .nn.patches import PatchConfig
-from .nn.point_weights import FromKeys, FromQuery, Learned, Uniform
-from .nn.resnet import ResNetConfig
-from .nn.within_levels import WithinLevels
-from .objective.focal import FocalWeights
-from .objective.losses import LossWeights
-from .objective.matching import CostWeights
-from .systems.classifier import ClassifierConfig
-from .systems.deformable_detr import DeformableDETRConfig
-from .systems.detr import DETRConfig
 from .training.folder import read_record
 
 FILMED = (277, 333)  # validation pictures of a film: one crowded, one with small things
 
-# what a description in a recipe.json may name: dataclasses, never code
-DESCRIBABLE = {
-    kind.__name__: kind
-    for kind in (
-        ClassifierConfig,
-        CostWeights,
-        DETRConfig,
-        DeformableDETRConfig,
-        Dense,
-        FocalWeights,
-        FromKeys,
-        FromQuery,
-        Learned,
-        LossWeights,
-        PatchConfig,
-        ResNetConfig,
-        Sampling,
-        Scenes,
-        SmallConfig,
-        Uniform,
-        WithinLevels,
-    )
-}
+# a recipe may name every config there is: those of modules that nobody has imported too
+for room in (data, nn, objective, systems):
+    for module in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
+        importlib.import_module(module.name)
 
 
 def folder() -> Path:
@@ -96,29 +67,6 @@ def recipes() -> list[str]:
     return sorted(path.parent.name for path in folder().glob("*/recipe.json"))
 
 
-def describe(value: object) -> object:
-    """Turn a config (a dataclass of dataclasses) into plain JSON values."""
-    if is_dataclass(value):
-        inner = {f.name: describe(getattr(value, f.name)) for f in fields(value)}
-        return {"kind": type(value).__name__, **inner}
-    if isinstance(value, tuple | list):
-        return [describe(item) for item in value]
-    return value
-
-
-def revive(value: object) -> object:
-    """Undo `describe`. Raises: ValueError for a kind that is not ours."""
-    if isinstance(value, list):
-        return tuple(revive(item) for item in value)
-    if not isinstance(value, dict):
-        return value
-    inner = {key: revive(item) for key, item in value.items() if key != "kind"}
-    kind = value.get("kind")
-    if kind not in DESCRIBABLE:
-        raise ValueError(f"unknown kind {kind!r}: one of {sorted(DESCRIBABLE)}")
-    return DESCRIBABLE[kind](**inner)
-
-
 def _entry(name: str | Path) -> Path:
     path = Path(name)
     if (path / "recipe.json").is_file():
@@ -153,12 +101,12 @@ def scores(name: str | Path, key: str = "AP") -> list[float]:
     return [[line[key] for line in lines if key in line][-1] for lines in records(name)]
 
 
-def load(name: str | Path, device: torch.device | str = "cpu") -> nn.Module:
+def load(name: str | Path, device: torch.device | str = "cpu") -> Module:
     """Load a model by the name of a checkpoint or the folder of a run, ready to detect.
 
     Raises: KeyError for an unknown name; ValueError when the weights are damaged.
     """
-    model = revive(recipe(name)["model"]).build()
+    model = from_json(recipe(name)["model"]).build()
     model.load_state_dict(weights(name))
     return model.to(device).eval()
 
@@ -198,7 +146,7 @@ def publish(run: str | Path, name: str) -> Path:
     publish_record(run, name)
     publish_film(run, name)
     model = load(name)
-    validation = revive(description["validation"])
+    validation = from_json(description["validation"])
     if hasattr(model, "detect"):
         result = evaluate(model, validation)
     else:
@@ -231,12 +179,12 @@ def publish_film(run: str | Path, name: str) -> Path | None:
     """
     description, file = recipe(run), folder() / name / "film.safetensors"
     kept = sorted((Path(run) / "kept").glob("*.safetensors"))
-    model = revive(description["model"]).build()
+    model = from_json(description["model"]).build()
     if not kept or not hasattr(model, "match"):
         file.unlink(missing_ok=True)  # of an earlier run
         return None
     states = ((int(path.stem), _float(read_tensors(path)[0])) for path in kept)
-    data = revive(description["validation"])
+    data = from_json(description["validation"])
     filming.save(file, filming.record(model, states, data, FILMED))
     return file
 

@@ -19,7 +19,7 @@ FLOORS = [
     {"objective"},
     {"nn"},
     {"data"},
-    {"boxes", "images", "distributed", "files"},
+    {"boxes", "describable", "images", "distributed", "files"},
 ]
 HEIGHT = {part: -depth for depth, floor in enumerate(FLOORS) for part in floor}
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ..describable import describable
+
 
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions and a shortcut; group norm, so batches do not matter."""
@@ -37,6 +39,7 @@ class ResidualBlock(nn.Module):
         return (self.second_norm(self.second(y)) + self.shortcut(x)).relu()
 
 
+@describable
 @dataclass(frozen=True)
 class SmallConfig:
     """The small backbone: what ResNet-50 is to COCO, for Scenes."""

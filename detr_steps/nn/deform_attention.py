@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..describable import describable
 from .point_weights import FromQuery, QueryScores
 from .read_points import Sizes, ask_points, asks_at_once, check_levels, read_points
 
@@ -53,6 +54,7 @@ class DeformableTrace:
     valid: Tensor
 
 
+@describable
 @dataclass(frozen=True)
 class Sampling:
     """How queries look: the numbers of a deformable attention.

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ..describable import describable
 from .attention import Attention
 from .deform_attention import Places
 from .position import sine_position
 from .read_points import check_levels
 
 
+@describable
 @dataclass(frozen=True)
 class Dense:
     """Stands where a `Sampling` stands in a config: M heads, all tokens of one map."""

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..describable import describable
 from .deform_attention import DeformableAttention, Places, Reading, Sampling
 from .read_points import check_levels
 
 
+@describable
 @dataclass(frozen=True)
 class WithinLevels(Sampling):
     """Each token looks at K points of its own level, with weights that all share.

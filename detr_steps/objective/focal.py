@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
+from ..describable import describable
 from .losses import count_objects, wanted_classes
 from .matching import Packed
 
 TINY = 1e-8  # the official code's: keeps the logarithm of the matching cost finite
 
 
+@describable
 @dataclass(frozen=True)
 class FocalWeights:
     """How much each term counts (Zhu et al. 2020, appendix A.4)."""

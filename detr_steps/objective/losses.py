@@ -7,10 +7,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from .. import boxes as box_ops
+from ..describable import describable
 from ..distributed import mean_over_processes
 from .matching import Packed
 
 
+@describable
 @dataclass(frozen=True)
 class LossWeights:
     """How much each term counts, and how little an empty slot (DETR, A.4)."""

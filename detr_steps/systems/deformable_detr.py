@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..describable import describable
 from ..images import ImageBatch
 from ..nn.attention import Attention
 from ..nn.backbone import SmallConfig
@@ -26,6 +27,7 @@ from .focal import Focal
 from .queries import LearnedQueries, LevelMemory, ProposedQueries, Queries
 
 
+@describable
 @dataclass(frozen=True)
 class DeformableDETRConfig:
     """Everything that makes one Deformable DETR; `tiny()`, `coco_r50()` and others."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..describable import describable
 from ..images import ImageBatch
 from ..nn.attention import Attention, Trace
 from ..nn.backbone import SmallConfig
@@ -24,6 +25,7 @@ from ..objective.matching import CostWeights
 from .detections import Detections, check_batch, check_images, detections
 
 
+@describable
 @dataclass(frozen=True)
 class DETRConfig:
     """Everything that makes one DETR; presets `tiny()`, `coco_r50()` and others."""
