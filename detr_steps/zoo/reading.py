@@ -5,28 +5,19 @@ again by `detr-steps train <name>`.
 """
 
 import hashlib
-import importlib
 import json
-import pkgutil
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn import Module
+from torch import Tensor, nn
 
-from . import data, nn, objective, systems
-from .analysis import film as filming
-from .describable import from_json
-from .evaluation import evaluate
-from .files import read_tensors, write_json, write_tensors, write_whole
-from .training.folder import read_record
+from ..analysis import film as filming
+from ..describable import from_json
+from ..evaluation import evaluate
+from ..files import read_tensors, write_json, write_tensors, write_whole
+from ..training.folder import read_record
 
 FILMED = (277, 333)  # validation pictures of a film: one crowded, one with small things
-
-# a recipe may name every config there is: those of modules that nobody has imported too
-for room in (data, nn, objective, systems):
-    for module in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
-        importlib.import_module(module.name)
 
 
 def folder() -> Path:
@@ -35,8 +26,8 @@ def folder() -> Path:
 
 
 def _data(part: str) -> Path:
-    here = Path(__file__).resolve().parent
-    for place in (here.parent / "data" / part, here / "_data" / part):
+    package = Path(__file__).resolve().parents[1]
+    for place in (package.parent / "data" / part, package / "_data" / part):
         if place.is_dir():
             return place
     raise FileNotFoundError(
@@ -101,7 +92,7 @@ def scores(name: str | Path, key: str = "AP") -> list[float]:
     return [[line[key] for line in lines if key in line][-1] for lines in records(name)]
 
 
-def load(name: str | Path, device: torch.device | str = "cpu") -> Module:
+def load(name: str | Path, device: torch.device | str = "cpu") -> nn.Module:
     """Load a model by the name of a checkpoint or the folder of a run, ready to detect.
 
     Raises: KeyError for an unknown name; ValueError when the weights are damaged.

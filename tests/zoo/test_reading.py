@@ -15,14 +15,14 @@ from detr_steps.describable import from_json, to_json
 from detr_steps.files import read_tensors, write_tensors
 
 WITH_WEIGHTS = zoo.names()
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def own_zoo(tmp_path, monkeypatch):
     """A zoo that a test may spoil."""
     shutil.copytree(zoo.folder() / "shapes-backbone", tmp_path / "shapes-backbone")
-    monkeypatch.setattr(zoo, "folder", lambda: tmp_path)
+    monkeypatch.setattr(zoo.reading, "folder", lambda: tmp_path)
     return tmp_path
 
 

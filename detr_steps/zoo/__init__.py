@@ -1,0 +1,61 @@
+"""Our own checkpoints: weights, record and recipe of every system, by name.
+
+They lie in `data/zoo/<name>/` of a clone and inside an installed package; each is made
+again by `detr-steps train <name>`.
+"""
+
+import importlib
+import pkgutil
+
+from .. import data, nn, objective, systems
+from .reading import (
+    FILMED,
+    checksum,
+    film,
+    films,
+    folder,
+    load,
+    measured,
+    names,
+    publish,
+    publish_film,
+    publish_record,
+    recipe,
+    recipes,
+    record,
+    records,
+    result,
+    scores,
+    weights,
+)
+
+__all__ = [
+    "FILMED",
+    "checksum",
+    "film",
+    "films",
+    "folder",
+    "load",
+    "measured",
+    "names",
+    "publish",
+    "publish_film",
+    "publish_record",
+    "recipe",
+    "recipes",
+    "record",
+    "records",
+    "result",
+    "scores",
+    "weights",
+]
+
+
+def _know_all_configs() -> None:
+    """A recipe may name every config there is, also of a module nobody imports."""
+    for room in (data, nn, objective, systems):
+        for module in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
+            importlib.import_module(module.name)
+
+
+_know_all_configs()
