@@ -1,15 +1,16 @@
 """Our own checkpoints: weights, record and recipe of every system, by name.
 
 They lie in `data/zoo/<name>/` of a clone and inside an installed package; each is made
-again by `detr-steps train <name>`.
+again by `detr-steps train <name>`. Reading is apart from publishing.
 """
 
 import importlib
 import pkgutil
 
 from .. import data, nn, objective, systems
+from .publishing import FILMED, publish, publish_film, publish_record
 from .reading import (
-    FILMED,
+    VARIABLE,
     checksum,
     film,
     films,
@@ -17,20 +18,19 @@ from .reading import (
     load,
     measured,
     names,
-    publish,
-    publish_film,
-    publish_record,
     recipe,
     recipes,
     record,
     records,
     result,
     scores,
+    ships_weights,
     weights,
 )
 
 __all__ = [
     "FILMED",
+    "VARIABLE",
     "checksum",
     "film",
     "films",
@@ -47,6 +47,7 @@ __all__ = [
     "records",
     "result",
     "scores",
+    "ships_weights",
     "weights",
 ]
 

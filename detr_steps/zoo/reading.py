@@ -1,11 +1,8 @@
-"""Our own checkpoints: weights, record and recipe of every system, by name.
-
-They lie in `data/zoo/<name>/` of a clone and inside an installed package; each is made
-again by `detr-steps train <name>`.
-"""
+"""Reading the zoo: names, recipes, records, weights, films, results."""
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -13,16 +10,24 @@ from torch import Tensor, nn
 
 from ..analysis import film as filming
 from ..describable import from_json
-from ..evaluation import evaluate
-from ..files import read_tensors, write_json, write_tensors, write_whole
+from ..files import read_tensors
 from ..training.folder import read_record
 
-FILMED = (277, 333)  # validation pictures of a film: one crowded, one with small things
+VARIABLE = "DETR_STEPS_ZOO"  # names another folder to read from and to publish to
 
 
 def folder() -> Path:
-    """Find the zoo: in a clone's `data/`, else inside the installed package."""
-    return _data("zoo")
+    """Find the zoo: in a clone's `data/`, else inside the installed package.
+
+    The environment variable DETR_STEPS_ZOO names another one.
+    Raises: FileNotFoundError where there is none.
+    """
+    own = os.environ.get(VARIABLE)
+    if not own:
+        return _data("zoo")
+    if not Path(own).is_dir():
+        raise FileNotFoundError(f"{VARIABLE}={own} is no folder: make it, or unset it")
+    return Path(own)
 
 
 def _data(part: str) -> Path:
@@ -58,7 +63,11 @@ def recipes() -> list[str]:
     return sorted(path.parent.name for path in folder().glob("*/recipe.json"))
 
 
-def _entry(name: str | Path) -> Path:
+def entry(name: str | Path) -> Path:
+    """Find the folder of an entry of the zoo, or of a run: what has a `recipe.json`.
+
+    Raises: KeyError for an unknown name, with those there are.
+    """
     path = Path(name)
     if (path / "recipe.json").is_file():
         return path  # the folder of a run
@@ -70,12 +79,42 @@ def _entry(name: str | Path) -> Path:
 
 def recipe(name: str | Path) -> dict:
     """Read how a checkpoint was made: model, data, start and recipe of the run."""
-    return json.loads((_entry(name) / "recipe.json").read_text(encoding="utf-8"))
+    return json.loads((entry(name) / "recipe.json").read_text(encoding="utf-8"))
+
+
+def ships_weights(name: str) -> bool:
+    """Whether the zoo holds, or is to hold, weights of this entry beside its records.
+
+    Its `recipe.json` may say so, `"ship": "weights"` or `"ship": "record"`; without
+    that the entry goes on as it is. Raises: ValueError for another word.
+    """
+    place = entry(name)
+    ship = recipe(place).get("ship")
+    if ship is None:
+        return (place / "model.safetensors").is_file()
+    if ship not in ("weights", "record"):
+        raise ValueError(f'{place}/recipe.json: "ship" is {ship!r}: weights or record')
+    return ship == "weights"
 
 
 def record(name: str | Path) -> list[dict]:
     """Read a training record, one dict for each line of `record.jsonl`."""
-    return read_record(_entry(name) / "record.jsonl")
+    return read_record(entry(name) / "record.jsonl")
+
+
+def own_seed(name: str | Path) -> int:
+    """The seed that the recipe itself names: weights and `record.jsonl` are of it."""
+    return recipe(name)["recipe"].get("seed", 0)
+
+
+def record_files(name: str | Path) -> dict[int, Path]:
+    """Where the records of all seeds that were run lie, the recipe's own seed first."""
+    place, own = entry(name), own_seed(name)
+    found = {own: place / "record.jsonl"}
+    for file in place.glob("record-seed*.jsonl"):
+        found[int(file.stem.removeprefix("record-seed"))] = file
+    seeds = sorted(found, key=lambda seed: (seed != own, seed))
+    return {seed: found[seed] for seed in seeds if found[seed].is_file()}
 
 
 def records(name: str | Path) -> list[list[dict]]:
@@ -83,8 +122,7 @@ def records(name: str | Path) -> list[list[dict]]:
 
     Those of other seeds lie beside it, as `record-seed1.jsonl`.
     """
-    others = sorted(_entry(name).glob("record-seed*.jsonl"))
-    return [record(name), *map(read_record, others)]
+    return [read_record(file) for file in record_files(name).values()]
 
 
 def scores(name: str | Path, key: str = "AP") -> list[float]:
@@ -104,80 +142,24 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> nn.Module:
 
 def weights(name: str | Path) -> dict[str, Tensor]:
     """Read the float32 weights of a checkpoint, after comparing its checksum."""
-    file = _entry(name) / "model.safetensors"
+    file = entry(name) / "model.safetensors"
     wanted = recipe(name).get("sha256")
     if wanted and checksum(file) != wanted:
         raise ValueError(
             f"{file} is not the file that was published (its checksum differs): "
             "restore it with git checkout, or install the package again"
         )
-    return _float(read_tensors(file)[0])
+    return to_float(read_tensors(file)[0])
 
 
-def _float(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value.float() for key, value in tensors.items()}
+def to_float(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Half precision back to float32; counters stay integers."""
+    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 
 
 def checksum(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def publish(run: str | Path, name: str) -> Path:
-    """Put a finished run into the zoo: weights in half precision, record and recipe.
-
-    The result on the whole validation set is measured with the rounded weights.
-    """
-    run, entry = Path(run), folder() / name
-    tensors, notes = read_tensors(run / "model.safetensors")
-    weights = entry / "model.safetensors"
-    write_tensors(weights, {k: v.half() for k, v in tensors.items()}, notes)
-    description = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
-    write_json(entry / "recipe.json", description | {"sha256": checksum(weights)})
-    publish_record(run, name)
-    publish_film(run, name)
-    model = load(name)
-    validation = from_json(description["validation"])
-    if hasattr(model, "detect"):
-        result = evaluate(model, validation)
-    else:
-        result = model.accuracy(validation, len(validation))
-    write_json(entry / "result.json", {"images": len(validation)} | result)
-    return entry
-
-
-def publish_record(run: str | Path, name: str) -> Path:
-    """Put only the record and the recipe of a run into the zoo, without weights.
-
-    A run with another seed than the recipe's gets a record of its own beside it.
-    """
-    run, entry = Path(run), folder() / name
-    description = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
-    if not (entry / "recipe.json").exists():
-        write_json(entry / "recipe.json", description)
-    seed = description["recipe"].get("seed", 0)
-    own = seed == recipe(name)["recipe"].get("seed", 0)
-    file = entry / ("record.jsonl" if own else f"record-seed{seed}.jsonl")
-    text = (run / "record.jsonl").read_text(encoding="utf-8")
-    write_whole(file, lambda p: p.write_text(text, encoding="utf-8"))
-    return entry
-
-
-def publish_film(run: str | Path, name: str) -> Path | None:
-    """Put a film of a run's training into the zoo, if the run kept weights on its way.
-
-    Returns the file; None, and no file, where there is nothing to film.
-    """
-    description, file = recipe(run), folder() / name / "film.safetensors"
-    kept = sorted((Path(run) / "kept").glob("*.safetensors"))
-    model = from_json(description["model"]).build()
-    if not kept or not hasattr(model, "match"):
-        file.unlink(missing_ok=True)  # of an earlier run
-        return None
-    states = ((int(path.stem), _float(read_tensors(path)[0])) for path in kept)
-    data = from_json(description["validation"])
-    filming.save(file, filming.record(model, states, data, FILMED))
-    return file
 
 
 def films() -> list[str]:
@@ -190,11 +172,11 @@ def film(name: str | Path) -> filming.Film:
 
     Raises: KeyError for an unknown name, FileNotFoundError for a run without a film.
     """
-    entry = _entry(name)
-    file = entry / "film.safetensors"
+    place = entry(name)
+    file = place / "film.safetensors"
     if not file.is_file():
         raise FileNotFoundError(
-            f"no film of {entry.name!r} (there are: {', '.join(films()) or 'none'}): "
+            f"no film of {place.name!r} (there are: {', '.join(films()) or 'none'}): "
             "detr-steps train --publish makes one from the steps that the recipe "
             "lists in keep"
         )
@@ -203,4 +185,4 @@ def film(name: str | Path) -> filming.Film:
 
 def result(name: str) -> dict:
     """Read what a checkpoint scores on its whole validation set."""
-    return json.loads((_entry(name) / "result.json").read_text(encoding="utf-8"))
+    return json.loads((entry(name) / "result.json").read_text(encoding="utf-8"))

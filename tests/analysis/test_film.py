@@ -96,7 +96,8 @@ def test_no_weights_no_film():
 @pytest.fixture
 def own_zoo(tmp_path, monkeypatch):
     """A zoo with one run whose weights were kept on the way."""
-    monkeypatch.setattr(zoo.reading, "folder", lambda: tmp_path / "zoo")
+    (tmp_path / "zoo").mkdir()
+    monkeypatch.setenv(zoo.VARIABLE, str(tmp_path / "zoo"))
     run = tmp_path / "run"
     for step, model in MODELS.items():
         half = {k: v.half() for k, v in model.state_dict().items()}
