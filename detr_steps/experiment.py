@@ -12,7 +12,8 @@ from .evaluation import evaluate
 from .interop.files import read
 from .training import Recipe, train
 
-ADDED = ("recipe", "sha256")  # by the trainer and by publishing: not the run's own
+# by the trainer and by publishing, or about publishing: not the run's own
+ADDED = ("recipe", "sha256", "ship")
 OFFICIAL_CLASSES = 91  # of the published COCO checkpoints: the highest id, plus one
 
 
