@@ -7,11 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from . import interop, zoo
+from .describable import from_json
 from .evaluation import evaluate
 from .interop.files import read
 from .training import Recipe, train
 
-ADDED = ("recipe", "sha256")  # by the trainer and by publishing: not the run's own
+# by the trainer and by publishing, or about publishing: not the run's own
+ADDED = ("recipe", "sha256", "ship")
 OFFICIAL_CLASSES = 91  # of the published COCO checkpoints: the highest id, plus one
 
 
@@ -34,8 +36,8 @@ def run(
         )
     recipe = Recipe(**description["recipe"])
     model = build(description)
-    data = data or zoo.revive(description["data"])
-    validation = validation or zoo.revive(description["validation"])
+    data = data or from_json(description["data"])
+    validation = validation or from_json(description["validation"])
     return train(
         model,
         data,
@@ -56,7 +58,7 @@ def build(description: dict) -> nn.Module:
     if the number of classes agrees.
     """
     torch.manual_seed(description["recipe"].get("seed", 0))
-    model = zoo.revive(description["model"]).build()
+    model = from_json(description["model"]).build()
     start = description["start"]
     if "backbone" in start:
         _start_backbone(model, start["backbone"])
@@ -105,14 +107,14 @@ def class_names(description: dict) -> list[str]:
     """Names of the classes a described model knows, in label order."""
     if "class_names" in description:
         return description["class_names"]
-    return zoo.revive(description["data"]).class_names
+    return from_json(description["data"]).class_names
 
 
 def resize_rule(description: dict) -> tuple[int, int]:
     """Short side to scale an image to, and longest side allowed, in pixels."""
     if "resize" in description:
         return tuple(description["resize"])
-    size = zoo.revive(description["data"]).size
+    size = from_json(description["data"]).size
     return size, 2 * size
 
 

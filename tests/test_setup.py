@@ -43,7 +43,8 @@ def test_colab_without_gpu_is_told_where_to_get_one(monkeypatch, capsys):
 
 def test_missing_data_is_named_with_its_cure(monkeypatch, tmp_path):
     monkeypatch.undo()
-    monkeypatch.setattr(zoo, "__file__", str(tmp_path / "detr_steps" / "zoo.py"))
+    module = tmp_path / "detr_steps" / "zoo" / "reading.py"
+    monkeypatch.setattr(zoo.reading, "__file__", str(module))
     with pytest.raises(FileNotFoundError, match="install detr_steps again"):
         setup.check(0)
     (tmp_path / "detr_steps" / "_data" / "zoo").mkdir(parents=True)  # as in a wheel

@@ -1,11 +1,11 @@
-"""`detr-steps`: train, evaluate, predict, data export | check, doctor."""
+"""`detr-steps`: train, evaluate, predict, data export | check, doctor, zoo."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
 from ..training.trainer import Diverged
-from . import data, doctor, predict, train
+from . import data, doctor, predict, train, zoo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="detr-steps", description="The DETR family, one idea at a time."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (train, predict, data, doctor):
+    for module in (train, predict, data, doctor, zoo):
         module.add_commands(commands)
     options = parser.parse_args(arguments)
     try:

@@ -10,6 +10,7 @@ import torch
 from .. import experiment, zoo
 from ..data.coco import CocoFolder
 from ..data.transforms import Augment
+from ..describable import from_json
 from ..distributed import world
 from ..evaluation import evaluate
 
@@ -145,7 +146,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         short, longest = experiment.resize_rule(description)
         data = CocoFolder(*options.data, augment=Augment.none(short, longest))
     else:
-        data = zoo.revive(description["validation"])
+        data = from_json(description["validation"])
     result = evaluate(model, data, limit=options.limit)
     per_class = result.pop("per_class", {})
     for name, value in {**result, **per_class}.items():

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..describable import describable
 from ..images import ImageBatch, normalise
 from . import drawing, hashing
 from .layout import (
@@ -54,6 +55,7 @@ class SceneBatch:
         return self.owner[index] == ids[:, None, None]
 
 
+@describable
 @dataclass(frozen=True)
 class Scenes:
     """An endless, exact detection data set.

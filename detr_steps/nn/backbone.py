@@ -10,6 +10,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from ..describable import describable
+
 
 class Backbone(Protocol):
     """What a system needs of a backbone: maps `[B, C_l, h, w]`, finest first."""
@@ -55,6 +57,7 @@ class ResidualBlock(nn.Module):
         return (self.second_norm(self.second(y)) + self.shortcut(x)).relu()
 
 
+@describable
 @dataclass(frozen=True)
 class SmallConfig:
     """The small backbone: what ResNet-50 is to COCO, for Scenes."""

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..describable import describable
 from ..ops.read_points import Sizes, ask_points, asks_at_once, check_levels, read_points
 from .memory import Memory
 from .point_weights import FromQuery, QueryScores
@@ -33,6 +34,7 @@ class AttentionConfig(Protocol):
         """Make a module with `read(queries, memory, trace)` and fresh weights."""
 
 
+@describable
 @dataclass(frozen=True)
 class Sampling:
     """How queries sample: the numbers of a deformable attention.

@@ -6,9 +6,11 @@ chapters/06_deformable_attention.ipynb.
 
 from dataclasses import dataclass
 
+from ..describable import describable
 from .attention import Attention
 
 
+@describable
 @dataclass(frozen=True)
 class Dense:
     """Stands where a `Sampling` stands in a config: M heads, all tokens of one map.

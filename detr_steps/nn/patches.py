@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..describable import describable
 
+
+@describable
 @dataclass(frozen=True)
 class PatchConfig:
     """A patch stem in place of a CNN: no pretraining, no pyramid, one projection."""

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..describable import describable
 from ..ops.read_points import Sizes, sample_level
 
 
+@describable
 @dataclass(frozen=True)
 class FromQuery:
     """The paper's: a linear layer on the query (Zhu et al. 2020, section 4.1)."""
@@ -24,6 +26,7 @@ class FromQuery:
         return QueryScores(channels, heads, levels, points)
 
 
+@describable
 @dataclass(frozen=True)
 class FromKeys:
     """Ordinary attention over the points: the query times a key at each of them."""
@@ -33,6 +36,7 @@ class FromKeys:
         return KeyScores(channels, heads)
 
 
+@describable
 @dataclass(frozen=True)
 class Learned:
     """The same for every query of every image: learned numbers."""
@@ -42,6 +46,7 @@ class Learned:
         return LearnedScores(heads, levels, points)
 
 
+@describable
 @dataclass(frozen=True)
 class Uniform:
     """All points count alike: only where they lie is learned."""

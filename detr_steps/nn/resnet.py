@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..describable import describable
+
 
 class FrozenBatchNorm2d(nn.Module):
     """Batch norm whose four statistics are constants: a scale and a shift.
@@ -83,6 +85,7 @@ class Bottleneck(nn.Module):
         return x if self.downsample is None else convolve(*self.downsample, x)
 
 
+@describable
 @dataclass(frozen=True)
 class ResNetConfig:
     """A ResNet with bottleneck blocks."""

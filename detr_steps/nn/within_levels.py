@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..describable import describable
 from ..ops.read_points import check_levels
 from .deform_attention import DeformableAttention, ReferencePoints, Sampling
 from .trace import SamplingPoints
 
 
+@describable
 @dataclass(frozen=True)
 class WithinLevels(Sampling):
     """Each token looks at K points of its own level, with weights that all share.

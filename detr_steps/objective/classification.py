@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..describable import describable
 from ..detections import Detections, best_class_per_query, top_scoring_pairs
 from ..distributed import mean_over_processes
 from ..nn.heads import focal_class_head
@@ -21,6 +22,7 @@ from .matching import PaddedTargets
 TINY = 1e-8  # the official code's: keeps the logarithm of the matching cost finite
 
 
+@describable
 @dataclass(frozen=True)
 class Softmax:
     """DETR's: cross-entropy over classes + 1, the last of which is "no object".
@@ -75,6 +77,7 @@ class Softmax:
         return best_class_per_query(self.probabilities(logits), boxes, sizes)
 
 
+@describable
 @dataclass(frozen=True)
 class Focal:
     """Per-class sigmoid with focal loss: there is no class "no object".

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .. import boxes as box_ops
+from ..describable import describable
 from ..distributed import mean_over_processes
 from .matching import PaddedTargets
 
 
+@describable
 @dataclass(frozen=True)
 class LossWeights:
     """How much each term counts (Carion et al. 2020, section A.4)."""

@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .. import boxes as box_ops
+from ..describable import describable
 
 
 class NonFiniteCost(ValueError):
@@ -120,6 +121,7 @@ def _check_shapes(index: int, target: dict) -> None:
         )
 
 
+@describable
 @dataclass(frozen=True)
 class CostWeights:
     """How much each disagreement costs in the matching (DETR, section 3.1, A.4)."""

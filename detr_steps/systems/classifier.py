@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..describable import describable
 from ..images import ImageBatch
 from ..nn.backbone import SmallConfig
 
 
+@describable
 @dataclass(frozen=True)
 class ClassifierConfig:
     """A backbone and a linear layer on its mean feature."""

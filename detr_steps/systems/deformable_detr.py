@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..describable import describable
 from ..images import ImageBatch
 from ..nn.attention import Attention
 from ..nn.backbone import BackboneConfig, SmallConfig
@@ -32,6 +33,7 @@ from .query_sources import LearnedPoints, Proposals, QuerySource
 from .scheme import Plain, Scheme
 
 
+@describable
 @dataclass(frozen=True)
 class DeformableDETRConfig:
     """Everything that makes one Deformable DETR; `tiny()`, `coco_r50()` and others."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ..describable import describable
 from ..images import ImageBatch
 from ..nn.attention import Attention
 from ..nn.backbone import BackboneConfig, SmallConfig
@@ -28,6 +29,7 @@ from .output import Prediction
 from .scheme import Plain, Scheme
 
 
+@describable
 @dataclass(frozen=True)
 class DETRConfig:
     """Everything that makes one DETR; presets `tiny()`, `coco_r50()` and others."""

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ..describable import describable
 from ..nn.memory import Memory
 from ..nn.position import sine_features
 from ..nn.queries import Queries
@@ -30,6 +31,7 @@ class QuerySource(Protocol):
         """Make the module with fresh weights."""
 
 
+@describable
 @dataclass(frozen=True)
 class LearnedPoints:
     """The same queries for every image, each at a learned point (section 4.2)."""
@@ -39,6 +41,7 @@ class LearnedPoints:
         return LearnedQueries(channels, queries)
 
 
+@describable
 @dataclass(frozen=True)
 class Proposals:
     """Two stages: the encoder's tokens propose boxes, the best become queries."""

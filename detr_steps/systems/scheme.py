@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from ..describable import describable
 from ..nn.memory import Memory
 from ..nn.queries import Queries
 from ..nn.trace import LayerTrace
@@ -36,6 +37,7 @@ class Scheme(Protocol):
         """Run the steps of a model's decoder."""
 
 
+@describable
 @dataclass(frozen=True)
 class Plain:
     """Every decoder layer once, on what the one before has made of the queries."""

@@ -142,6 +142,14 @@ def kept_file(run: Path, step: int) -> Path:
     return Path(run) / "kept" / f"{step:06d}.safetensors"
 
 
+def at_work(run: Path) -> int | None:
+    """The process that is at work in a run's folder, None where nobody is."""
+    owner = _read_lock(Path(run) / "run.lock")
+    elsewhere = owner.get("host") != socket.gethostname()
+    alive = owner and (elsewhere or _alive(owner.get("pid", 0)))
+    return owner.get("pid", 0) if alive else None
+
+
 def read_record(path: Path) -> list[dict]:
     """Read a `record.jsonl`: one dict a line; a last line cut short is left out."""
     path = Path(path)

@@ -11,6 +11,7 @@ from detr_steps import zoo
 from detr_steps.analysis import film as filming
 from detr_steps.analysis import maps as seeing
 from detr_steps.data.scenes import Scenes
+from detr_steps.describable import from_json, to_json
 from detr_steps.files import write_json, write_tensors
 from detr_steps.objective.matching import pack
 from detr_steps.training.folder import kept_file
@@ -95,7 +96,8 @@ def test_no_weights_no_film():
 @pytest.fixture
 def own_zoo(tmp_path, monkeypatch):
     """A zoo with one run whose weights were kept on the way."""
-    monkeypatch.setattr(zoo, "folder", lambda: tmp_path / "zoo")
+    (tmp_path / "zoo").mkdir()
+    monkeypatch.setenv(zoo.VARIABLE, str(tmp_path / "zoo"))
     run = tmp_path / "run"
     for step, model in MODELS.items():
         half = {k: v.half() for k, v in model.state_dict().items()}
@@ -106,8 +108,8 @@ def own_zoo(tmp_path, monkeypatch):
         run / "recipe.json",
         {
             "recipe": {"steps": 100},
-            "model": zoo.describe(config),
-            "validation": zoo.describe(Scenes("val", size=32)),
+            "model": to_json(config),
+            "validation": to_json(Scenes("val", size=32)),
         },
     )
     (run / "record.jsonl").write_text(json.dumps({"step": 100, "AP": 0.5}) + "\n")
@@ -135,7 +137,7 @@ def test_a_run_that_kept_nothing_leaves_no_old_film(own_zoo):
 @pytest.mark.parametrize("name", zoo.films())
 def test_the_films_in_the_zoo_end_with_the_published_weights(name):
     film, model = zoo.film(name), zoo.load(name)
-    data = zoo.revive(zoo.recipe(name)["validation"])
+    data = from_json(zoo.recipe(name)["validation"])
     again = filming.record(model, [(0, model.state_dict())], data, film.scenes)
     for shot, now in zip(film.shots, again.shots):
         both = [q for q in shot.queries.tolist() if q in now.queries.tolist()]

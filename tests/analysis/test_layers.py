@@ -1,12 +1,12 @@
 """AP by layer, suppression of duplicates, slots: on predictions made by hand."""
 
 import torch
+from detr_steps.systems.detections import top_detections
 
 from detr_steps.analysis import ap_by_layer, predictions, slot_boxes
 from detr_steps.analysis.slots import spread
 from detr_steps.boxes import nms
 from detr_steps.data.scenes import Scenes
-from detr_steps.systems.detections import top_detections
 
 
 def perfect(scenes: Scenes, count: int, copies: int = 1):

@@ -11,13 +11,14 @@ from small import RESNET, small_config
 from detr_steps import zoo
 from detr_steps.cli import doctor, main
 from detr_steps.data.scenes import Scenes
+from detr_steps.describable import to_json
 from detr_steps.ops import backend
 from detr_steps.ops.building import NotCompiled
 
 
 def small_recipe(folder, **changes):
     recipe = zoo.recipe("detr-tiny")
-    recipe["model"] = zoo.describe(small_config(classes=6))
+    recipe["model"] = to_json(small_config(classes=6))
     recipe["start"] = {}
     recipe["data"]["size"] = recipe["validation"]["size"] = 32
     recipe["recipe"] |= {"steps": 2, "batch": 2, "evaluate_images": 4, **changes}
@@ -153,7 +154,7 @@ def test_start_from_imagenet_weights(tmp_path):
     state |= {"fc.weight": torch.zeros(10, 2048), "fc.bias": torch.zeros(10)}
     torch.save(state, tmp_path / "resnet.pth")
     recipe = zoo.recipe("detr-tiny")
-    recipe["model"]["backbone"] = zoo.describe(RESNET)
+    recipe["model"]["backbone"] = to_json(RESNET)
     recipe["start"] = {"backbone": str(tmp_path / "resnet.pth")}
     model = experiment.build(recipe)
     assert (model.backbone.layer4[0].conv1.weight == 0.5).all()
@@ -195,7 +196,7 @@ def test_fine_tuning_takes_all_but_the_class_head(tmp_path):
     from detr_steps import experiment, interop
 
     recipe = zoo.recipe("detr-tiny")
-    recipe["model"]["backbone"] = zoo.describe(RESNET)
+    recipe["model"]["backbone"] = to_json(RESNET)
     recipe["start"] = {}
     official = {**recipe, "model": recipe["model"] | {"classes": 91}}
     taught = experiment.build(official)

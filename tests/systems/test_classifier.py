@@ -5,6 +5,7 @@ import torch
 
 from detr_steps import zoo
 from detr_steps.data.scenes import Scenes
+from detr_steps.describable import from_json
 from detr_steps.systems.classifier import ClassifierConfig
 
 
@@ -21,7 +22,7 @@ def test_the_loss_is_the_cross_entropy_of_the_only_object():
 
 def test_the_shipped_backbone_names_most_shapes():
     model = zoo.load("shapes-backbone")
-    data = zoo.revive(zoo.recipe("shapes-backbone")["validation"])
+    data = from_json(zoo.recipe("shapes-backbone")["validation"])
     score = model.accuracy(data, limit=200)["accuracy"]
     assert score == pytest.approx(zoo.result("shapes-backbone")["accuracy"], abs=0.1)
     assert score > 0.7  # guessing gives 0.17

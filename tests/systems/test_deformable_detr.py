@@ -11,7 +11,8 @@ import pytest
 import torch
 from small import small_deformable_config
 
-from detr_steps import DeformableDETR, DeformableDETRConfig, ImageBatch, zoo
+from detr_steps import DeformableDETR, DeformableDETRConfig, ImageBatch
+from detr_steps.describable import from_json, to_json
 from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, Sampling
 from detr_steps.nn.patches import PatchConfig
 from detr_steps.nn.point_weights import FromKeys, Learned, Uniform
@@ -252,7 +253,7 @@ def test_any_depth_of_encoder(batch, layers):
 def test_pieces_for_experiments(batch, changes):
     """Each trains, and its description in a recipe makes the same model again."""
     config = replace(SMALL, **changes)
-    assert zoo.revive(zoo.describe(config)) == config
+    assert from_json(to_json(config)) == config
     model = build(config).train()
     found = model.loss(model(batch), TARGETS)["total"]
     found.backward()

@@ -29,7 +29,8 @@ class Floor:
 # From the ground up, which is the order in which the course builds them.
 FLOORS = (
     Floor("Ground: boxes and images", "Box formats and overlap, batches of pictures, "
-          "files, processes.", ("boxes", "images", "files", "distributed")),
+          "files, processes.",
+          ("boxes", "images", "files", "describable", "distributed")),
     Floor("Data", "Drawn scenes, and any folder in COCO's format.", ("data",)),
     Floor("Operators", "Reading points of maps: torch's operators, compiled loops, and "
           "the driver that builds them.", ("ops",)),

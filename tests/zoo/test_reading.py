@@ -1,6 +1,5 @@
 """Weights, records and recipes by name: found, checked, made again."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -9,21 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from detr_steps import DETRConfig, zoo
+from detr_steps import zoo
 from detr_steps.data.scenes import Scenes
-from detr_steps.files import read_tensors, write_tensors
-from detr_steps.systems.classifier import ClassifierConfig
+from detr_steps.describable import from_json, to_json
+from detr_steps.files import write_json
 
 WITH_WEIGHTS = zoo.names()
-ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def own_zoo(tmp_path, monkeypatch):
-    """A zoo that a test may spoil."""
-    shutil.copytree(zoo.folder() / "shapes-backbone", tmp_path / "shapes-backbone")
-    monkeypatch.setattr(zoo, "folder", lambda: tmp_path)
-    return tmp_path
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_promised_checkpoints_are_there():
@@ -49,8 +40,8 @@ def test_the_zoo_explains_each_run():
 @pytest.mark.parametrize("name", zoo.recipes())
 def test_every_recipe_can_be_revived(name):
     recipe = zoo.recipe(name)
-    config = zoo.revive(recipe["model"])
-    assert zoo.describe(config) == recipe["model"]
+    config = from_json(recipe["model"])
+    assert to_json(config) == recipe["model"]
     steps = recipe["recipe"]["steps"]
     assert all(line["step"] <= steps for line in zoo.record(name))
 
@@ -61,22 +52,6 @@ def test_what_the_record_says_is_what_the_weights_do():
 
     again = evaluate(zoo.load("detr-tiny"), Scenes("val"), limit=100)
     assert again["AP"] == pytest.approx(zoo.result("detr-tiny")["AP"], abs=0.06)
-
-
-def test_configs_survive_json():
-    for config in (
-        DETRConfig.tiny(queries=7),
-        DETRConfig.coco_r50_dc5(),
-        ClassifierConfig(),
-        Scenes("val", objects=(2, 3)),
-    ):
-        text = json.dumps(zoo.describe(config))
-        assert zoo.revive(json.loads(text)) == config
-
-
-def test_a_description_cannot_name_foreign_code():
-    with pytest.raises(ValueError, match="unknown kind"):
-        zoo.revive({"kind": "os.system", "command": "echo"})
 
 
 def test_an_unknown_name_lists_what_there_is():
@@ -91,21 +66,6 @@ def test_damaged_weights_are_noticed(own_zoo):
     file.write_bytes(content)
     with pytest.raises(ValueError, match="checksum differs.*git checkout"):
         zoo.load("shapes-backbone")
-
-
-def test_publishing_a_run_keeps_weights_record_and_result(own_zoo, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(own_zoo / "shapes-backbone", run)
-    tensors, _ = read_tensors(run / "model.safetensors")
-    write_tensors(run / "model.safetensors", tensors, {"step": 1})
-    recipe = json.loads((run / "recipe.json").read_text())
-    recipe["validation"]["size"] = 32
-    recipe.pop("sha256")
-    (run / "recipe.json").write_text(json.dumps(recipe))
-    zoo.publish(run, "again")
-    assert zoo.record("again") == zoo.record("shapes-backbone")
-    assert 0 < zoo.result("again")["accuracy"] <= 1
-    zoo.load("again")
 
 
 def test_the_zoo_travels_in_a_wheel(tmp_path):
@@ -139,21 +99,34 @@ def test_the_zoo_travels_in_a_wheel(tmp_path):
     assert all(Path(each).is_relative_to(site) for each in found) and len(found) == 3
 
 
-def test_other_seeds_lie_beside_the_record(own_zoo, tmp_path):
-    """Three runs of one recipe: one name, three records, the recipe untouched."""
+def test_records_come_in_the_order_of_their_seeds(own_zoo):
+    """The recipe's own first, then by number; a missing one is left out."""
     entry = own_zoo / "shapes-backbone"
-    text = (entry / "recipe.json").read_text()
-    for seed in (2, 1):
-        run = tmp_path / str(seed)
-        run.mkdir()
-        description = json.loads(text)
-        description["recipe"]["seed"] = seed
-        (run / "recipe.json").write_text(json.dumps(description))
-        (run / "record.jsonl").write_text(json.dumps({"step": 9, "AP": seed / 10}))
-        zoo.publish_record(run, "shapes-backbone")
-    first, *others = zoo.records("shapes-backbone")
-    assert first == zoo.record("shapes-backbone")
-    assert others == [[{"step": 9, "AP": 0.1}], [{"step": 9, "AP": 0.2}]]
-    assert (entry / "recipe.json").read_text() == text
+    for seed in (10, 2):
+        (entry / f"record-seed{seed}.jsonl").write_text(f'{{"step": 9, "AP": {seed}}}')
     (entry / "record.jsonl").write_text('{"step": 9, "AP": 0.3}\n{"step": 10}\n')
-    assert zoo.scores("shapes-backbone") == [0.3, 0.1, 0.2]
+    assert zoo.scores("shapes-backbone") == [0.3, 2, 10]
+    (entry / "record.jsonl").unlink()
+    assert zoo.scores("shapes-backbone") == [2, 10]
+
+
+def test_a_recipe_may_say_what_is_shipped(own_zoo):
+    entry = own_zoo / "shapes-backbone"
+    assert zoo.ships_weights("shapes-backbone")
+    recipe = zoo.recipe("shapes-backbone")
+    for ship, ships in (("record", False), ("weights", True)):
+        write_json(entry / "recipe.json", recipe | {"ship": ship})
+        assert zoo.ships_weights("shapes-backbone") is ships
+    (entry / "model.safetensors").unlink()
+    assert zoo.ships_weights("shapes-backbone")  # they are to come
+    write_json(entry / "recipe.json", recipe)
+    assert not zoo.ships_weights("shapes-backbone")
+    write_json(entry / "recipe.json", recipe | {"ship": "all"})
+    with pytest.raises(ValueError, match="'all': weights or record"):
+        zoo.ships_weights("shapes-backbone")
+
+
+def test_another_zoo_must_be_there(monkeypatch, tmp_path):
+    monkeypatch.setenv(zoo.VARIABLE, str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="DETR_STEPS_ZOO=.*is no folder"):
+        zoo.names()
