@@ -12,9 +12,10 @@ from .. import experiment, interop, zoo
 from ..data.coco_names import COCO_NAMES
 from ..data.pictures import BadPicture, picture_size, picture_tensor, read_picture
 from ..data.transforms import Augment, Sample
+from ..detections import Detections
 from ..files import write_json, write_whole
 from ..images import ImageBatch, normalise
-from ..systems.detr import DETR, Detections, DETRConfig
+from ..systems.detr import DETR, DETRConfig
 
 MOST_PIXELS = 100_000_000  # of an image file; more is a mistake or an attack
 
