@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "detr_steps"
 # From the roof down. Parts of one floor may know each other.
 FLOORS = [
-    {"cli", "check", "setup", "__main__"},
+    {"cli", "check", "notebook", "__main__"},
     {"experiment"},
     {"zoo", "interop"},
     {"viz"},

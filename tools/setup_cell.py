@@ -18,6 +18,6 @@ if importlib.util.find_spec("detr_steps") is None:
     subprocess.run([*pip, *light, folder], check=True)
     importlib.invalidate_caches()
 
-from detr_steps import setup
+from detr_steps import notebook
 
-env = setup.check(chapter=0)
+env = notebook.check(chapter=0)

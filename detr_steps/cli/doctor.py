@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-from .. import __version__, setup, zoo
+from .. import __version__, notebook, zoo
 from ..ops import backend
 from ..ops.compiled_cuda import gpu_present
 
@@ -56,7 +56,7 @@ def _packages() -> Lines:
 
 
 def _device() -> Lines:
-    env = setup.look(0)
+    env = notebook.look(0)
     memory = f"{env.memory_gb:.0f} GB" if env.memory_gb else "unknown memory"
     lines: Lines = [(True, f"{env.cores} CPU cores, {memory}")]
     if env.device == "cuda":

@@ -125,7 +125,7 @@ def in_chapter(chapter: Chapter, library: Library, uses: Uses) -> str:
     for public in library.public:
         use = uses[chapter.stem].get(public.full)
         built = public.built_in == chapter.stem
-        if part_of(public.module) in ("check", "setup") or not (use or built):
+        if part_of(public.module) in ("check", "notebook") or not (use or built):
             continue
         link = f"{{py:obj}}`{public.called} <{public.full}>`"
         if built or use.proofs:

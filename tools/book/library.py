@@ -52,7 +52,7 @@ FLOORS = (
     Floor("Runs", "A system, its data and its recipe put together from their names.",
           ("experiment",)),
     Floor("Roof", "Set-up and checks of the notebooks, and the command line.",
-          ("setup", "check", "cli")),
+          ("notebook", "check", "cli")),
 )  # fmt: skip
 CHAPTER_FILE = re.compile(r"chapters/(\d\d_\w+)\.ipynb")
 

@@ -1,4 +1,4 @@
-"""The set-up cell's last line: `env = setup.check(chapter)`."""
+"""The set-up cell's last line: `env = notebook.check(chapter)`."""
 
 import sys
 import types
@@ -6,7 +6,7 @@ import types
 import pytest
 import torch
 
-from detr_steps import setup, zoo
+from detr_steps import notebook, zoo
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +15,7 @@ def with_data(tmp_path, monkeypatch):
 
 
 def test_prints_only_what_is_the_same_everywhere(capsys):
-    env = setup.check(chapter=2)
+    env = notebook.check(chapter=2)
     out, err = capsys.readouterr()
     assert out.split() == ["chapter", "02", "detr_steps", "ready", "data", "found"]
     assert err == ""
@@ -23,21 +23,21 @@ def test_prints_only_what_is_the_same_everywhere(capsys):
 
 
 def test_running_it_again_gives_the_same(capsys):
-    first, numbers = setup.check(4), torch.rand(3)
-    assert setup.check(4) == first
+    first, numbers = notebook.check(4), torch.rand(3)
+    assert notebook.check(4) == first
     assert torch.equal(torch.rand(3), numbers)
 
 
 def test_finds_a_device_that_works():
-    env = setup.look(0)
+    env = notebook.look(0)
     assert torch.ones(2, device=env.device).sum() == 2
     assert env.cores >= 1
 
 
 def test_colab_without_gpu_is_told_where_to_get_one(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("colab"))
-    monkeypatch.setattr(setup, "best_device", lambda: "cpu")
-    assert setup.check(1).on_colab
+    monkeypatch.setattr(notebook, "best_device", lambda: "cpu")
+    assert notebook.check(1).on_colab
     assert "Change runtime type" in capsys.readouterr().err
 
 
@@ -46,6 +46,6 @@ def test_missing_data_is_named_with_its_cure(monkeypatch, tmp_path):
     module = tmp_path / "detr_steps" / "zoo" / "reading.py"
     monkeypatch.setattr(zoo.reading, "__file__", str(module))
     with pytest.raises(FileNotFoundError, match="install detr_steps again"):
-        setup.check(0)
+        notebook.check(0)
     (tmp_path / "detr_steps" / "_data" / "zoo").mkdir(parents=True)  # as in a wheel
-    assert setup.check(0).data == tmp_path / "detr_steps" / "_data"
+    assert notebook.check(0).data == tmp_path / "detr_steps" / "_data"
