@@ -20,7 +20,7 @@ FLOORS = [
     {"nn"},
     {"ops"},
     {"data"},
-    {"boxes", "describable", "images", "distributed", "files"},
+    {"boxes", "describable", "detections", "images", "distributed", "files"},
 ]
 HEIGHT = {part: -depth for depth, floor in enumerate(FLOORS) for part in floor}
 
