@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from detr_steps.files import write_json
 from detr_steps.nn.attention import Attention
-from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, Places
+from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, ReferencePoints
 from detr_steps.nn.references import on_levels, token_centres
 from detr_steps.ops import backend
 
@@ -48,7 +48,7 @@ def passes(sizes: tuple[tuple[int, int], ...]) -> dict[str, Callable[[], None]]:
     tokens = torch.randn(1, count, CHANNELS, requires_grad=True)
     positions = torch.randn(1, count, CHANNELS)
     whole = torch.ones(1, len(sizes), 2)
-    places = Places(on_levels(token_centres(sizes, whole), whole), sizes)
+    references = ReferencePoints(on_levels(token_centres(sizes, whole), whole), sizes)
     points = MultiScaleDeformableAttention(CHANNELS)
     torch.nn.init.normal_(points.offsets.weight, std=0.02)  # as if it had learned
     dense = Attention(CHANNELS, 8)
@@ -61,11 +61,11 @@ def passes(sizes: tuple[tuple[int, int], ...]) -> dict[str, Callable[[], None]]:
 
     def by_torch() -> None:
         with backend.use("torch"):
-            run(points, places)
+            run(points, references)
 
     def compiled() -> None:
         with backend.use("cpp"):
-            run(points, places)
+            run(points, references)
 
     kinds = {
         "deformable": compiled,

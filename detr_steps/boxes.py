@@ -41,7 +41,7 @@ def paired_giou(a: Tensor, b: Tensor) -> Tensor:
     """Generalised IoU of broadcast corner boxes `[..., 4], [..., 4] -> [...]`.
 
     IoU minus the empty share of the smallest box around both: in (-1, 1], and it has
-    a slope even where the boxes do not touch.
+    a gradient even where the boxes do not touch.
     Source: Rezatofighi et al. 2019, algorithm 1; DETR, appendix A.2.
     """
     shared, union = _intersection_and_union(a, b)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..data.dataset import Dataset
 from ..files import read_tensors, write_tensors
 from ..images import ImageBatch, denormalise
 from ..objective.matching import pad_targets
@@ -68,7 +69,7 @@ class Film:
 def record(
     model: nn.Module,
     weights: Iterable[tuple[int, dict[str, Tensor]]],
-    data: object,
+    data: Dataset,
     scenes: Sequence[int],
     *,
     queries: int = 10,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..boxes import nms
+from ..data.dataset import Dataset
 from ..detections import Detections
 from ..evaluation import coco_ap
 from ..objective.classification import Classification
@@ -14,7 +15,7 @@ from ..objective.classification import Classification
 
 @torch.no_grad()
 def predictions(
-    model: nn.Module, data: object, limit: int, batch: int = 50
+    model: nn.Module, data: Dataset, limit: int, batch: int = 50
 ) -> tuple[Tensor, Tensor, list[dict]]:
     """Collect what every layer predicts on the first `limit` images.
 
@@ -34,7 +35,7 @@ def ap_by_layer(
     logits: Tensor,
     boxes: Tensor,
     targets: list[dict],
-    data: object,
+    data: Dataset,
     threshold: float | None = None,
     *,
     classification: Classification,

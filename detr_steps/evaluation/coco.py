@@ -12,6 +12,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor, distributed, nn
 
 from ..boxes import cxcywh_to_xyxy
+from ..data.dataset import Batches, Dataset
 from ..distributed import world
 
 ALL, SMALL, MEDIUM, LARGE = range(4)  # area ranges, in COCOeval's order
@@ -177,7 +178,7 @@ def _mean(values: np.ndarray) -> float | None:
 
 def evaluate(
     model: nn.Module,
-    data: Any,
+    data: Dataset,
     *,
     batch: int = 32,
     limit: int | None = None,
@@ -212,7 +213,7 @@ def evaluate(
 
 
 @torch.no_grad()
-def _detect_all(model: nn.Module, batches: Any) -> list[tuple[Any, dict]]:
+def _detect_all(model: nn.Module, batches: Batches) -> list[tuple[Any, dict]]:
     pairs = []
     for images, targets in batches:
         found = model.detect(images, [target["size"] for target in targets])
@@ -229,13 +230,13 @@ class _Found:
         self.labels = found.labels.cpu()
 
 
-def _score_pairs(pairs: list[tuple[Any, dict]], data: Any) -> dict[str, Any]:
+def _score_pairs(pairs: list[tuple[Any, dict]], data: Dataset) -> dict[str, Any]:
     limits = getattr(data, "area_limits", (32, 96))
     detections, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     return coco_ap(detections, targets, data.class_names, area_limits=limits)
 
 
-def _score_together(pairs: list, data: Any, processes: int) -> dict[str, Any]:
+def _score_together(pairs: list, data: Dataset, processes: int) -> dict[str, Any]:
     shares: list[Any] = [None] * processes
     distributed.all_gather_object(shares, pairs)
     answer: list[Any] = [None]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..describable import describable
 from ..ops.read_points import Sizes, ask_points, asks_at_once, check_levels, read_points
 from .memory import Memory
-from .point_weights import FromQuery, QueryScores
+from .point_weights import FromQuery, PointWeights, QueryScores
 from .queries import Queries
 from .references import on_levels
 from .trace import SamplingPoints
@@ -45,7 +45,7 @@ class Sampling:
 
     heads: int = 8  # M
     points: int = 4  # K, on each level
-    weights: object = FromQuery()  # one of point_weights.py, or anything with build()
+    weights: PointWeights = FromQuery()
 
     def build(self, channels: int, levels: int) -> nn.Module:
         """Make the module with fresh weights."""
@@ -86,7 +86,7 @@ class MultiScaleDeformableAttention(nn.Module):
         heads: int = 8,
         levels: int = 4,
         points: int = 4,
-        weights: object = Sampling.weights,
+        weights: PointWeights = Sampling.weights,
     ) -> None:
         super().__init__()
         if heads < 1 or channels % heads:
@@ -207,6 +207,6 @@ class DeformableAttention(MultiScaleDeformableAttention):
         channels: int,
         heads: int = 8,
         points: int = 4,
-        weights: object = Sampling.weights,
+        weights: PointWeights = Sampling.weights,
     ) -> None:
         super().__init__(channels, heads, 1, points, weights)

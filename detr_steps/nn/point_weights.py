@@ -8,12 +8,20 @@ chapters/06_deformable_attention.ipynb.
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ..describable import describable
 from ..ops.read_points import Sizes, sample_level
+
+
+class PointWeights(Protocol):
+    """A frozen dataclass that makes a module of scores `[B, Q, M, L, K]`."""
+
+    def build(self, channels: int, heads: int, levels: int, points: int) -> nn.Module:
+        """Make the module with fresh weights."""
 
 
 @describable

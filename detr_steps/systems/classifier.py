@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..data.dataset import Dataset
 from ..describable import describable
 from ..images import ImageBatch
-from ..nn.backbone import SmallConfig
+from ..nn.backbone import BackboneConfig, SmallConfig
 
 
 @describable
@@ -21,7 +22,7 @@ class ClassifierConfig:
     """A backbone and a linear layer on its mean feature."""
 
     classes: int = 6
-    backbone: object = SmallConfig()
+    backbone: BackboneConfig = SmallConfig()
 
     def build(self) -> "Classifier":
         """Make the module with fresh weights."""
@@ -48,7 +49,7 @@ class Classifier(nn.Module):
         return {"class": value, "total": value}
 
     @torch.no_grad()
-    def accuracy(self, data: object, limit: int = 500) -> dict[str, float]:
+    def accuracy(self, data: Dataset, limit: int = 500) -> dict[str, float]:
         """Share of right answers on the first `limit` pictures of a data set."""
         device = self.head.weight.device
         right = count = 0

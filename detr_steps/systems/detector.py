@@ -4,31 +4,43 @@ A system of the family says how an image is encoded, where its queries come from
 what one decoder layer does (`step`); everything else is here (chapters/02_detr.ipynb).
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
 from ..detections import Detections
 from ..images import ImageBatch
+from ..nn.backbone import BackboneConfig
 from ..nn.memory import Memory
 from ..nn.queries import Queries
 from ..nn.trace import LayerTrace
+from ..objective.classification import Classification
 from ..objective.criterion import PredictionSets, SetCriterion
-from ..objective.matching import PaddedTargets, pad_targets
+from ..objective.losses import LossWeights
+from ..objective.matching import CostWeights, PaddedTargets, pad_targets
 from .output import Output, Prediction
 from .scheme import Plain
 
 PLAIN = Plain()
 
 
-class Detector(nn.Module):
-    """A module with a set loss and detections; `config` says how classes are told.
+class DetectorConfig(Protocol):
+    """What every detector's config says; a frozen dataclass with `build()`."""
 
-    The config has `classes`, `backbone`, `classification`, `cost` and `loss`.
-    """
+    classes: int  # without "no object"
+    backbone: BackboneConfig
+    classification: Classification
+    cost: CostWeights
+    loss: LossWeights
+
+
+class Detector(nn.Module):
+    """A module with a set loss and detections; `config` says how classes are told."""
 
     max_tokens = 20_000  # an image of more would not fit in memory
 
-    def __init__(self, config: object) -> None:
+    def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.config = config
         self.criterion = SetCriterion(config.classification, config.cost, config.loss)

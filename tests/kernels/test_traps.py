@@ -18,7 +18,7 @@ from torch.nn.functional import grid_sample
 
 from benchmarks.gpu import timing
 from detr_steps.cuda_lab import emulator, trouble
-from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, Places
+from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, ReferencePoints
 from detr_steps.ops import backend
 from detr_steps.ops.read_points import read_points
 
@@ -86,9 +86,9 @@ def test_4_a_nan_is_not_silent(who):
 
 def test_5_locations_stay_in_float32_however_short_the_rest_is():
     layer = MultiScaleDeformableAttention(32, 2, 1, 4).bfloat16()
-    places = Places(torch.rand(1, 6, 1, 2), ((2, 3),))
+    references = ReferencePoints(torch.rand(1, 6, 1, 2), ((2, 3),))
     query = torch.randn(1, 6, 32, dtype=torch.bfloat16)
-    assert layer.locate(query, places).dtype == torch.float32
+    assert layer.locate(query, references).dtype == torch.float32
 
 
 @pytest.mark.parametrize("who", EVERYBODY)
@@ -180,10 +180,10 @@ def test_15_padding_reads_as_zero():
     torch.manual_seed(0)
     layer = MultiScaleDeformableAttention(32, 2, 1, 4)
     value, padding = torch.randn(1, 6, 32), torch.tensor([[0, 0, 1, 0, 0, 1]]).bool()
-    places = Places(torch.rand(1, 6, 1, 2), ((2, 3),))
+    references = ReferencePoints(torch.rand(1, 6, 1, 2), ((2, 3),))
     query, other = torch.randn(1, 6, 32), value.clone()
     other[padding] = 1e6  # whatever stands there
-    one, two = (layer(query, places, x, padding)[0] for x in (value, other))
+    one, two = (layer(query, references, x, padding)[0] for x in (value, other))
     assert torch.equal(one, two)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, Places
+from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, ReferencePoints
 from detr_steps.ops import backend, building, compiled, compiled_cuda
 from detr_steps.ops import read_points as read_points_module
 from detr_steps.ops.compiled_cuda import KERNELS
@@ -349,7 +349,7 @@ def test_a_layer_in_half_precision_asks_in_float32(gpu, dtype):
     }
     query, value = (torch.empty(2, n, 64, dtype=dtype, device="cuda") for n in (5, 31))
     references = torch.empty(2, 5, 3, 2, device="cuda")
-    given = query, Places(references, ((4, 6), (2, 3), (1, 1))), value
+    given = query, ReferencePoints(references, ((4, 6), (2, 3), (1, 1))), value
     result, _ = torch.func.functional_call(attention, there, given)
     assert gpu == [("ms_deform_attn_fused", [dtype, FLOAT, FLOAT, FLOAT])]
     assert result.dtype == dtype and result.shape == (2, 5, 64)

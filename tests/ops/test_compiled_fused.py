@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from detr_steps.nn import deform_attention
-from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, Places
+from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, ReferencePoints
 from detr_steps.nn.point_weights import Uniform
 from detr_steps.ops import backend
 from detr_steps.ops import read_points as read_points_module
@@ -135,7 +135,7 @@ def test_the_attention_gives_the_same_in_one(sides, monkeypatch):
     attention = MultiScaleDeformableAttention(16, heads=2, levels=3, points=4)
     torch.nn.init.normal_(attention.weights.linear.weight)
     query, value = torch.rand(2, 5, 16), torch.rand(2, 31, 16)
-    places = Places(torch.rand(2, 5, 3, sides), SIZES)
+    places = ReferencePoints(torch.rand(2, 5, 3, sides), SIZES)
 
     def slopes() -> list:
         result, trace = attention(query, places, value)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, Places
+from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, ReferencePoints
 from detr_steps.ops import backend
 from detr_steps.ops.read_points import read_points
 
@@ -113,7 +113,7 @@ def test_autocast_computes_in_float32():
     torch.manual_seed(0)
     attention = MultiScaleDeformableAttention(16, heads=2, levels=3, points=4)
     query, value = torch.rand(2, 5, 16), torch.rand(2, 31, 16)
-    places = Places(torch.rand(2, 5, 3, 2), SIZES)
+    places = ReferencePoints(torch.rand(2, 5, 3, 2), SIZES)
     exact = attention(query, places, value)[0]
     with torch.autocast("cpu", torch.bfloat16):
         rough = attention(query, places, value)[0]
