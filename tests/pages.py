@@ -1,9 +1,17 @@
 """What every page of the course is asked for: quiet, alone, its figures alive."""
 
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlparse
 
-LOCAL = "file", "data", "blob", "about"  # schemes that ask nobody
+WEB = "http", "https"
+# Asked by browsers themselves, for the sake of any form, sign-in or update.
+BROWSERS_OWN = {
+    *("content-autofill.googleapis.com", "optimizationguide-pa.googleapis.com"),
+    *("update.googleapis.com", "safebrowsing.googleapis.com", "clients2.google.com"),
+    *("accounts.google.com", "edge.microsoft.com"),
+}
 BADGE_HOST = "colab.research.google.com"  # of a chapter's one picture from elsewhere
 SLOW = 60_000  # milliseconds that a busy machine may take
 READY = """async limit => {
@@ -16,28 +24,75 @@ TWO_FRAMES = """() => new Promise(
 PLACES = (0.5, 0.5), (0.3, 0.35), (0.7, 0.6), (0.2, 0.75), (0.85, 0.2)
 
 
-class Watch:
-    """Collects what a page says and whom it asks; lets it ask only `home`."""
+class Gate(ThreadingHTTPServer):
+    """The proxy that all requests of a page go through: each is noted and refused.
 
-    def __init__(self, page, home: str = "") -> None:
-        self.home = urlparse(home).netloc
+    What a browser reports is no proof of silence: newer Chromiums run a sandboxed frame
+    in a process of its own, whose requests Playwright neither tells nor stops.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, home: str = "") -> None:
+        super().__init__(("127.0.0.1", 0), _Refusal)
+        self.home = home  # host and port that may be reached, past the gate
+        self.asked: list[str] = []  # addresses; of an encrypted one only the host
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def proxy(self) -> dict[str, str]:
+        """What Playwright's `new_context` takes as its proxy."""
+        address = {"server": f"http://127.0.0.1:{self.server_port}"}
+        return address | ({"bypass": self.home} if self.home else {})
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Refusal(BaseHTTPRequestHandler):
+    """Answers whatever is asked with 403."""
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)  # of a proxy: the whole address
+        self._refuse()
+
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
+
+    def do_CONNECT(self) -> None:
+        """What is encrypted, and web sockets: host:port is all that is told."""
+        self.server.asked.append("https://" + self.path.removesuffix(":443"))
+        self._refuse()
+
+    def _refuse(self) -> None:
+        self.send_response(403)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *words) -> None:
+        pass
+
+
+class Watch:
+    """Collects what a page complains about and, at its gate, whom it asks."""
+
+    def __init__(self, page, gate: Gate) -> None:
+        self.gate = gate
         self.errors: list[str] = []
-        self.outside: list[str] = []  # addresses asked for, and refused
         page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
         page.on("console", self._said)
-        page.context.route(self._is_outside, self._refuse)
 
-    def _is_outside(self, url: str) -> bool:
-        parts = urlparse(url)
-        return parts.scheme not in LOCAL and parts.netloc != self.home
-
-    def _refuse(self, route) -> None:
-        self.outside.append(route.request.url)
-        route.abort()
+    @property
+    def outside(self) -> list[str]:
+        """The addresses that the page asked for so far; all were refused."""
+        asked = list(self.gate.asked)
+        return [url for url in asked if urlparse(url).hostname not in BROWSERS_OWN]
 
     def _said(self, message) -> None:
         place = message.location.get("url", "")
-        if message.type == "error" and not self._is_outside(place or "about:blank"):
+        parts = urlparse(place)
+        refused = parts.scheme in WEB and parts.netloc != self.gate.home  # in `outside`
+        if message.type == "error" and not refused:
             self.errors.append(f"{message.text} ({place[:120]})")
 
 
