@@ -21,6 +21,37 @@ READY = """async limit => {
 }"""
 TWO_FRAMES = """() => new Promise(
     done => requestAnimationFrame(() => requestAnimationFrame(done)))"""
+# Does each piece of text end inside its part of the page, and inside each box that would
+# cut it off? Boxes that scroll may hold more than they show.
+CUT_OFF = """async () => {
+    await globalThis.MathJax?.startup?.promise;
+    const parts = ".bd-article, .prev-next-area, .bd-header-article, "
+        + ".bd-sidebar-primary, .bd-sidebar-secondary, body";
+    const unseen = "script, style, svg, dialog, mjx-container, .visually-hidden";
+    const found = new Set(), range = document.createRange();
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    const overflow = element => getComputedStyle(element).overflowX;
+    const tell = (what, right) =>
+        found.add(`${what.trim().slice(0, 50)}: ends at ${Math.round(right)} px`);
+    while (texts.nextNode()) {
+        const text = texts.currentNode, element = text.parentElement;
+        if (!text.data.trim() || element.closest(unseen)) continue;
+        range.selectNodeContents(text);
+        const { right, width } = range.getBoundingClientRect();
+        const part = element.closest(parts);
+        for (let box = element; width; box = box.parentElement) {
+            if (box !== part && /auto|scroll/.test(overflow(box))) break;
+            const cuts = box === part || /hidden|clip/.test(overflow(box));
+            if (cuts && right > box.getBoundingClientRect().right + 1) {
+                tell(text.data, right);
+            }
+            if (box === part) break;
+        }
+    }
+    const wide = document.documentElement.scrollWidth;
+    if (wide > innerWidth) tell("the page", wide);
+    return [...found].slice(0, 5);
+}"""
 PLACES = (0.5, 0.5), (0.3, 0.35), (0.7, 0.6), (0.2, 0.75), (0.85, 0.2)
 
 
@@ -94,6 +125,11 @@ class Watch:
         refused = parts.scheme in WEB and parts.netloc != self.gate.home  # in `outside`
         if message.type == "error" and not refused:
             self.errors.append(f"{message.text} ({place[:120]})")
+
+
+def cut_off(page) -> list[str]:
+    """What of a page of the book is wider than its place, and cannot be scrolled to."""
+    return page.evaluate(CUT_OFF)
 
 
 def live_figures(page, limit: int = SLOW) -> Iterator:
