@@ -21,7 +21,7 @@ READY = """async limit => {
 }"""
 TWO_FRAMES = """() => new Promise(
     done => requestAnimationFrame(() => requestAnimationFrame(done)))"""
-# Does each piece of text end inside its part of the page, and inside each box that would
+# Does each text end inside its part of the page, and inside each box that would
 # cut it off? Boxes that scroll may hold more than they show.
 CUT_OFF = """async () => {
     await globalThis.MathJax?.startup?.promise;
