@@ -27,7 +27,7 @@ CUT_OFF = """async () => {
     await globalThis.MathJax?.startup?.promise;
     const parts = ".bd-article, .prev-next-area, .bd-header-article, "
         + ".bd-sidebar-primary, .bd-sidebar-secondary, body";
-    const unseen = "script, style, svg, dialog, mjx-container, .visually-hidden";
+    const unseen = "script, style, svg, mjx-container, .visually-hidden";
     const found = new Set(), range = document.createRange();
     const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     const overflow = element => getComputedStyle(element).overflowX;

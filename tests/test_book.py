@@ -245,7 +245,7 @@ def test_what_a_chapter_proves_is_linked_both_ways(book, chapter, name, cell):
 SPACED = "* { letter-spacing: 0.12em !important; word-spacing: 0.16em !important }"
 # A name without a place to break it, in place of every word of a page.
 LONG = """long => {
-    const unseen = "script, style, svg, dialog, mjx-container";
+    const unseen = "script, style, svg, mjx-container";
     const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     while (texts.nextNode()) {
         const text = texts.currentNode;
@@ -287,6 +287,17 @@ def test_names_of_any_length_fit(book, page, size):
         page.evaluate(LONG, "a_name_that_nobody_would_choose" * 8)
         wrong[path.name] = cut_off(page)
     assert {name: lost for name, lost in wrong.items() if lost} == {}
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("side", ["primary", "secondary"])
+def test_what_a_phone_slides_in_holds_names_of_any_length(book, page, side):
+    page.set_viewport_size(PHONE)
+    page.goto((book.folder / "api" / "detr_steps.boxes.html").as_uri())
+    page.locator(f".{side}-toggle").first.click()
+    page.locator(f".bd-sidebar-{side} a").last.wait_for()
+    page.evaluate(LONG, "a_name_that_nobody_would_choose" * 8)
+    assert cut_off(page) == []
 
 
 def one_of_each_kind(folder: Path) -> list[Path]:
@@ -344,7 +355,7 @@ def test_a_long_title_breaks_after_a_dot(book, page):
     title = page.locator(".bd-article h1")
     assert module in title.text_content()
     lines = title.evaluate(LINES)
-    assert len(lines) > 2
+    assert len(lines) > 1
     assert all(line[-1] in " ." for line in lines[:-1]), lines
 
 

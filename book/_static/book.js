@@ -38,7 +38,10 @@ const DOTS = /(?<=\w\w\.)(?=[A-Za-z_])/;
 const PARTS = RegExp(
   `${DOTS.source}|(?<=[a-z\\d]_+)(?=[a-z\\d])|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])`,
 );
-const breaks = { "h1, h2, h3, dt.sig": DOTS, "nav, .prev-next-title": PARTS };
+const breaks = {
+  "h1, h2, h3, dt.sig": DOTS,
+  "nav, .prev-next-title, table code": PARTS,
+};
 
 function mayBreak(element, places) {
   const texts = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
