@@ -127,6 +127,13 @@ def write_text(app, error) -> None:
         path.write_text(f"globalThis.bookText = {text};\n", encoding="utf-8")
 
 
+def drop_templates(app, error) -> None:
+    """The themes' templates, which Sphinx copies among their styles: not pages."""
+    if error is None:
+        for path in (Path(app.outdir) / "_static").rglob("*.html"):
+            path.unlink()
+
+
 def copy_notebooks(app, error) -> None:
     """The notebooks as they are, for the download buttons."""
     if error is None:
@@ -146,4 +153,5 @@ def setup(app) -> None:
     app.connect("html-page-context", keep_text)
     app.connect("build-finished", write_text)
     app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", drop_templates)
     app.connect("build-finished", copy_notebooks)

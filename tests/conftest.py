@@ -9,12 +9,15 @@ import pytest
 
 pytest.register_assert_rewrite("pages")  # before it is imported
 
-from pages import Watch  # noqa: E402
+from pages import Gate, Watch  # noqa: E402
 
 # Not through MPLBACKEND: the notebooks' kernels would inherit it and draw nothing.
 matplotlib.use("Agg")
 
-NAMES = "chromium", "chromium-browser", "google-chrome", "chrome", "msedge"
+NAMES = (
+    *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
+    *("chrome", "msedge", "microsoft-edge", "microsoft-edge-stable"),
+)
 PLACES = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
@@ -46,25 +49,42 @@ def browser(chromium):
 
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu"],
+            proxy={"server": "http://every-context-has-its-own"},
         )
         yield running
         running.close()
 
 
 @pytest.fixture
-def page(browser, tmp_path):
+def home() -> str:
+    """Host and port of the one server that a page may ask: here none."""
+    return ""
+
+
+@pytest.fixture
+def gate(home):
+    """Notes and refuses what a page asks of anybody but `home`."""
+    gate = Gate(home)
+    yield gate
+    gate.close()
+
+
+@pytest.fixture
+def page(browser, gate, tmp_path):
     """A fresh page; what it looks like is kept when its test fails."""
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    size = {"width": 1200, "height": 900}
+    context = browser.new_context(viewport=size, proxy=gate.proxy)
     context.set_default_timeout(60_000)
     yield context.new_page()
     context.close()
 
 
 @pytest.fixture
-def watch(page) -> Watch:
+def watch(page, gate) -> Watch:
     """What the page complains about and asks for; it reaches no network."""
-    return Watch(page)
+    return Watch(page, gate)
 
 
 @pytest.hookimpl(wrapper=True)

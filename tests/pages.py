@@ -1,9 +1,17 @@
 """What every page of the course is asked for: quiet, alone, its figures alive."""
 
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlparse
 
-LOCAL = "file", "data", "blob", "about"  # schemes that ask nobody
+WEB = "http", "https"
+# Asked by browsers themselves, for the sake of any form, sign-in or update.
+BROWSERS_OWN = {
+    *("content-autofill.googleapis.com", "optimizationguide-pa.googleapis.com"),
+    *("update.googleapis.com", "safebrowsing.googleapis.com", "clients2.google.com"),
+    *("accounts.google.com", "edge.microsoft.com"),
+}
 BADGE_HOST = "colab.research.google.com"  # of a chapter's one picture from elsewhere
 SLOW = 60_000  # milliseconds that a busy machine may take
 READY = """async limit => {
@@ -13,32 +21,115 @@ READY = """async limit => {
 }"""
 TWO_FRAMES = """() => new Promise(
     done => requestAnimationFrame(() => requestAnimationFrame(done)))"""
+# Does each text end inside its part of the page, and inside each box that would
+# cut it off? Boxes that scroll may hold more than they show.
+CUT_OFF = """async () => {
+    await globalThis.MathJax?.startup?.promise;
+    const parts = ".bd-article, .prev-next-area, .bd-header-article, "
+        + ".bd-sidebar-primary, .bd-sidebar-secondary, body";
+    const unseen = "script, style, svg, mjx-container, .visually-hidden";
+    const found = new Set(), range = document.createRange();
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    const overflow = element => getComputedStyle(element).overflowX;
+    const tell = (what, right) =>
+        found.add(`${what.trim().slice(0, 50)}: ends at ${Math.round(right)} px`);
+    while (texts.nextNode()) {
+        const text = texts.currentNode, element = text.parentElement;
+        if (!text.data.trim() || element.closest(unseen)) continue;
+        range.selectNodeContents(text);
+        const { right, width } = range.getBoundingClientRect();
+        const part = element.closest(parts);
+        for (let box = element; width; box = box.parentElement) {
+            if (box !== part && /auto|scroll/.test(overflow(box))) break;
+            const cuts = box === part || /hidden|clip/.test(overflow(box));
+            if (cuts && right > box.getBoundingClientRect().right + 1) {
+                tell(text.data, right);
+            }
+            if (box === part) break;
+        }
+    }
+    const wide = document.documentElement.scrollWidth;
+    if (wide > innerWidth) tell("the page", wide);
+    return [...found].slice(0, 5);
+}"""
 PLACES = (0.5, 0.5), (0.3, 0.35), (0.7, 0.6), (0.2, 0.75), (0.85, 0.2)
 
 
-class Watch:
-    """Collects what a page says and whom it asks; lets it ask only `home`."""
+class Gate(ThreadingHTTPServer):
+    """The proxy that all requests of a page go through: each is noted and refused.
 
-    def __init__(self, page, home: str = "") -> None:
-        self.home = urlparse(home).netloc
+    What a browser reports is no proof of silence: newer Chromiums run a sandboxed frame
+    in a process of its own, whose requests Playwright neither tells nor stops.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, home: str = "") -> None:
+        super().__init__(("127.0.0.1", 0), _Refusal)
+        self.home = home  # host and port that may be reached, past the gate
+        self.asked: list[str] = []  # addresses; of an encrypted one only the host
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def proxy(self) -> dict[str, str]:
+        """What Playwright's `new_context` takes as its proxy."""
+        address = {"server": f"http://127.0.0.1:{self.server_port}"}
+        return address | ({"bypass": self.home} if self.home else {})
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Refusal(BaseHTTPRequestHandler):
+    """Answers whatever is asked with 403."""
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)  # of a proxy: the whole address
+        self._refuse()
+
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
+
+    def do_CONNECT(self) -> None:
+        """What is encrypted, and web sockets: host:port is all that is told."""
+        self.server.asked.append("https://" + self.path.removesuffix(":443"))
+        self._refuse()
+
+    def _refuse(self) -> None:
+        self.send_response(403)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *words) -> None:
+        pass
+
+
+class Watch:
+    """Collects what a page complains about and, at its gate, whom it asks."""
+
+    def __init__(self, page, gate: Gate) -> None:
+        self.gate = gate
         self.errors: list[str] = []
-        self.outside: list[str] = []  # addresses asked for, and refused
         page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
         page.on("console", self._said)
-        page.context.route(self._is_outside, self._refuse)
 
-    def _is_outside(self, url: str) -> bool:
-        parts = urlparse(url)
-        return parts.scheme not in LOCAL and parts.netloc != self.home
-
-    def _refuse(self, route) -> None:
-        self.outside.append(route.request.url)
-        route.abort()
+    @property
+    def outside(self) -> list[str]:
+        """The addresses that the page asked for so far; all were refused."""
+        asked = list(self.gate.asked)
+        return [url for url in asked if urlparse(url).hostname not in BROWSERS_OWN]
 
     def _said(self, message) -> None:
         place = message.location.get("url", "")
-        if message.type == "error" and not self._is_outside(place or "about:blank"):
+        parts = urlparse(place)
+        refused = parts.scheme in WEB and parts.netloc != self.gate.home  # in `outside`
+        if message.type == "error" and not refused:
             self.errors.append(f"{message.text} ({place[:120]})")
+
+
+def cut_off(page) -> list[str]:
+    """What of a page of the book is wider than its place, and cannot be scrolled to."""
+    return page.evaluate(CUT_OFF)
 
 
 def live_figures(page, limit: int = SLOW) -> Iterator:

@@ -13,12 +13,13 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 from bs4 import BeautifulSoup
-from pages import assert_figures_live
+from pages import assert_figures_live, cut_off
 
 from tools.notebooks import ROOT, chapters, text_of
 
 CHAPTERS = chapters()
 PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1440, "height": 900}
 # A frame like the interactive figures': it shows what the page told it.
 LISTENER = """<iframe id="listener" sandbox="allow-scripts" srcdoc="<script>
 onmessage = event => { document.title = JSON.stringify(event.data) }</script>">
@@ -45,9 +46,8 @@ def book(tmp_path_factory) -> SimpleNamespace:
 
 
 def pages_of(folder: Path) -> list[Path]:
-    """All pages; the theme leaves bits of HTML of its own in _static."""
-    found = folder.rglob("*.html")
-    return sorted(path for path in found if "_static" not in path.parts)
+    """All pages: no HTML is anything else."""
+    return sorted(folder.rglob("*.html"))
 
 
 def soup(path: Path) -> BeautifulSoup:
@@ -241,11 +241,25 @@ def test_what_a_chapter_proves_is_linked_both_ways(book, chapter, name, cell):
 # --- in a browser ---------------------------------------------------------------
 
 
+# Room for wider fonts than this machine has: WCAG 2.2, criterion 1.4.12 (text spacing).
+SPACED = "* { letter-spacing: 0.12em !important; word-spacing: 0.16em !important }"
+# A name without a place to break it, in place of every word of a page.
+LONG = """long => {
+    const unseen = "script, style, svg, mjx-container";
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+        const text = texts.currentNode;
+        if (text.data.trim() && !text.parentElement.closest(unseen)) text.data = long;
+    }
+}"""
+
+
 def addresses(folder: Path) -> list[Path]:
-    """All pages, of the library's sources only some."""
+    """All pages; of the library's sources only those with the longest names."""
     found = pages_of(folder)
     sources = [path for path in found if "_modules" in path.parts]
-    return [path for path in found if path not in sources] + sources[:3]
+    longest = sorted(sources, key=lambda path: len(path.stem))[-3:]
+    return [path for path in found if path not in sources] + longest
 
 
 @pytest.mark.browser
@@ -253,14 +267,96 @@ def test_every_page_is_quiet_asks_nobody_and_fits_a_phone(book, page, watch):
     page.set_viewport_size(PHONE)
     # the theme's icons take most of a page's time; the chapters' tests load them
     page.route("**/fontawesome.js*", lambda route: route.fulfill(body=""))
-    wide = []
+    wrong = {}
     for path in addresses(book.folder):
         page.goto(path.as_uri())
-        width = page.evaluate("document.documentElement.scrollWidth")
-        if width > PHONE["width"]:
-            wide.append(f"{path.relative_to(book.folder)}: {width} px")
-    assert wide == []
+        wrong[path.name] = cut_off(page)
+        page.add_style_tag(content=SPACED)
+        wrong[f"{path.name}, wider letters"] = cut_off(page)
+    assert {name: lost for name, lost in wrong.items() if lost} == {}
     assert watch.errors == [] and watch.outside == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_names_of_any_length_fit(book, page, size):
+    page.set_viewport_size(size)
+    wrong = {}
+    for path in one_of_each_kind(book.folder):
+        page.goto(path.as_uri())
+        page.evaluate(LONG, "a_name_that_nobody_would_choose" * 8)
+        wrong[path.name] = cut_off(page)
+    assert {name: lost for name, lost in wrong.items() if lost} == {}
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("side", ["primary", "secondary"])
+def test_what_a_phone_slides_in_holds_names_of_any_length(book, page, side):
+    page.set_viewport_size(PHONE)
+    page.goto((book.folder / "api" / "detr_steps.boxes.html").as_uri())
+    page.locator(f".{side}-toggle").first.click()
+    page.locator(f".bd-sidebar-{side} a").last.wait_for()
+    page.evaluate(LONG, "a_name_that_nobody_would_choose" * 8)
+    assert cut_off(page) == []
+
+
+def one_of_each_kind(folder: Path) -> list[Path]:
+    """The pages at the top, and of each folder the longest page and the shortest."""
+    kinds: dict[Path, list[Path]] = {}
+    for path in pages_of(folder):
+        kinds.setdefault(path.parent, []).append(path)
+    top = kinds.pop(folder)
+    sizes = [
+        sorted(kind, key=lambda path: path.stat().st_size) for kind in kinds.values()
+    ]
+    return top + [path for kind in sizes for path in {kind[0], kind[-1]}]
+
+
+@pytest.mark.browser
+def test_the_names_on_the_map_stay_in_their_boxes(book, page):
+    page.set_viewport_size(DESKTOP)
+    page.goto((book.folder / "index.html").as_uri())
+    stops = page.locator(".course-map .stop").evaluate_all(
+        """all => all.map(stop => ["rect", ".number", ".name"]
+            .map(part => stop.querySelector(part).getBBox())
+            .map(box => [box.x, box.x + box.width]))"""
+    )
+    assert len(stops) > 10
+    for box, number, name in stops:
+        assert box[0] < number[0] < number[1] < name[0] < name[1] < box[1]
+
+
+# The lines of a title, as they are broken.
+LINES = """title => {
+    const range = document.createRange(), lines = [];
+    const texts = document.createTreeWalker(title, NodeFilter.SHOW_TEXT);
+    let bottom = -Infinity;
+    while (texts.nextNode()) {
+        const text = texts.currentNode;
+        for (let i = 0; i < text.data.length; i++) {
+            range.setStart(text, i);
+            range.setEnd(text, i + 1);
+            const box = range.getBoundingClientRect();
+            if (box.width && box.top >= bottom) lines.push("");
+            if (box.width) bottom = Math.max(bottom, box.bottom - 1);
+            lines[lines.length - 1] += text.data[i];
+        }
+    }
+    return lines;
+}"""
+
+
+@pytest.mark.browser
+def test_a_long_title_breaks_after_a_dot(book, page):
+    page.set_viewport_size(PHONE)
+    module = "detr_steps.systems.deformable_detr"
+    file = book.folder / "_modules" / f"{module.replace('.', '/')}.html"
+    page.goto(file.as_uri())
+    title = page.locator(".bd-article h1")
+    assert module in title.text_content()
+    lines = title.evaluate(LINES)
+    assert len(lines) > 1
+    assert all(line[-1] in " ." for line in lines[:-1]), lines
 
 
 @pytest.mark.browser
@@ -282,7 +378,7 @@ def test_figures_fit_their_column_and_live(book, page, watch, path):
 @pytest.mark.browser
 def test_search_finds_a_word_and_shows_where(book, page, watch):
     page.goto((book.folder / "index.html").as_uri())
-    page.keyboard.press("Control+k")
+    page.keyboard.press("ControlOrMeta+k")
     page.locator("#pst-search-dialog input").fill("hungarian")
     page.keyboard.press("Enter")
     page.wait_for_url("**/search.html?q=hungarian")

@@ -31,3 +31,29 @@ for (const image of document.querySelectorAll(".cell_output > img")) {
   image.replaceWith(link);
   link.append(image);
 }
+
+// Long names break between their parts rather than anywhere: in titles after a dot, in
+// narrow columns also after underscores and before capitals.
+const DOTS = /(?<=\w\w\.)(?=[A-Za-z_])/;
+const PARTS = RegExp(
+  `${DOTS.source}|(?<=[a-z\\d]_+)(?=[a-z\\d])|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])`,
+);
+const breaks = {
+  "h1, h2, h3, dt.sig": DOTS,
+  "nav, .prev-next-title, table code": PARTS,
+};
+
+function mayBreak(element, places) {
+  const texts = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (texts.nextNode()) found.push(texts.currentNode);
+  for (const text of found) {
+    const parts = text.data.split(places);
+    const pieces = parts.flatMap((part) => [document.createElement("wbr"), part]);
+    if (parts.length > 1) text.replaceWith(...pieces.slice(1));
+  }
+}
+
+for (const [names, places] of Object.entries(breaks)) {
+  document.querySelectorAll(names).forEach((element) => mayBreak(element, places));
+}

@@ -190,9 +190,14 @@ def server(tmp_path_factory) -> Iterator[Lab]:
 
 
 @pytest.fixture
-def lab(server, page, watch) -> Iterator[Lab]:
-    """The JupyterLab, without kernels of earlier tests; the page may ask only it."""
-    watch.home = server.url.split("/")[2]
+def home(server) -> str:
+    """The page may ask the JupyterLab, and nobody else."""
+    return server.url.split("/")[2]
+
+
+@pytest.fixture
+def lab(server, page) -> Iterator[Lab]:
+    """The JupyterLab, without kernels of earlier tests."""
     yield server
     server.stop_kernels()
 
