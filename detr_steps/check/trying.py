@@ -1,45 +1,201 @@
-"""Running a reader's function, and naming what is wrong with its numbers."""
+"""The one judge of all exercises: it runs a reader's function and names what is wrong.
 
-from collections.abc import Callable
+The chapters' files hold data: `Trial`s with the right answer and, for each known
+mistake, its diagnosis. The first trial of an exercise that fails decides.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from . import Verdict, right, wrong
 
+CLOSE = 1e-4  # float32 sums in another order differ by less, known mistakes by more
+Mistakes = Mapping[str, object]
 
-def call(
+
+def numbers(*shape: int) -> Tensor:
+    """Draw `shape` numbers from 0 to 1: always the same, the global seed is left."""
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def tensor(value: object) -> Tensor:
+    """Let a tensor through; raises TypeError for anything else."""
+    if not isinstance(value, Tensor):
+        raise TypeError(type(value).__name__)
+    return value
+
+
+def tensors(count: int) -> Callable[[object], tuple | list]:
+    """Make a function that lets so many tensors through, else raises TypeError."""
+
+    def convert(value: object) -> tuple | list:
+        if not isinstance(value, tuple | list) or len(value) != count:
+            raise TypeError(type(value).__name__)
+        return [tensor(part) for part in value]
+
+    return convert
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One question to a reader's function, its right answer, and the known mistakes.
+
+    `cases` the arguments of each call. `answer` the right function, or what it returns;
+    None if only the faults count. `mistakes` diagnosis -> a wrong function, options
+    with which `answer` errs, or what comes out (a list: several such mistakes); one is
+    named if it explains all cases. `faults` diagnosis -> does it fit what came out?,
+    asked first; {0} and {shape} in its words are filled in. `errors` words of an error
+    -> diagnosis. `convert` makes numbers of what is returned, or raises: then `kind` is
+    said. `part` which of several returned things counts. Of an unknown mistake `shape`
+    says what was expected (empty: any length), `nan` why NaN, `otherwise` the rest:
+    words, or a function of value, truth and arguments; `unit` the small thing to try it
+    on. `when` introduces errors.
+    """
+
+    cases: Sequence[tuple]
+    answer: object = None
+    mistakes: Mistakes = field(default_factory=dict)
+    faults: Mapping[str, Callable[[object], bool]] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
+    convert: Callable[[object], object] = tensor
+    kind: str = "a tensor is wanted, but {who} returns a {kind}: return a tensor."
+    part: int | None = None
+    shape: str = "{}"
+    nan: str = "0 / 0 gives it, or a softmax over nothing but -inf."
+    otherwise: str | Callable[..., str] = ""
+    unit: str = "number"
+    when: str = ""
+
+    def give(self, how: object, case: tuple) -> object:
+        """Say what comes out: of a function, of `answer` with options, or ready."""
+        if isinstance(how, dict):
+            return self.answer(*case, **how)
+        return how(*case) if callable(how) else how
+
+
+def judge(
     mine: Callable | None,
-    *inputs: object,
-    unwritten: Callable[[object], bool] = lambda value: value is None,
-) -> tuple[object, Verdict | None]:
-    """Run a reader's function: its result, or a verdict on why there is none.
+    *trials: Trial,
+    praise: str = "right",
+    name: str = "",
+    blank: str = "your function returns None",
+) -> Verdict:
+    """Ask a reader's function all trials; never raises, whatever the function does.
 
-    `unwritten` says of a result that nothing was written yet.
+    `name` of the function as the notebook calls it; `blank` what is said while nothing
+    is written yet.
     """
     if mine is None:
-        return None, wrong("not yet: give your function")
+        return wrong("not yet: give your function")
+    if name:
+        blank = f"{name} still returns None. Write it, then run this cell again."
+    for trial in trials:
+        if fault := _ask(mine, trial, name, blank):
+            return wrong(fault)
+    return right(praise)
+
+
+def compare(values: Sequence, trial: Trial) -> str | None:
+    """Name what is wrong with the value of each case; None if nothing is."""
+    truths = [trial.give(trial.answer, case) for case in trial.cases]
+    if _agree(values, truths):
+        return None
+    for diagnosis, mistakes in trial.mistakes.items():
+        for mistake in mistakes if isinstance(mistakes, list) else [mistakes]:
+            if _agree(values, (trial.give(mistake, case) for case in trial.cases)):
+                return diagnosis
+    return next(
+        _difference(value, truth, trial, case)
+        for value, truth, case in zip(values, truths, trial.cases)
+        if not _close(value, truth)
+    )
+
+
+def _ask(mine: Callable, trial: Trial, name: str, blank: str) -> str | None:
+    values = []
+    for case in trial.cases:
+        value, fault = _call(
+            mine, case, trial, "it stops with" if name else "it raised"
+        )
+        if fault is None and _unwritten(value):
+            fault = f"not yet: {blank}"
+        if fault is None:
+            value, fault = _convert(value, trial, name or "your function")
+        if fault is not None:
+            return fault
+        values.append(value)
+    return None if trial.answer is None else compare(values, trial)
+
+
+def _call(
+    mine: Callable, case: tuple, trial: Trial, verb: str
+) -> tuple[object, str | None]:
     try:
-        value = mine(*inputs)
+        return mine(*(x.clone() if isinstance(x, Tensor) else x for x in case)), None
     except Exception as error:  # the reader's code: say what happened, do not raise
-        return None, wrong(f"it raised {type(error).__name__}: {error}")
-    if unwritten(value):
-        return None, wrong("not yet: your function returns None")
-    return value, None
+        said = f"{type(error).__name__}: {error}"
+    for words, diagnosis in trial.errors.items():
+        if words in said:
+            return None, diagnosis
+    given = (str(list(x.shape)) if isinstance(x, Tensor) else str(x) for x in case)
+    said = f"{verb} {said}. It was called with {', '.join(given)}."
+    return None, f"{trial.when} {said}".strip()
 
 
-def compare(value: Tensor, truth: Tensor, mistakes: tuple, on_one: str) -> Verdict:
-    """Judge numbers; `mistakes` pairs of what a mistake gives, and its diagnosis.
+def _unwritten(value: object) -> bool:
+    return value is None or (
+        isinstance(value, tuple) and any(part is None for part in value)
+    )
 
-    `on_one` the small thing that a reader without diagnosis should try it on.
-    """
-    if value.shape != truth.shape:
-        return wrong(f"shape {list(value.shape)}, expected {list(truth.shape)}")
-    if torch.allclose(value, truth, atol=1e-4):
-        return right("right")
-    for number, diagnosis in mistakes:
-        if torch.allclose(value, number.to(value.dtype), atol=1e-4):
-            return wrong(diagnosis)
-    return wrong(
-        f"the numbers differ, and not by a mistake I know: try it on one {on_one}"
+
+def _convert(value: object, trial: Trial, who: str) -> tuple[object, str | None]:
+    try:
+        value = trial.convert(value)
+    except (TypeError, ValueError, RuntimeError):
+        return None, trial.kind.format(who=who, kind=type(value).__name__)
+    for diagnosis, fits in trial.faults.items():
+        if fits(value):
+            shape = list(getattr(value, "shape", ()))
+            return None, diagnosis.format(value, shape=shape)
+    return value if trial.part is None else value[trial.part], None
+
+
+def _agree(values: Sequence, truths: Sequence) -> bool:
+    return all(_close(value, truth) for value, truth in zip(values, truths))
+
+
+def _numbers(value: object) -> Tensor:
+    return torch.as_tensor(value).detach().double()  # booleans have no minus
+
+
+def _close(a: object, b: object) -> bool:
+    a, b = _numbers(a), _numbers(b)
+    return a.shape == b.shape and torch.allclose(a, b, atol=CLOSE, equal_nan=True)
+
+
+def _difference(value: object, truth: object, trial: Trial, case: tuple) -> str:
+    """Describe a difference that no known mistake explains, as well as one can."""
+    mine, theirs = _numbers(value), _numbers(truth)
+    if trial.shape and mine.shape != theirs.shape:
+        if theirs.ndim == 0:
+            return f"one number is wanted, yours has shape {list(mine.shape)}"
+        expected = trial.shape.format(list(theirs.shape))
+        return f"the shape is {list(mine.shape)}, expected {expected}."
+    if mine.isnan().any():
+        return f"NaN at {mine.isnan().nonzero()[0].tolist()}: {trial.nan}"
+    said = trial.otherwise
+    return (said(value, truth, *case) if callable(said) else said) or _first(
+        mine, theirs, trial.unit
+    )
+
+
+def _first(mine: Tensor, theirs: Tensor, unit: str) -> str:
+    at = tuple(((mine - theirs).abs() > CLOSE).nonzero()[0].tolist())
+    where = f"for the first {unit} that differs, {list(at)}, " if at else ""
+    return (
+        f"the numbers differ, and not by a mistake I know: {where}expected "
+        f"{theirs[at].item():.4g}, got {mine[at].item():.4g}. Try it on one {unit}."
     )
