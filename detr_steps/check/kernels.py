@@ -1,14 +1,16 @@
 """Running a reader's CUDA kernel on the emulator, and naming what is wrong with it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from .. import workbench
+from .. import workbench as lab
 from ..nn.compiled import NotCompiled
 from . import Verdict, right, wrong
+from .trying import Trial, compare
 
 GAP = "____"
 SCHEDULES = (0, 1, 2, 3)  # orders in which the threads take turns
@@ -16,125 +18,101 @@ BARRIER = (
     "between writing shared memory and reading it, all threads of the block must wait "
     "for each other: __syncthreads();"
 )
-Slips = list[tuple[Tensor, str]]
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One launch of the reader's kernel, and what it should write.
+class Launch:
+    """One launch of the reader's kernel, and the trial that judges what it wrote.
 
-    `given` all arguments, in order; `result` which of them is written. `slips` pairs
-    of what a mistake gives and its diagnosis; `faults` what a fault most likely is, by
-    its kind and words of its sentence ("race hits"); `used` complains about how memory
-    was used, or returns None; `remark` says more about an answer that is right.
+    `given` all arguments, in order; `result` which of them is written. `faults` what a
+    fault most likely is, by its kind and words of its sentence ("race hits"); `used`
+    complains about how memory was used, or returns None; `remark` says more about an
+    answer that is right.
     """
 
     grid: int
     block: int
     given: tuple
     result: int
-    wanted: Tensor
-    slips: Slips = field(default_factory=list)
+    trial: Trial
     faults: Mapping[str, str] = field(default_factory=dict)
-    used: Callable[[workbench.Trace], str | None] | None = None
-    remark: Callable[[workbench.Trace], str] | None = None
-    order: str = BARRIER
+    used: Callable[[lab.Trace], str | None] = lambda trace: None
+    remark: Callable[[lab.Trace], str] = lambda trace: ""
+
+    def run(self, kernel: Callable, **options: object) -> tuple[Tensor, lab.Trace]:
+        """Launch on copies of what is given: what was written, and what was traced."""
+        given = [x.clone() if isinstance(x, Tensor) else x for x in self.given]
+        trace = kernel(self.grid, self.block, *given, **options)
+        return given[self.result], trace
 
 
-def judge(text: str | None, name: str, trials: list[Trial], praise: str) -> Verdict:
-    """Compile the reader's kernel and try it; the first trial that fails decides."""
-    if text is None or GAP in text:
-        gaps = (text or GAP).count(GAP)
+def judge_kernel(
+    text: str | None, name: str, *launches: Launch, praise: str
+) -> Verdict:
+    """Compile the reader's kernel and launch it; the first launch that fails decides.
+
+    Where there is a GPU, a kernel that is right on the emulator is tried there, too.
+    """
+    gaps = 1 if text is None else text.count(GAP)
+    if gaps:
         left = "1 gap is" if gaps == 1 else f"{gaps} gaps are"
         return wrong(f"not yet: {left} left. Write CUDA in place of {GAP}.")
     try:
-        if trouble := workbench.trouble("emulator"):
-            raise NotCompiled(trouble)
-        kernel = workbench.compile(text, name, where="emulator")
+        kernel = _compile(text, name)
     except NotCompiled as error:
         return wrong(f"cannot be tried here: {error}")
-    except (workbench.CompileFault, ValueError) as fault:
+    except (lab.CompileFault, ValueError) as fault:
         return wrong(f"it does not compile: {fault}")
+    places = [partial(_on_emulator, kernel, launch) for launch in launches]
+    if lab.trouble("cuda") is None:
+        places.append(partial(_on_card, text, name, launches))
     said = [praise]
-    for trial in trials:
-        verdict = _try(kernel, trial)
-        if not verdict:
-            return verdict
-        said.append(verdict.message)
-    if workbench.trouble("cuda") is None:
-        verdict = _on_card(text, name, trials)
+    for launch_there in places:
+        verdict = launch_there()
         if not verdict:
             return verdict
         said.append(verdict.message)
     return right(" ".join(filter(None, said)))
 
 
-def _on_card(text: str, name: str, trials: list[Trial]) -> Verdict:
+def _compile(text: str, name: str) -> Callable:
+    if trouble := lab.trouble("emulator"):
+        raise NotCompiled(trouble)
+    return lab.compile(text, name, where="emulator")
+
+
+def _on_emulator(kernel: Callable, launch: Launch) -> Verdict:
+    results = []
+    for schedule in SCHEDULES:
+        try:
+            result, trace = launch.run(kernel, schedule=schedule, trace=True)
+        except lab.KernelFault as fault:
+            return wrong(f"{fault}.{_likely(fault, launch)}")
+        results.append(result)
+    for other in results[1:]:
+        if not torch.allclose(results[0], other, atol=1e-5, equal_nan=True):
+            return wrong(f"what comes out depends on which thread is first: {BARRIER}")
+    fault = compare(results[:1], launch.trial) or launch.used(trace)
+    return wrong(fault) if fault else right(launch.remark(trace))
+
+
+def _on_card(text: str, name: str, launches: Sequence[Launch]) -> Verdict:
     """Run it for real as well, where there is a graphics card."""
     try:
-        kernel = workbench.compile(text, name, where="cuda")
-        for trial in trials:
-            given = [x.clone() if isinstance(x, Tensor) else x for x in trial.given]
-            kernel(trial.grid, trial.block, *given)
-            verdict = _compare(given[trial.result], trial)
-            if verdict is not None:
-                return wrong(
-                    f"right on the emulator, but on the card {verdict.message}"
-                )
-    except (NotCompiled, workbench.CompileFault, workbench.KernelFault) as fault:
+        kernel = lab.compile(text, name, where="cuda")
+        for launch in launches:
+            result, _ = launch.run(kernel)
+            if fault := compare([result], launch.trial):
+                return wrong(f"right on the emulator, but on the card {fault}")
+    except (NotCompiled, lab.CompileFault, lab.KernelFault) as fault:
         return wrong(f"right on the emulator, but not on the card: {fault}")
     return right("The card says so, too.")
 
 
-def _try(kernel: Callable, trial: Trial) -> Verdict:
-    results = []
-    for schedule in SCHEDULES:
-        given = [x.clone() if isinstance(x, Tensor) else x for x in trial.given]
-        try:
-            trace = kernel(
-                trial.grid, trial.block, *given, schedule=schedule, trace=True
-            )
-        except workbench.KernelFault as fault:
-            return wrong(f"{fault}.{_likely(fault, trial)}")
-        results.append(given[trial.result])
-    for other in results[1:]:
-        if not torch.allclose(results[0], other, atol=1e-5, equal_nan=True):
-            return wrong(
-                "what comes out depends on which thread is first: " + trial.order
-            )
-    verdict = _compare(results[0], trial)
-    if verdict is not None:
-        return verdict
-    complaint = trial.used(trace) if trial.used else None
-    if complaint:
-        return wrong(complaint)
-    return right(trial.remark(trace) if trial.remark else "")
-
-
-def _likely(fault: workbench.KernelFault, trial: Trial) -> str:
+def _likely(fault: lab.KernelFault, launch: Launch) -> str:
     """What is most likely behind a fault: of the first key all of whose words fit."""
-    for key, cure in trial.faults.items():
+    for key, cure in launch.faults.items():
         kind, *words = key.split()
         if kind == fault.kind and all(word in str(fault) for word in words):
             return f" Likely: {cure}"
     return ""
-
-
-def _compare(result: Tensor, trial: Trial) -> Verdict | None:
-    """What is wrong with the numbers; None if nothing is."""
-    wanted = trial.wanted.to(result.dtype)
-    if _close(result, wanted):
-        return None
-    for slip, diagnosis in trial.slips:
-        if slip.shape == result.shape and _close(result, slip.to(result.dtype)):
-            return wrong(diagnosis)
-    at = int((~((result - wanted).abs() < 1e-4)).flatten().nonzero()[0])
-    left = result.flatten()[at].item()
-    return wrong(
-        f"result[{at}]: expected {wanted.flatten()[at].item():.4g}, got {left:.4g}"
-        + (": nothing was written there." if left != left else ".")
-    )
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a.double(), b.double(), atol=1e-4)
