@@ -1,21 +1,15 @@
 """Checks of the exercises of chapters/00_start_here.ipynb."""
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from .. import boxes
-from . import Verdict
-from .trying import Trial, judge, numbers
-
-# --- exercise 1: boxes in pixels ----------------------------------------------------
+from .trying import Trial, exercise, numbers
 
 
-def _pixels(
-    cxcywh: Tensor, size: tuple[int, int], back: float = 0.5, on: float = 0.5
-) -> Tensor:
+def _pixels(cxcywh, size, back=0.5, on=0.5):
     centre, side = cxcywh[:, :2], cxcywh[:, 2:]
     corners = torch.cat((centre - back * side, centre + on * side), 1)
     return corners * torch.tensor([size[1], size[0]] * 2)
@@ -26,9 +20,8 @@ def _one_box(value: Tensor, truth: Tensor, given: Tensor, size: tuple) -> str:
         [round(number, 2) for number in part[0].tolist()]
         for part in (given, truth, value)
     )
-    height, width = size
     return (
-        f"for the box {box} in a picture {height} high and {width} wide, expected "
+        f"for the box {box} in a picture {size[0]} high and {size[1]} wide, expected "
         f"{expected}, got {got}."
     )
 
@@ -37,7 +30,13 @@ A_TUPLE = (
     "a tensor cannot be multiplied by the tuple (H, W): make a tensor of it, "
     "(W, H, W, H), one number for each of x0, y0, x1, y1."
 )
-PIXELS = Trial(
+to_pixels = exercise(
+    """Check exercise 1: boxes cxcywh in [0, 1] to corners in pixels, `[n, 4]`.
+
+    `mine(cxcywh [n, 4], (H, W))`. Chapter 00.
+    """,
+    name="to_pixels",
+    praise="corners in pixels, x with the width and y with the height.",
     cases=[  # a size with which no side comes out whole
         (torch.tensor([[0.52, 0.47, 0.23, 0.41], [0.26, 0.53, 0.11, 0.18]]), (83, 157))
     ],
@@ -50,38 +49,24 @@ PIXELS = Trial(
         "in pixels, but still centre and size: turn it into corners too.":
             lambda b, size: b * torch.tensor([size[1], size[0]] * 2),
         "the first two numbers are the centre, not the corner: go half a side back and "
-        "half a side on.":
-            {"back": 0, "on": 1},
+        "half a side on.": {"back": 0, "on": 1},
         "the box is twice too large: go *half* a side each way from the centre.":
             {"back": 1, "on": 1},
-        "rounded to whole pixels: keep the fractions, edges lie between pixels too.": [
-            lambda b, size: _pixels(b, size).round(),
-            lambda b, size: _pixels(b, size).floor(),
-        ],
+        "rounded to whole pixels: keep the fractions, edges lie between pixels too.":
+            [lambda b, size: _pixels(b, size).round(),
+             lambda b, size: _pixels(b, size).floor()],
     },
     errors={
         "converted to an index": A_TUPLE,
         "tuple": A_TUPLE,
-        "must match the size": "a box has four numbers and size has two: multiply by "
-        "(W, H, W, H).",
+        "must match the size":
+            "a box has four numbers and size has two: multiply by (W, H, W, H).",
     },
     otherwise=_one_box,
 )  # fmt: skip
 
 
-def to_pixels(mine: Callable[[Tensor, tuple[int, int]], Tensor] | None) -> Verdict:
-    """Check exercise 1: boxes `[n, 4]` cxcywh in [0, 1], (H, W) -> corners in pixels.
-
-    `mine(cxcywh, size)` returns `[n, 4]` (x0, y0, x1, y1).
-    """
-    praise = "corners in pixels, x with the width and y with the height."
-    return judge(mine, PIXELS, name="to_pixels", praise=praise)
-
-
-# --- exercise 2: the IoU of masks ---------------------------------------------------
-
-
-def _counted(rule: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable:
+def _counted(rule):
     """Make a function of masks from one of counts: shared `[n, m]`, a's, b's."""
 
     def by_counts(a: Tensor, b: Tensor) -> Tensor:
@@ -92,11 +77,8 @@ def _counted(rule: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable:
 
 
 def _tight_boxes(masks: Tensor) -> Tensor:
-    corners = []
-    for mask in masks:
-        y, x = mask.nonzero(as_tuple=True)
-        corners.append(torch.stack((x.min(), y.min(), x.max() + 1, y.max() + 1)))
-    return torch.stack(corners).float()
+    inside = [mask.nonzero().flip(1) for mask in masks]  # [pixels, 2] (x, y)
+    return torch.stack([torch.cat((p.amin(0), p.amax(0) + 1)) for p in inside]).float()
 
 
 def _masks() -> tuple[Tensor, Tensor]:
@@ -124,7 +106,13 @@ COUNTS = {
     "whole-number division: the pixel counts are integers, use / and not //.":
         lambda shared, a, b: shared // (a + b - shared),
 }  # fmt: skip
-MASKS = Trial(
+mask_iou = exercise(
+    """Check exercise 2: the IoU of each mask with each, `[n, m]`.
+
+    `mine(a [n, H, W], b [m, H, W])`, bool. Chapter 00.
+    """,
+    name="mask_iou",
+    praise="each mask against each mask, empty ones too.",
     cases=[_masks()],
     answer=_counted(lambda shared, a, b: shared / (a + b - shared)),
     mistakes={
@@ -132,9 +120,9 @@ MASKS = Trial(
             lambda a, b: boxes.iou(_tight_boxes(a), _tight_boxes(b)),
         **{diagnosis: _counted(rule) for diagnosis, rule in COUNTS.items()},
     },
-    faults={
+    before={
         "each pair gets True or False: IoU is a share. Count the pixels with .sum(), "
-        "then divide the counts.": lambda value: value.dtype == torch.bool
+        "then divide the counts.": lambda value: value.dtype == torch.bool,
     },
     errors={
         "must match the size": "3 masks do not line up with 4: give `a` a new axis, "
@@ -142,43 +130,22 @@ MASKS = Trial(
     },
     shape="{} for 3 and 4 masks: sum over the last two axes only",
     unit="pair",
-)  # fmt: skip
-EMPTY_MASKS = Trial(
-    cases=[(torch.zeros(1, 8, 9, dtype=torch.bool),) * 2],
-    faults={
-        "two empty masks give 0 / 0: keep the union at least 1.":
-            lambda value: not value.isfinite().all()
-    },
-    when="with two empty masks",
+    then=[Trial(
+        [(torch.zeros(1, 8, 9, dtype=torch.bool),) * 2],
+        before={"two empty masks give 0 / 0: keep the union at least 1.":
+                lambda value: not value.isfinite().all()},
+        when="with two empty masks",
+    )],
 )  # fmt: skip
 
 
-def mask_iou(mine: Callable[[Tensor, Tensor], Tensor] | None) -> Verdict:
-    """Check exercise 2: the IoU of each with each, bool `[n, H, W], [m, H, W]`.
-
-    `mine(a, b)` returns `[n, m]`.
-    """
-    praise = "each mask against each mask, empty ones too."
-    return judge(mine, MASKS, EMPTY_MASKS, name="mask_iou", praise=praise)
-
-
-# --- exercise 3: suppression --------------------------------------------------------
-
-
-def _suppress(
-    xyxy: Tensor,
-    scores: Tensor,
-    threshold: float,
-    by: str = "kept",
-    best_first: bool = False,
-) -> list[int]:
+def _suppress(xyxy, scores, threshold, by="kept", best_first=False):
     """Greedy suppression by those kept, or, as mistakes, by `all` or the `last` kept.
 
     `equal`: those kept, but a box exactly at the threshold goes too.
     """
     order = scores.argsort(descending=True, stable=True).tolist()
-    overlap = boxes.iou(xyxy, xyxy)
-    kept: list[int] = []
+    overlap, kept = boxes.iou(xyxy, xyxy), []
     for place, index in enumerate(order):
         rivals = {"all": order[:place], "last": kept[-1:]}.get(by, kept)
         most = max((overlap[index, other].item() for other in rivals), default=-1.0)
@@ -187,15 +154,13 @@ def _suppress(
     return kept if best_first else sorted(kept)
 
 
-def _places(xyxy: Tensor, scores: Tensor, threshold: float) -> list[int]:
+def _places(xyxy, scores, threshold):
     """Where the kept boxes stand in the sorted list (a mistake)."""
     order = scores.argsort(descending=True, stable=True).tolist()
     return sorted(order.index(index) for index in _suppress(xyxy, scores, threshold))
 
 
-def _one_of_boxes(
-    value: Tensor, truth: list[int], xyxy: Tensor, scores: Tensor, threshold: float
-) -> str:
+def _one_of_boxes(value, truth, xyxy, scores, threshold):
     """Point at the first box that is wrongly gone or wrongly kept."""
     found, count = value.tolist(), len(xyxy)
     if not set(found) <= set(range(count)):
@@ -228,16 +193,19 @@ def _suppressions() -> list[tuple[Tensor, Tensor, float]]:
         (halves, torch.tensor([0.6, 0.5]), 0.5),
     ]
     for count in (6, 12, 30):
-        *sides, scores = numbers(5, count)  # [count] each
-        corner, side = (
-            60 * torch.stack(sides[:2], 1),
-            4 + 40 * torch.stack(sides[2:], 1),
-        )
-        cases.append((torch.cat((corner, corner + side), 1), scores, 0.3))
+        corner, side, scores = numbers(5, count).split((2, 2, 1))
+        xyxy = torch.cat((60 * corner, 60 * corner + 4 + 40 * side)).T
+        cases.append((xyxy, scores[0], 0.3))
     return cases
 
 
-KEPT = Trial(
+nms = exercise(
+    """Check exercise 3: indices of the boxes that greedy suppression keeps, best first.
+
+    `mine(xyxy [n, 4], scores [n], threshold)`. Chapter 00.
+    """,
+    name="nms",
+    praise="best first, and only kept boxes suppress others.",
     cases=_suppressions(),
     answer=_suppress,
     mistakes={
@@ -257,13 +225,12 @@ KEPT = Trial(
             {"by": "equal"},
         "these are places in the sorted list: look up the index in the input.": _places,
     },
-    faults={
+    before={
         "that is a mask: return the *indices* of the kept, best first.":
             lambda value: value.dtype == torch.bool,
         "those are boxes: return their *indices*, best first.":
             lambda value: value.ndim == 2 and value.shape[-1] == 4,
-        "the shape is {shape}: return a list of indices.":
-            lambda value: value.ndim != 1,
+        "the shape is {shape}: return a list of indices.": lambda v: v.ndim != 1,
         "those are no whole numbers: return indices, not scores.":
             lambda value: len(value) and value.is_floating_point(),
     },
@@ -271,27 +238,18 @@ KEPT = Trial(
     kind="{who} returns a {kind}: return indices.",
     shape="",
     otherwise=_one_of_boxes,
+    then=[
+        Trial(
+            _suppressions(), partial(_suppress, best_first=True),
+            convert=torch.as_tensor,
+            otherwise="the right boxes in another order: return them best first.",
+        ),
+        Trial(
+            [(torch.zeros(0, 4), torch.zeros(0), 0.5)],
+            before={"no boxes in, no indices out: return an empty list or tensor.":
+                    torch.numel},
+            convert=torch.as_tensor,
+            when="without any box",
+        ),
+    ],
 )  # fmt: skip
-IN_ORDER = Trial(
-    cases=KEPT.cases,
-    answer=partial(_suppress, best_first=True),
-    convert=torch.as_tensor,
-    otherwise="the right boxes in another order: return them best first.",
-)  # fmt: skip
-NO_BOXES = Trial(
-    cases=[(torch.zeros(0, 4), torch.zeros(0), 0.5)],
-    faults={
-        "no boxes in, no indices out: return an empty list or tensor.": torch.numel
-    },
-    convert=torch.as_tensor,
-    when="without any box",
-)  # fmt: skip
-
-
-def nms(mine: Callable[[Tensor, Tensor, float], Tensor] | None) -> Verdict:
-    """Check exercise 3: indices of the boxes that greedy suppression keeps, best first.
-
-    `mine(xyxy [n, 4], scores [n], threshold)` returns a tensor or a list.
-    """
-    praise = "best first, and only kept boxes suppress others."
-    return judge(mine, KEPT, IN_ORDER, NO_BOXES, name="nms", praise=praise)

@@ -1,26 +1,19 @@
 """Checks of the exercises of chapters/01_attention.ipynb."""
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ..nn.position import sine_features
-from . import Verdict
-from .trying import Trial, judge, numbers, tensor, tensors
-
-# --- exercise 1: how many weights ---------------------------------------------------
+from .trying import Trial, exercise, numbers, tensor, tensors
 
 
 def _cells(height: int, width: int, stride: int) -> int:
     return math.ceil(height / stride) * math.ceil(width / stride)
 
 
-def _one_count(
-    value: float, truth: int, height: int, width: int, stride: int, heads: int
-) -> str:
+def _one_count(value, truth, height, width, stride, heads):
     return (
         f"{height} x {width} pixels at stride {stride} make "
         f"{_cells(height, width, stride)} tokens; with {heads} heads expected {truth}, "
@@ -28,7 +21,13 @@ def _one_count(
     )
 
 
-WEIGHTS = Trial(
+count_weights = exercise(
+    """Check exercise 1: how many weights self-attention computes for an image.
+
+    `mine(height, width, stride, heads)`, in pixels. Chapter 01.
+    """,
+    name="count_weights",
+    praise="each head asks each pair of tokens.",
     cases=[(640, 480, 32, 8), (100, 133, 16, 4), (50, 70, 8, 1), (33, 65, 32, 2)],
     answer=lambda h, w, s, m: m * _cells(h, w, s) ** 2,
     mistakes={
@@ -37,11 +36,9 @@ WEIGHTS = Trial(
         "one map only: each head has a map of its own.":
             lambda h, w, s, m: _cells(h, w, s) ** 2,
         "pixels ask pixels: tokens are the cells of the map, one every `stride` pixels "
-        "each way.":
-            lambda h, w, s, m: m * (h * w) ** 2,
+        "each way.": lambda h, w, s, m: m * (h * w) ** 2,
         "right when the stride divides the sides; if not, a cut cell at the edge "
-        "counts too: round up.":
-            lambda h, w, s, m: m * ((h // s) * (w // s)) ** 2,
+        "counts too: round up.": lambda h, w, s, m: m * ((h // s) * (w // s)) ** 2,
         "a part of a cell at the edge is a whole token: round each side up.":
             lambda h, w, s, m: m * (h / s * w / s) ** 2,
         "the stride shrinks the height *and* the width: divide both by it.":
@@ -53,19 +50,7 @@ WEIGHTS = Trial(
 )  # fmt: skip
 
 
-def count_weights(mine: Callable[[int, int, int, int], int] | None) -> Verdict:
-    """Check exercise 1: how many weights self-attention computes for an image.
-
-    `mine(height, width, stride, heads)` in pixels, pixels, pixels for each cell.
-    """
-    praise = "each head asks each pair of tokens."
-    return judge(mine, WEIGHTS, name="count_weights", praise=praise)
-
-
-# --- exercise 2: attention to what is near ------------------------------------------
-
-
-def _near(size: tuple[int, int], radius: int, join: Callable = torch.maximum) -> Tensor:
+def _near(size, radius, join=torch.maximum):
     """Which cells are at most `radius` king's moves apart, bool `[S, S]`."""
     cell = torch.arange(size[0] * size[1])
     row, column = cell // size[1], cell % size[1]
@@ -77,28 +62,30 @@ def _along_the_list(size: tuple[int, int], radius: int) -> Tensor:
     return (cell[:, None] - cell).abs() <= radius
 
 
-def _weights(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    size: tuple[int, int],
-    radius: int,
-    near: Callable[[tuple[int, int], int], Tensor] = _near,
-    far: float = -math.inf,
-    channels: int = 8,
-    dim: int = -1,
-) -> Tensor:
+def _weights(q, k, v, size, radius, near=_near, far=-math.inf, channels=8, dim=-1):
     """Weights `[B, S, S]`, right unless told to make a mistake."""
     scores = q @ k.transpose(1, 2) / math.sqrt(channels)
     return scores.masked_fill(~near(size, radius), far).softmax(dim)
 
 
-NEAR = Trial(
-    cases=[(*(6 * numbers(3, 2, 24, 8) - 3), (4, 6), 1)],
+QKV = tuple(6 * numbers(3, 2, 24, 8) - 3)  # of maps of 4 rows and 6 columns
+TWO = {
+    "convert": tensors(2),
+    "kind": "return two things: what was read [B, S, D], and the weights.",
+}
+attend_near = exercise(
+    """Check exercise 2: attention of each cell to the cells within its reach.
+
+    `mine(q, k, v [B, S, D], (h, w), radius)` returns what was read
+    `[B, S, D]` and the weights `[B, S, S]`. Chapter 01.
+    """,
+    name="attend_near",
+    praise="every cell asks its neighbours, and only them.",
+    cases=[(*QKV, (4, 6), 1)],
     answer=_weights,
     mistakes={
         "every cell still sees all cells: the mask has no effect.":
-            lambda q, k, v, size, radius: _weights(q, k, v, size, max(size)),
+            {"near": lambda size, radius: _near(size, max(size))},
         "masked after the softmax: the rows no longer sum to 1. Fill the *scores* of "
         "far cells with -inf, then take the softmax.":
             lambda q, k, v, size, radius:
@@ -125,67 +112,50 @@ NEAR = Trial(
         "the softmax runs over the queries: each *row* sums to 1, so dim=-1.":
             {"dim": -2},
     },
-    convert=tensors(2),
-    kind="return two things: what was read [B, S, D], and the weights.",
     part=1,
     shape="[B, S, S] = {}",
     nan="some row of the weights is masked wholly. A cell sees itself.",
-    unit="row of the weights",
+    unit="weight",
+    **TWO,
+    then=[
+        Trial(
+            [(*QKV, (4, 6), 1)],
+            lambda q, k, v, size, radius: _weights(q, k, v, size, radius) @ v,
+            part=0, shape="[B, S, D] = {}", **TWO,
+            otherwise="the weights are right; what is read is weights @ v.",
+        ),
+        Trial(
+            [(*QKV, (4, 6), 3)], _weights, part=1, **TWO,
+            otherwise="right for radius 1 and wrong for radius 3: is 1 written in it?",
+        ),
+    ],
 )  # fmt: skip
-READ = replace(
-    NEAR,
-    answer=lambda q, k, v, size, radius: _weights(q, k, v, size, radius) @ v,
-    mistakes={},
-    part=0,
-    shape="[B, S, D] = {}",
-    otherwise="the weights are right; what is read is weights @ v.",
-)
-FURTHER = replace(
-    NEAR,
-    cases=[(*NEAR.cases[0][:-1], 3)],
-    mistakes={},
-    otherwise="right for radius 1 and wrong for radius 3: is 1 written in it?",
-)
-
-
-def attend_near(mine: Callable | None) -> Verdict:
-    """Check exercise 2: attention of each cell to the cells within its reach.
-
-    `mine(q, k, v [B, S, D], (h, w), radius)` returns what was read `[B, S, D]` and the
-    weights `[B, S, S]`.
-    """
-    praise = "every cell asks its neighbours, and only them."
-    return judge(mine, NEAR, READ, FURTHER, name="attend_near", praise=praise)
-
-
-# --- exercise 3: positions ----------------------------------------------------------
 
 PADDING = torch.zeros(2, 5, 7, dtype=torch.bool)
 PADDING[1, 3:], PADDING[1, :, 4:] = True, True
 
 
 def _positions(
-    padding: Tensor,
-    channels: int,
-    axes: tuple[int, int] = (1, 2),
-    first: int = 1,
-    last: int = 0,
-    turn: float = 2 * math.pi,
-    stretch: bool = True,
-    blind: bool = False,
-    waves: int = 8,
-) -> Tensor:
+    padding,
+    channels,
+    axes=(1, 2),
+    first=1,
+    last=0,
+    turn=2 * math.pi,
+    blind=False,
+    waves=8,
+):
     """Positions of real cells, 0 elsewhere, right unless told to make a mistake.
 
-    Counted from `first` to the last number + `last`; `waves` channels have wavelengths
-    of their own.
+    Counted from `first` to the last number + `last`, not at all stretched with `turn`
+    None; `waves` channels have wavelengths of their own.
     """
     counted = (blind | ~padding).float()
     halves = []
     for axis in axes:
         place = counted.cumsum(axis) - 1 + first
         end = (counted.sum(axis, keepdim=True) + last).clamp(min=1)
-        share = place / end * turn if stretch else place
+        share = place if turn is None else place / end * turn
         halves.append(sine_features(share, waves)[..., : channels // 2])
     return torch.cat(halves, -1) * ~padding[..., None]
 
@@ -202,61 +172,50 @@ def _summed(padding: Tensor, channels: int) -> Tensor:
     return y + x
 
 
-def _on_real_cells(value: Tensor) -> Tensor:
-    if value.shape[:-1] != PADDING.shape:
+def _on_real_cells(value: object) -> Tensor:
+    if tensor(value).shape[:-1] != PADDING.shape:
         return value
     return value.masked_fill(PADDING[..., None], 0)
 
 
-POSITIONS = Trial(
+positions = exercise(
+    """Check exercise 3: sine positions of a padded map's real cells, y before x.
+
+    `mine(padding [B, h, w], C)` returns `[B, h, w, C]`. Source:
+    Carion et al. 2020, appendix A.4. Chapter 01.
+    """,
+    name="positions",
+    praise="y and x, each a share of the real image.",
     cases=[(PADDING, 16)],
     answer=_positions,
     mistakes={
         "x comes first: the first half of the channels is y, the second x.":
             {"axes": (2, 1)},
         "right without padding; with padding, count only real cells and divide by the "
-        "last real one: (~padding).cumsum(...).":
-            {"blind": True},
+        "last real one: (~padding).cumsum(...).": {"blind": True},
         "counting starts at 0: the first cell is 1, so that the last is a full 2π.":
             {"first": 0},
         "counting starts at 0: the first cell is 1, and its share is 1 / last.":
             {"first": 0, "last": -1},
         "y and x are added: then nobody can tell (2, 5) from (5, 2). Give each C / 2 "
-        "channels and lay them side by side: torch.cat(..., -1).":
-            _summed,
+        "channels and lay them side by side: torch.cat(..., -1).": _summed,
         "the waves run over cell numbers: divide by the last number and multiply by "
-        "2π, so that a position is a share of the image.":
-            {"stretch": False},
+        "2π, so that a position is a share of the image.": {"turn": None},
         "the share goes from 0 to 1: stretch it to 2π.": {"turn": 1.0},
         "all sines, then all cosines: they take turns, sin cos sin cos …": _in_blocks,
         "the wavelengths are spread over C channels: each half has C / 2 of them.":
             {"waves": 16},
     },
-    faults={
+    before={
         "C / 2 channels: y and x have C / 2 each. Do not add them, lay one behind the "
-        "other: torch.cat(..., -1).":
-            lambda value: value.shape == (*PADDING.shape, 8)
+        "other: torch.cat(..., -1).": lambda value: value.shape == (*PADDING.shape, 8),
     },
-    convert=lambda value: _on_real_cells(tensor(value)),
+    convert=_on_real_cells,
     shape="[B, h, w, C] = {}",
-    unit="cell",
-)  # fmt: skip
-PADDED = Trial(
-    cases=POSITIONS.cases,
-    faults={
+    unit="channel",
+    then=[Trial([(PADDING, 16)], before={
         "right on real cells, NaN on padded ones: a wholly padded column counts to 0, "
         "and 0 / 0 is NaN. Weight 0 times NaN is NaN too: use .clamp(min=1) on the "
-        "last count.":
-            lambda value: value.isnan().any()
-    },
+        "last count.": lambda value: value.isnan().any(),
+    })],
 )  # fmt: skip
-
-
-def positions(mine: Callable[[Tensor, int], Tensor] | None) -> Verdict:
-    """Check exercise 3: sine positions of a padded map's real cells.
-
-    `mine(padding [B, h, w], C)` returns `[B, h, w, C]`, y before x. Source: Carion et
-    al. 2020, appendix A.4.
-    """
-    praise = "y and x, each a share of the real image."
-    return judge(mine, POSITIONS, PADDED, name="positions", praise=praise)

@@ -1,17 +1,12 @@
 """Checks of the exercises of chapters/02_detr.ipynb."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from . import Verdict
-from .trying import Trial, judge, numbers, tensors
+from .trying import Trial, exercise, numbers, tensors
 
-# --- exercise 1: matching by hand ---------------------------------------------------
-
-COST = [[0.7, 0.8], [0.2, 0.1], [0.9, 0.3]]  # queries, objects
-BEST = (1, 2)  # of object 0, of object 1
+COST = [[0.7, 0.8], [0.2, 0.1], [0.9, 0.3]]  # of exercise 1: queries, objects
+BEST = (1, 2)  # its answer: the query of object 0, of object 1
 
 
 def _sums(pair: tuple[int, int]) -> str:
@@ -20,16 +15,23 @@ def _sums(pair: tuple[int, int]) -> str:
 
 
 QUERIES = "give two query numbers, 0 to 2: (for object 0, for object 1)"
-ASSIGNMENT = Trial(
+assignment = exercise(
+    """Check exercise 1, COST matched by hand: (query of object 0, query of object 1).
+
+    Chapter 02.
+    """,
+    praise="sum 0.50: query 1 leaves its best object to 2, which is nearly as good",
+    blank="write the query of object 0 and the query of object 1",
+    by_hand=True,
     cases=[()],
     answer=BEST,
     mistakes={
         "that is greedy: query 1 takes its best object first, and object 0 pays. "
         f"Y{_sums((0, 1))}": (0, 1),
-        f"the right two queries, turned round: object 0's comes first. Y{_sums((2, 1))}"
-        : (2, 1),
+        "the right two queries, turned round: object 0's comes first. "
+        f"Y{_sums((2, 1))}": (2, 1),
     },
-    faults={
+    before={
         QUERIES: lambda pair:
             len(pair) != 2 or not all(isinstance(q, int) and 0 <= q < 3 for q in pair),
         "one query cannot answer for both objects: that is the whole point":
@@ -41,42 +43,29 @@ ASSIGNMENT = Trial(
 )  # fmt: skip
 
 
-def assignment(answer: tuple[int, int] | None) -> Verdict:
-    """Check exercise 1, COST matched by hand: query of object 0, query of object 1."""
-    return judge(
-        lambda: answer,
-        ASSIGNMENT,
-        praise="sum 0.50: query 1 leaves its best object to 2, which is nearly as good",
-        blank="write the query of object 0 and the query of object 1",
-    )
-
-
-# --- exercise 2: a balanced loss ----------------------------------------------------
-
-
 def _balance(empty: Tensor) -> Tensor:
     return (~empty).sum() / empty.sum()
 
 
 def _loss(
-    logits: Tensor,
-    wanted: Tensor,
-    weight: Callable[[Tensor], Tensor | float] = _balance,
-    no_object: int = 3,
-    logarithm: Callable[[Tensor], Tensor] = torch.log,
-    divide: Callable[[Tensor], Tensor | float] = torch.sum,
-) -> Tensor:
+    logits, wanted, weight=_balance, no_object=3, log=torch.log, divide=torch.sum
+):
     """The weighted mean of −log of the wanted probability, or a mistake with it.
 
     `weight(empty [Q])` what an empty slot weighs; matched ones weigh 1.
     """
-    surprise = -logarithm(logits.softmax(-1))[torch.arange(len(wanted)), wanted]
+    surprise = -log(logits.softmax(-1))[torch.arange(len(wanted)), wanted]
     empty = wanted == no_object
     weights = torch.where(empty, weight(empty), 1.0)
     return (weights * surprise).sum() / divide(weights)
 
 
-LOSS = Trial(
+balanced_loss = exercise(
+    """Check exercise 2: the class loss in which all empty slots weigh as all matched.
+
+    The reader's function of `logits [Q, classes + 1]`, `wanted [Q]`; a scalar. Chapter
+    02.
+    """,
     cases=[(6 * numbers(9, 4) - 3, torch.tensor([3, 0, 3, 3, 2, 3, 3, 3, 1]))],
     answer=_loss,
     mistakes={
@@ -95,23 +84,12 @@ LOSS = Trial(
         "the empty slots are missing: nobody learns ∅": {"weight": lambda empty: 0.0},
         "you took class 0 for “no object”: it is the last class": {"no_object": 0},
         "you used probabilities where −log of them is wanted":
-            {"logarithm": lambda probability: probability},
+            {"log": lambda probability: probability},
     },
     convert=torch.as_tensor,
     kind="one number is wanted, yours is a {kind}",
     unit="query",
 )  # fmt: skip
-
-
-def balanced_loss(mine: Callable[[Tensor, Tensor], Tensor] | None) -> Verdict:
-    """Check exercise 2: the class loss in which all empty slots weigh as all matched.
-
-    `mine(logits [Q, classes + 1], wanted [Q])` returns a scalar.
-    """
-    return judge(mine, LOSS)
-
-
-# --- exercise 3: from outputs to detections -----------------------------------------
 
 
 def _outputs() -> tuple[Tensor, Tensor, tuple[int, int]]:
@@ -124,59 +102,21 @@ def _best(logits: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     return logits.softmax(-1)[:, :-1].amax(-1)
 
 
-SCORES = Trial(
-    cases=[_outputs()],
-    answer=_best,
-    mistakes={
-        "you sorted by score: keep the order of the queries here":
-            lambda *case: _best(*case).sort(descending=True).values,
-        "you dropped “no object” before the softmax: then empty slots look sure":
-            lambda logits, boxes, size: logits[:, :-1].softmax(-1).amax(-1),
-        "your scores still include the “no object” column":
-            lambda logits, boxes, size: logits.softmax(-1).amax(-1),
-        "these are the least probable classes: take the maximum":
-            lambda logits, boxes, size: logits.softmax(-1)[:, :-1].amin(-1),
-        "each class is judged by itself: DETR's classes share one softmax":
-            lambda logits, boxes, size: logits.sigmoid()[:, :-1].amax(-1),
-    },
-    faults={
-        "the order is boxes, scores, labels":
-            lambda value: value[0].ndim != 2 or value[0].shape[-1] != 4,
-        "{0[0].shape[0]} answers for 9 queries: keep all, AP likes low ones too":
-            lambda value: len(value[0]) != 9,
-        "scores are logits still: the softmax makes them probabilities":
-            lambda value: not ((value[1] >= 0) & (value[1] <= 1)).all(),
-        "label 4 is “no object”: drop that column before you take the max":
-            lambda value: (value[2] == 4).any(),
-    },
-    convert=tensors(3),
-    kind="return three tensors: boxes, scores, labels",
-    part=1,
-    otherwise="the scores should be the probability of the chosen class",
-)  # fmt: skip
-LABELS = Trial(
-    cases=SCORES.cases,
-    answer=lambda logits, boxes, size: logits[:, :-1].argmax(-1),
-    convert=tensors(3),
-    part=2,
-    otherwise="some labels differ: take the most probable class of each query",
-)  # fmt: skip
-
-
-def _in_pixels(
-    logits: Tensor,
-    boxes: Tensor,
-    size: tuple[int, int],
-    back: float = 0.5,
-    on: float = 0.5,
-) -> Tensor:
+def _in_pixels(logits, boxes, size, back=0.5, on=0.5):
     corners = (boxes[:, :2] - back * boxes[:, 2:], boxes[:, :2] + on * boxes[:, 2:])
     return torch.cat(corners, 1) * torch.tensor([size[1], size[0]] * 2)
 
 
+LABELS = Trial(
+    [_outputs()],
+    lambda logits, boxes, size: logits[:, :-1].argmax(-1),
+    convert=tensors(3),
+    part=2,
+    otherwise="some labels differ: take the most probable class of each query",
+)
 BOXES = Trial(
-    cases=SCORES.cases,
-    answer=_in_pixels,
+    [_outputs()],
+    _in_pixels,
     mistakes={
         "boxes are still shares of the image: multiply by its size":
             lambda logits, boxes, size: _in_pixels(logits, boxes, (1, 1)),
@@ -192,13 +132,39 @@ BOXES = Trial(
     part=0,
     unit="query",
 )  # fmt: skip
-
-
-def postprocess(mine: Callable | None) -> Verdict:
+postprocess = exercise(
     """Check exercise 3: boxes (xyxy in pixels), scores and labels of all queries.
 
-    `mine(logits [Q, C + 1], boxes [Q, 4], (H, W))` returns the three in the order of
-    the queries.
-    """
-    praise = "all nine slots answer, and no threshold was needed"
-    return judge(mine, SCORES, LABELS, BOXES, praise=praise)
+    The reader's function of `logits [Q, C + 1]`, `boxes [Q, 4]`, (H, W). Chapter 02.
+    """,
+    praise="all nine slots answer, and no threshold was needed",
+    cases=[_outputs()],
+    answer=_best,
+    mistakes={
+        "you sorted by score: keep the order of the queries here":
+            lambda *case: _best(*case).sort(descending=True).values,
+        "you dropped “no object” before the softmax: then empty slots look sure":
+            lambda logits, boxes, size: logits[:, :-1].softmax(-1).amax(-1),
+        "your scores still include the “no object” column":
+            lambda logits, boxes, size: logits.softmax(-1).amax(-1),
+        "these are the least probable classes: take the maximum":
+            lambda logits, boxes, size: logits.softmax(-1)[:, :-1].amin(-1),
+        "each class is judged by itself: DETR's classes share one softmax":
+            lambda logits, boxes, size: logits.sigmoid()[:, :-1].amax(-1),
+    },
+    before={
+        "the order is boxes, scores, labels":
+            lambda value: value[0].ndim != 2 or value[0].shape[-1] != 4,
+        "{0[0].shape[0]} answers for 9 queries: keep all, AP likes low ones too":
+            lambda value: len(value[0]) != 9,
+        "scores are logits still: the softmax makes them probabilities":
+            lambda value: not ((value[1] >= 0) & (value[1] <= 1)).all(),
+        "label 4 is “no object”: drop that column before you take the max":
+            lambda value: (value[2] == 4).any(),
+    },
+    convert=tensors(3),
+    kind="return three tensors: boxes, scores, labels",
+    part=1,
+    otherwise="the scores should be the probability of the chosen class",
+    then=[LABELS, BOXES],
+)  # fmt: skip

@@ -1,14 +1,11 @@
 """Checks of the exercises of chapters/05_deformable_conv.ipynb."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ..nn.sample import sample
-from . import Verdict
-from .trying import Trial, judge, numbers
+from .trying import exercise, numbers
 
 PLACE = (0.25, 0.5)  # of exercise 1: (x, y), shares of a map of 5 rows and 7 columns
 
@@ -22,7 +19,11 @@ def _no_known_reading(value: float, truth: float) -> str:
     )
 
 
-READING = Trial(
+reading = exercise(
+    """Check exercise 1, by hand: what a 5 × 7 map of 10 · row + column has at PLACE.""",
+    praise="column 1.25, row 2: three quarters of 21 and one quarter of 22",
+    blank="write the number that is read",
+    by_hand=True,
     cases=[()],
     answer=21.25,
     mistakes={
@@ -39,17 +40,7 @@ READING = Trial(
     convert=float,
     kind="give one number",
     otherwise=_no_known_reading,
-)
-
-
-def reading(answer: float | None) -> Verdict:
-    """Check exercise 1, by hand: what a 5 × 7 map of 10 · row + column has at PLACE."""
-    return judge(
-        lambda: answer,
-        READING,
-        praise="column 1.25, row 2: three quarters of 21 and one quarter of 22",
-        blank="write the number that is read",
-    )
+)  # fmt: skip
 
 
 def _spread(dilation: int, h: int, w: int, missing: int = 1) -> Tensor:
@@ -59,7 +50,12 @@ def _spread(dilation: int, h: int, w: int, missing: int = 1) -> Tensor:
     return grid[:, None, None].expand(1, 1, 9, h, w, 2)
 
 
-DILATION = Trial(
+dilation = exercise(
+    """Check exercise 2: offsets with which a 3 × 3 kernel reads as a dilated one.
+
+    `mine(dilation, h, w)` returns `[1, 1, 9, h, w, 2]` (dx, dy) in pixels.
+    """,
+    praise="a dilated kernel is nine moves that every pixel shares",
     cases=[(3, 9, 11)],
     answer=_spread,
     mistakes={
@@ -75,15 +71,6 @@ DILATION = Trial(
     shape="[1, 1, 9, h, w, 2] = {}",
     unit="tap",
 )  # fmt: skip
-
-
-def dilation(mine: Callable[[int, int, int], Tensor] | None) -> Verdict:
-    """Check exercise 2: offsets with which a 3 × 3 kernel reads as a dilated one.
-
-    `mine(dilation, h, w)` returns `[1, 1, 9, h, w, 2]` (dx, dy) in pixels.
-    """
-    praise = "a dilated kernel is nine moves that every pixel shares"
-    return judge(mine, DILATION, praise=praise)
 
 
 def _pairs(offsets: Tensor) -> Tensor:
@@ -109,7 +96,13 @@ def _modulated(
     return out
 
 
-TORCHVISION = Trial(
+from_torchvision = exercise(
+    """Check exercise 3: a 3 × 3 modulated deformable convolution with padding 1.
+
+    `mine(x [B, C, H, W], weight, offsets [B, 18, H, W], mask [B, 9, H, W])`, offsets
+    in torchvision's order: (dy, dx) of the first tap, (dy, dx) of the second …; returns
+    `[B, C, H, W]`.
+    """,
     cases=[(
         numbers(2, 4, 6, 9), numbers(5, 4, 3, 3),
         4 * numbers(2, 18, 6, 9) - 2, numbers(2, 9, 6, 9),
@@ -142,13 +135,3 @@ TORCHVISION = Trial(
     },
     unit="tap",
 )  # fmt: skip
-
-
-def from_torchvision(mine: Callable | None) -> Verdict:
-    """Check exercise 3: a 3 × 3 modulated deformable convolution with padding 1.
-
-    `mine(x [B, C, H, W], weight, offsets [B, 18, H, W], mask [B, 9, H, W])`, offsets
-    in torchvision's order: (dy, dx) of the first tap, (dy, dx) of the second …; returns
-    `[B, C, H, W]`.
-    """
-    return judge(mine, TORCHVISION)

@@ -1,13 +1,10 @@
 """Checks of the exercises of chapters/06_deformable_attention.ipynb."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from ..nn.sample import sample
-from . import Verdict
-from .trying import Trial, judge, numbers
+from .trying import exercise, numbers
 
 SIZE = (4, 6)  # of the map: height and width differ, so that a mix-up shows
 
@@ -20,7 +17,14 @@ def _places(references, offsets, size, half=0.0, less=0):
     return references[:, None, None] + (offsets + half) / (_extent(size) - less)
 
 
-PLACES = Trial(
+places = exercise(
+    """Check exercise 1: sampling points, shares (x, y) of a map, `[Q, M, K, 2]`.
+
+    `mine(references [Q, 2], offsets [Q, M, K, 2], (h, w))`; references are shares,
+    offsets (dx, dy) pixels. Source: Zhu et al. 2020, equation 2.
+    """,
+    name="my_places",
+    praise="pixels divided by (w, h), added to the reference.",
     cases=[(numbers(3, 2), 3 * numbers(3, 2, 4, 2) - 1, SIZE)],
     answer=_places,
     mistakes={
@@ -50,16 +54,6 @@ PLACES = Trial(
 )  # fmt: skip
 
 
-def places(mine: Callable[[Tensor, Tensor, tuple], Tensor] | None) -> Verdict:
-    """Check exercise 1: sampling points, shares (x, y) of a map, `[Q, M, K, 2]`.
-
-    `mine(references [Q, 2], offsets [Q, M, K, 2], (h, w))`; references are shares,
-    offsets (dx, dy) pixels. Source: Zhu et al. 2020, equation 2.
-    """
-    praise = "pixels divided by (w, h), added to the reference."
-    return judge(mine, PLACES, name="my_places", praise=praise)
-
-
 def _box_places(boxes, offsets, share=lambda heads, points: 2 * points):
     centre, extent = boxes[:, None, None, :2], boxes[:, None, None, 2:]
     return centre + offsets * extent / share(*offsets.shape[1:3])
@@ -69,7 +63,14 @@ def _with_centre(boxes: Tensor, centre: Tensor) -> Tensor:
     return torch.cat((centre, boxes[:, 2:]), 1)
 
 
-BOX_PLACES = Trial(
+box_places = exercise(
+    """Check exercise 2: sampling points of boxes; K steps reach a box's side.
+
+    `mine(boxes [Q, 4] cxcywh, offsets [Q, M, K, 2])` returns shares `[Q, M, K, 2]`.
+    Source: Zhu et al. 2020, appendix A.3.
+    """,
+    name="my_box_places",
+    praise="K steps reach the side of a box, however large it is.",
     cases=[(numbers(5, 4), 6 * numbers(5, 3, 4, 2) - 3)],
     answer=_box_places,
     mistakes={
@@ -97,16 +98,6 @@ BOX_PLACES = Trial(
 )  # fmt: skip
 
 
-def box_places(mine: Callable[[Tensor, Tensor], Tensor] | None) -> Verdict:
-    """Check exercise 2: sampling points of boxes; K steps reach a box's side.
-
-    `mine(boxes [Q, 4] cxcywh, offsets [Q, M, K, 2])` returns shares `[Q, M, K, 2]`.
-    Source: Zhu et al. 2020, appendix A.3.
-    """
-    praise = "K steps reach the side of a box, however large it is."
-    return judge(mine, BOX_PLACES, name="my_box_places", praise=praise)
-
-
 def _core(value, size, locations, scores, weigh=lambda scores: scores.softmax(-1)):
     maps = value.permute(1, 2, 0).unflatten(2, size)  # [M, D, h, w]
     found = sample(maps, locations.transpose(0, 1))  # [M, D, Q, K]
@@ -128,7 +119,14 @@ def _regrouped(value: Tensor) -> Tensor:
     return value.flatten(1).unflatten(1, (value.shape[2], -1)).transpose(1, 2)
 
 
-CORE = Trial(
+core = exercise(
+    """Check exercise 3: the core for one image and one level, `[Q, M * D]`.
+
+    `mine(value [S, M, D], (h, w), locations [Q, M, K, 2], scores [Q, M, K])`. Source:
+    Zhu et al. 2020, equation 2.
+    """,
+    name="my_core",
+    praise="each head read its own channels at its own points.",
     cases=[(
         numbers(SIZE[0] * SIZE[1], 3, 5), SIZE,
         1.2 * numbers(7, 3, 4, 2) - 0.1, 6 * numbers(7, 3, 4),
@@ -172,21 +170,17 @@ CORE = Trial(
 )  # fmt: skip
 
 
-def core(mine: Callable | None) -> Verdict:
-    """Check exercise 3: the core for one image and one level, `[Q, M * D]`.
-
-    `mine(value [S, M, D], (h, w), locations [Q, M, K, 2], scores [Q, M, K])`. Source:
-    Zhu et al. 2020, equation 2.
-    """
-    praise = "each head read its own channels at its own points."
-    return judge(mine, CORE, name="my_core", praise=praise)
-
-
 def _to_grid(at, size, half=0.5, less=0):
     return 2 * (at + half) / (_extent(size) - less) - 1
 
 
-HALF_PIXEL = Trial(
+half_pixel = exercise(
+    """Check the mended line of section 3: pixel numbers `[..., 2]` to -1 … 1.
+
+    `mine(at, (h, w))`, as `grid_sample` with align_corners=False wants it, (x, y).
+    """,
+    name="mended",
+    praise="zero flow gives the map back.",
     cases=[(torch.stack(torch.meshgrid(
         torch.arange(7.0), torch.arange(5.0), indexing="xy"), -1), (5, 7))],
     answer=_to_grid,
@@ -207,13 +201,3 @@ HALF_PIXEL = Trial(
     shape="{} like what came in",
     unit="pixel",
 )  # fmt: skip
-
-
-def half_pixel(mine: Callable[[Tensor, tuple], Tensor] | None) -> Verdict:
-    """Check the mended line of section 3: pixel numbers `[..., 2]` to -1 … 1.
-
-    `mine(at, (h, w))`, as `grid_sample` with align_corners=False wants it, (x, y).
-    """
-    return judge(
-        mine, HALF_PIXEL, name="mended", praise="zero flow gives the map back."
-    )

@@ -78,8 +78,8 @@ MISREAD = {
         {"address": lambda i: i.pixel * i.width + i.i % (i.q.max() + 1)},
     "a row has w pixels, not h: row * w + column.":
         {"address": lambda i: (i.row * SIZE[0] + i.column) * i.width + i.c},
-    "from a pixel to the next there are width numbers, not w: "
-    "(row * w + column) * width + c.": {"address": lambda i: i.pixel * SIZE[1] + i.c},
+    "from a pixel to the next there are width numbers, not w: (row * w + column) * "
+    "width + c.": {"address": lambda i: i.pixel * SIZE[1] + i.c},
     "query and channel are swapped: neighbours i, i + 1 are channels c, c + 1 of one "
     "query, so c = i % width.":
         lambda value, at, weight: _read(value, at, weight).T.reshape(len(at), -1),
@@ -97,10 +97,10 @@ MISREAD = {
         {"address": lambda i: i.pixel * i.width + 0 * i.c},
     "the points' weights are missing: weight[p] * share * value.":
         lambda value, at, weight: _read(value, at, torch.ones_like(weight)),
-    "the address is only the pixel's number: its channels are expected at "
-    "(row * w + column) * width + c.": {"address": lambda i: i.pixel + 0 * i.c},
-    "the address lacks * width: a pixel has width numbers, "
-    "(row * w + column) * width + c.": {"address": lambda i: i.pixel + i.c},
+    "the address is only the pixel's number: its channels are expected at (row * w + "
+    "column) * width + c.": {"address": lambda i: i.pixel + 0 * i.c},
+    "the address lacks * width: a pixel has width numbers, (row * w + column) * width "
+    "+ c.": {"address": lambda i: i.pixel + i.c},
     **{
         f"a wrong channel: the address ends in + {name}, and should in + c.":
             {"address": lambda i, name=name: i.pixel * i.width + getattr(i, name)}
@@ -337,8 +337,8 @@ EXCHANGES = {
     "only lane 31 knows the sum: with __shfl_up_sync numbers flow one way. "
     "__shfl_xor_sync exchanges both ways.": {"partner": torch.sub},
     "nothing was exchanged: sum is still the lane's own product.": {"steps": ()},
-    "each lane added itself: the partner is lane ^ step, "
-    "__shfl_xor_sync(all, sum, step).": {"partner": lambda lane, step: lane},
+    "each lane added itself: the partner is lane ^ step, __shfl_xor_sync(all, sum, "
+    "step).": {"partner": lambda lane, step: lane},
     "it starts at 8: then lanes 0 to 15 never hear of lanes 16 to 31. Half of 32 lanes "
     "is 16.": {"steps": (8, 4, 2, 1)},
     "it starts at 32: lane ^ 32 is no lane of the warp, and each lane counts itself "

@@ -1,7 +1,7 @@
 """The one judge of all exercises: it runs a reader's function and names what is wrong.
 
-The chapters' files hold data: `Trial`s with the right answer and, for each known
-mistake, its diagnosis. The first trial of an exercise that fails decides.
+The chapters' files hold data: `exercise`s with the right answer and, for each known
+mistake, its diagnosis.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 from . import Verdict, right, wrong
 
 CLOSE = 1e-4  # float32 sums in another order differ by less, known mistakes by more
-Mistakes = Mapping[str, object]
+Fits = Mapping[str, Callable[[object], bool]]  # diagnosis -> does it fit the value?
 
 
 def numbers(*shape: int) -> Tensor:
@@ -28,10 +28,10 @@ def tensor(value: object) -> Tensor:
     return value
 
 
-def tensors(count: int) -> Callable[[object], tuple | list]:
+def tensors(count: int) -> Callable[[object], list[Tensor]]:
     """Make a function that lets so many tensors through, else raises TypeError."""
 
-    def convert(value: object) -> tuple | list:
+    def convert(value: object) -> list[Tensor]:
         if not isinstance(value, tuple | list) or len(value) != count:
             raise TypeError(type(value).__name__)
         return [tensor(part) for part in value]
@@ -39,26 +39,33 @@ def tensors(count: int) -> Callable[[object], tuple | list]:
     return convert
 
 
+def same_numbers(a: object, b: object) -> bool:
+    """Say whether two tensors (or what becomes one) have one shape and agree."""
+    a, b = _numbers(a), _numbers(b)
+    return a.shape == b.shape and torch.allclose(a, b, atol=CLOSE, equal_nan=True)
+
+
 @dataclass(frozen=True)
 class Trial:
     """One question to a reader's function, its right answer, and the known mistakes.
 
     `cases` the arguments of each call. `answer` the right function, or what it returns;
-    None if only the faults count. `mistakes` diagnosis -> a wrong function, options
-    with which `answer` errs, or what comes out (a list: several such mistakes); one is
-    named if it explains all cases. `faults` diagnosis -> does it fit what came out?,
-    asked first; {0} and {shape} in its words are filled in. `errors` words of an error
-    -> diagnosis. `convert` makes numbers of what is returned, or raises: then `kind` is
-    said. `part` which of several returned things counts. Of an unknown mistake `shape`
-    says what was expected (empty: any length), `nan` why NaN, `otherwise` the rest:
-    words, or a function of value, truth and arguments; `unit` the small thing to try it
-    on. `when` introduces errors.
+    None if no numbers count. `mistakes` diagnosis -> a wrong function, options with
+    which `answer` errs, or what comes out (a list: several such mistakes); one is named
+    if it explains all cases. `before`, `after` the numbers are judged: diagnosis ->
+    does it fit what came out? {0} and {shape} in its words are filled in. `errors`
+    words of an error -> diagnosis. `convert` makes numbers of what is returned, or
+    raises: then `kind` is said. `part` which of several returned things is judged. Of
+    an unknown mistake `shape` says what was expected (empty: any length), `nan` why
+    NaN, `otherwise` the rest: words, or a function of value, truth and arguments;
+    `unit` the small thing to try it on. `when` introduces errors.
     """
 
     cases: Sequence[tuple]
     answer: object = None
-    mistakes: Mistakes = field(default_factory=dict)
-    faults: Mapping[str, Callable[[object], bool]] = field(default_factory=dict)
+    mistakes: Mapping[str, object] = field(default_factory=dict)
+    before: Fits = field(default_factory=dict)
+    after: Fits = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
     convert: Callable[[object], object] = tensor
     kind: str = "a tensor is wanted, but {who} returns a {kind}: return a tensor."
@@ -76,26 +83,37 @@ class Trial:
         return how(*case) if callable(how) else how
 
 
-def judge(
-    mine: Callable | None,
-    *trials: Trial,
+def exercise(
+    about: str,
+    *,
     praise: str = "right",
     name: str = "",
     blank: str = "your function returns None",
-) -> Verdict:
-    """Ask a reader's function all trials; never raises, whatever the function does.
+    by_hand: bool = False,
+    then: Sequence[Trial] = (),
+    **first: object,
+) -> Callable[[object], Verdict]:
+    """Make the check of an exercise: a function of the reader's, with `about` as doc.
 
-    `name` of the function as the notebook calls it; `blank` what is said while nothing
-    is written yet.
+    `first` the fields of its first trial; the first trial that fails decides. `name` of
+    the reader's function; `blank` what is said while nothing is written yet; `by_hand`
+    the reader gives what came out and no function. The check never raises, whatever the
+    reader's function does.
     """
-    if mine is None:
-        return wrong("not yet: give your function")
+    trials = (Trial(**first), *then)
     if name:
         blank = f"{name} still returns None. Write it, then run this cell again."
-    for trial in trials:
-        if fault := _ask(mine, trial, name, blank):
-            return wrong(fault)
-    return right(praise)
+
+    def check(mine: object) -> Verdict:
+        if mine is None and not by_hand:
+            return wrong("not yet: give your function")
+        given = (lambda: mine) if by_hand else mine
+        faults = (_ask(given, trial, name, blank) for trial in trials)
+        fault = next(filter(None, faults), None)
+        return wrong(fault) if fault else right(praise)
+
+    check.__doc__ = about
+    return check
 
 
 def compare(values: Sequence, trial: Trial) -> str | None:
@@ -110,12 +128,12 @@ def compare(values: Sequence, trial: Trial) -> str | None:
     return next(
         _difference(value, truth, trial, case)
         for value, truth, case in zip(values, truths, trial.cases)
-        if not _close(value, truth)
+        if not same_numbers(value, truth)
     )
 
 
 def _ask(mine: Callable, trial: Trial, name: str, blank: str) -> str | None:
-    values = []
+    values, fault = [], None
     for case in trial.cases:
         value, fault = _call(
             mine, case, trial, "it stops with" if name else "it raised"
@@ -127,7 +145,12 @@ def _ask(mine: Callable, trial: Trial, name: str, blank: str) -> str | None:
         if fault is not None:
             return fault
         values.append(value)
-    return None if trial.answer is None else compare(values, trial)
+    if trial.answer is not None:
+        judged = (
+            values if trial.part is None else [value[trial.part] for value in values]
+        )
+        fault = compare(judged, trial)
+    return fault or next(filter(None, (_fit(v, trial.after) for v in values)), None)
 
 
 def _call(
@@ -146,9 +169,8 @@ def _call(
 
 
 def _unwritten(value: object) -> bool:
-    return value is None or (
-        isinstance(value, tuple) and any(part is None for part in value)
-    )
+    parts = value if isinstance(value, tuple) else (value,)
+    return any(part is None for part in parts)
 
 
 def _convert(value: object, trial: Trial, who: str) -> tuple[object, str | None]:
@@ -156,24 +178,21 @@ def _convert(value: object, trial: Trial, who: str) -> tuple[object, str | None]
         value = trial.convert(value)
     except (TypeError, ValueError, RuntimeError):
         return None, trial.kind.format(who=who, kind=type(value).__name__)
-    for diagnosis, fits in trial.faults.items():
-        if fits(value):
-            shape = list(getattr(value, "shape", ()))
-            return None, diagnosis.format(value, shape=shape)
-    return value if trial.part is None else value[trial.part], None
+    return value, _fit(value, trial.before)
+
+
+def _fit(value: object, faults: Fits) -> str | None:
+    shape = list(getattr(value, "shape", ()))
+    fitting = (diagnosis for diagnosis, fits in faults.items() if fits(value))
+    return next((diagnosis.format(value, shape=shape) for diagnosis in fitting), None)
 
 
 def _agree(values: Sequence, truths: Sequence) -> bool:
-    return all(_close(value, truth) for value, truth in zip(values, truths))
+    return all(same_numbers(value, truth) for value, truth in zip(values, truths))
 
 
 def _numbers(value: object) -> Tensor:
     return torch.as_tensor(value).detach().double()  # booleans have no minus
-
-
-def _close(a: object, b: object) -> bool:
-    a, b = _numbers(a), _numbers(b)
-    return a.shape == b.shape and torch.allclose(a, b, atol=CLOSE, equal_nan=True)
 
 
 def _difference(value: object, truth: object, trial: Trial, case: tuple) -> str:
@@ -187,9 +206,8 @@ def _difference(value: object, truth: object, trial: Trial, case: tuple) -> str:
     if mine.isnan().any():
         return f"NaN at {mine.isnan().nonzero()[0].tolist()}: {trial.nan}"
     said = trial.otherwise
-    return (said(value, truth, *case) if callable(said) else said) or _first(
-        mine, theirs, trial.unit
-    )
+    said = said(value, truth, *case) if callable(said) else said
+    return said or _first(mine, theirs, trial.unit)
 
 
 def _first(mine: Tensor, theirs: Tensor, unit: str) -> str:
