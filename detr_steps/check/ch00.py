@@ -31,10 +31,7 @@ A_TUPLE = (
     "(W, H, W, H), one number for each of x0, y0, x1, y1."
 )
 to_pixels = exercise(
-    """Check exercise 1: boxes cxcywh in [0, 1] to corners in pixels, `[n, 4]`.
-
-    `mine(cxcywh [n, 4], (H, W))`. Chapter 00.
-    """,
+    """Check exercise 1, `mine(cxcywh [n, 4] in [0, 1], (H, W))` -> corners in pixels.""",
     name="to_pixels",
     praise="corners in pixels, x with the width and y with the height.",
     cases=[  # a size with which no side comes out whole
@@ -107,10 +104,7 @@ COUNTS = {
         lambda shared, a, b: shared // (a + b - shared),
 }  # fmt: skip
 mask_iou = exercise(
-    """Check exercise 2: the IoU of each mask with each, `[n, m]`.
-
-    `mine(a [n, H, W], b [m, H, W])`, bool. Chapter 00.
-    """,
+    """Check exercise 2, `mine(a [n, H, W], b [m, H, W])` -> IoU of masks `[n, m]`.""",
     name="mask_iou",
     praise="each mask against each mask, empty ones too.",
     cases=[_masks()],
@@ -200,14 +194,12 @@ def _suppressions() -> list[tuple[Tensor, Tensor, float]]:
 
 
 nms = exercise(
-    """Check exercise 3: indices of the boxes that greedy suppression keeps, best first.
+    """Check exercise 3, `mine(xyxy [n, 4], scores [n], threshold)` -> indices.
 
-    `mine(xyxy [n, 4], scores [n], threshold)`. Chapter 00.
-    """,
+    Of the boxes that greedy suppression keeps, best first: a tensor or a list.""",
     name="nms",
     praise="best first, and only kept boxes suppress others.",
-    cases=_suppressions(),
-    answer=_suppress,
+    cases=_suppressions(), answer=_suppress,
     mistakes={
         "nothing is kept: does a box suppress itself? Its IoU with itself is 1, so "
         "compare only with boxes kept before it.": lambda *case: [],
@@ -234,10 +226,8 @@ nms = exercise(
         "those are no whole numbers: return indices, not scores.":
             lambda value: len(value) and value.is_floating_point(),
     },
-    convert=lambda value: torch.as_tensor(value).sort(0).values,
-    kind="{who} returns a {kind}: return indices.",
-    shape="",
-    otherwise=_one_of_boxes,
+    convert=lambda value: torch.as_tensor(value).sort(0).values, shape="",
+    kind="{who} returns a {kind}: return indices.", otherwise=_one_of_boxes,
     then=[
         Trial(
             _suppressions(), partial(_suppress, best_first=True),
@@ -248,8 +238,7 @@ nms = exercise(
             [(torch.zeros(0, 4), torch.zeros(0), 0.5)],
             before={"no boxes in, no indices out: return an empty list or tensor.":
                     torch.numel},
-            convert=torch.as_tensor,
-            when="without any box",
+            convert=torch.as_tensor, when="without any box",
         ),
     ],
 )  # fmt: skip

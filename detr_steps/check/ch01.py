@@ -13,19 +13,8 @@ def _cells(height: int, width: int, stride: int) -> int:
     return math.ceil(height / stride) * math.ceil(width / stride)
 
 
-def _one_count(value, truth, height, width, stride, heads):
-    return (
-        f"{height} x {width} pixels at stride {stride} make "
-        f"{_cells(height, width, stride)} tokens; with {heads} heads expected {truth}, "
-        f"got {value:g}."
-    )
-
-
 count_weights = exercise(
-    """Check exercise 1: how many weights self-attention computes for an image.
-
-    `mine(height, width, stride, heads)`, in pixels. Chapter 01.
-    """,
+    """Check exercise 1, `mine(height, width, stride, heads)` -> weights; in pixels.""",
     name="count_weights",
     praise="each head asks each pair of tokens.",
     cases=[(640, 480, 32, 8), (100, 133, 16, 4), (50, 70, 8, 1), (33, 65, 32, 2)],
@@ -44,9 +33,10 @@ count_weights = exercise(
         "the stride shrinks the height *and* the width: divide both by it.":
             lambda h, w, s, m: m * (h * w / s) ** 2,
     },
-    convert=float,
-    kind="one number is wanted, but {who} returns a {kind}.",
-    otherwise=_one_count,
+    convert=float, kind="one number is wanted, but {who} returns a {kind}.",
+    otherwise=lambda value, truth, h, w, s, m:
+        f"{h} x {w} pixels at stride {s} make {_cells(h, w, s)} tokens; with {m} heads "
+        f"expected {truth}, got {value:g}.",
 )  # fmt: skip
 
 
@@ -55,11 +45,6 @@ def _near(size, radius, join=torch.maximum):
     cell = torch.arange(size[0] * size[1])
     row, column = cell // size[1], cell % size[1]
     return join((row[:, None] - row).abs(), (column[:, None] - column).abs()) <= radius
-
-
-def _along_the_list(size: tuple[int, int], radius: int) -> Tensor:
-    cell = torch.arange(size[0] * size[1])
-    return (cell[:, None] - cell).abs() <= radius
 
 
 def _weights(q, k, v, size, radius, near=_near, far=-math.inf, channels=8, dim=-1):
@@ -74,15 +59,12 @@ TWO = {
     "kind": "return two things: what was read [B, S, D], and the weights.",
 }
 attend_near = exercise(
-    """Check exercise 2: attention of each cell to the cells within its reach.
+    """Check exercise 2, `mine(q, k, v [B, S, D], (h, w), radius)` -> read, weights.
 
-    `mine(q, k, v [B, S, D], (h, w), radius)` returns what was read
-    `[B, S, D]` and the weights `[B, S, S]`. Chapter 01.
-    """,
+    Attention `[B, S, S]` of each cell to the cells at most `radius` away.""",
     name="attend_near",
     praise="every cell asks its neighbours, and only them.",
-    cases=[(*QKV, (4, 6), 1)],
-    answer=_weights,
+    cases=[(*QKV, (4, 6), 1)], answer=_weights,
     mistakes={
         "every cell still sees all cells: the mask has no effect.":
             {"near": lambda size, radius: _near(size, max(size))},
@@ -96,7 +78,7 @@ attend_near = exercise(
             {"far": 0.0},
         "distance was counted along the row-by-row list: there the last cell of a row "
         "is next to the first of the next row. Compare rows and columns.":
-            {"near": _along_the_list},
+            {"near": lambda size, radius: _near((1, size[0] * size[1]), radius)},
         "rows and columns are swapped: cell i is in row i // w and column i % w.":
             {"near": lambda size, radius: _near(size[::-1], radius)},
         "diagonal neighbours are missing: rows *and* columns differ by at most the "
@@ -112,11 +94,8 @@ attend_near = exercise(
         "the softmax runs over the queries: each *row* sums to 1, so dim=-1.":
             {"dim": -2},
     },
-    part=1,
-    shape="[B, S, S] = {}",
+    **TWO, part=1, shape="[B, S, S] = {}", unit="weight",
     nan="some row of the weights is masked wholly. A cell sees itself.",
-    unit="weight",
-    **TWO,
     then=[
         Trial(
             [(*QKV, (4, 6), 1)],
@@ -160,18 +139,6 @@ def _positions(
     return torch.cat(halves, -1) * ~padding[..., None]
 
 
-def _in_blocks(padding: Tensor, channels: int) -> Tensor:
-    """All sines first, then all cosines, in each half."""
-    y, x = _positions(padding, channels).chunk(2, -1)
-    return torch.cat((y[..., 0::2], y[..., 1::2], x[..., 0::2], x[..., 1::2]), -1)
-
-
-def _summed(padding: Tensor, channels: int) -> Tensor:
-    """All channels for y plus all channels for x."""
-    y, x = _positions(padding, 2 * channels, waves=channels).chunk(2, -1)
-    return y + x
-
-
 def _on_real_cells(value: object) -> Tensor:
     if tensor(value).shape[:-1] != PADDING.shape:
         return value
@@ -179,15 +146,12 @@ def _on_real_cells(value: object) -> Tensor:
 
 
 positions = exercise(
-    """Check exercise 3: sine positions of a padded map's real cells, y before x.
+    """Check exercise 3, `mine(padding [B, h, w], C)` -> positions `[B, h, w, C]`.
 
-    `mine(padding [B, h, w], C)` returns `[B, h, w, C]`. Source:
-    Carion et al. 2020, appendix A.4. Chapter 01.
-    """,
+    Sines of a padded map's real cells. Source: Carion et al. 2020, appendix A.4.""",
     name="positions",
     praise="y and x, each a share of the real image.",
-    cases=[(PADDING, 16)],
-    answer=_positions,
+    cases=[(PADDING, 16)], answer=_positions,
     mistakes={
         "x comes first: the first half of the channels is y, the second x.":
             {"axes": (2, 1)},
@@ -198,11 +162,14 @@ positions = exercise(
         "counting starts at 0: the first cell is 1, and its share is 1 / last.":
             {"first": 0, "last": -1},
         "y and x are added: then nobody can tell (2, 5) from (5, 2). Give each C / 2 "
-        "channels and lay them side by side: torch.cat(..., -1).": _summed,
+        "channels and lay them side by side: torch.cat(..., -1).":
+            lambda padding, c: sum(_positions(padding, 2 * c, waves=c).chunk(2, -1)),
         "the waves run over cell numbers: divide by the last number and multiply by "
         "2π, so that a position is a share of the image.": {"turn": None},
         "the share goes from 0 to 1: stretch it to 2π.": {"turn": 1.0},
-        "all sines, then all cosines: they take turns, sin cos sin cos …": _in_blocks,
+        "all sines, then all cosines: they take turns, sin cos sin cos …":
+            lambda *case: _positions(*case).unflatten(-1, (2, 4, 2))
+            .transpose(-1, -2).flatten(-3),
         "the wavelengths are spread over C channels: each half has C / 2 of them.":
             {"waves": 16},
     },
@@ -210,9 +177,7 @@ positions = exercise(
         "C / 2 channels: y and x have C / 2 each. Do not add them, lay one behind the "
         "other: torch.cat(..., -1).": lambda value: value.shape == (*PADDING.shape, 8),
     },
-    convert=_on_real_cells,
-    shape="[B, h, w, C] = {}",
-    unit="channel",
+    convert=_on_real_cells, shape="[B, h, w, C] = {}", unit="channel",
     then=[Trial([(PADDING, 16)], before={
         "right on real cells, NaN on padded ones: a wholly padded column counts to 0, "
         "and 0 / 0 is NaN. Weight 0 times NaN is NaN too: use .clamp(min=1) on the "

@@ -16,15 +16,10 @@ def _sums(pair: tuple[int, int]) -> str:
 
 QUERIES = "give two query numbers, 0 to 2: (for object 0, for object 1)"
 assignment = exercise(
-    """Check exercise 1, COST matched by hand: (query of object 0, query of object 1).
-
-    Chapter 02.
-    """,
+    """Check exercise 1, COST matched by hand: (query of object 0, query of object 1).""",
     praise="sum 0.50: query 1 leaves its best object to 2, which is nearly as good",
     blank="write the query of object 0 and the query of object 1",
-    by_hand=True,
-    cases=[()],
-    answer=BEST,
+    by_hand=True, cases=[()], answer=BEST,
     mistakes={
         "that is greedy: query 1 takes its best object first, and object 0 pays. "
         f"Y{_sums((0, 1))}": (0, 1),
@@ -37,8 +32,7 @@ assignment = exercise(
         "one query cannot answer for both objects: that is the whole point":
             lambda pair: pair[0] == pair[1],
     },
-    convert=tuple,
-    kind=QUERIES,
+    convert=tuple, kind=QUERIES,
     otherwise=lambda pair, best: f"y{_sums(pair)}",
 )  # fmt: skip
 
@@ -61,11 +55,9 @@ def _loss(
 
 
 balanced_loss = exercise(
-    """Check exercise 2: the class loss in which all empty slots weigh as all matched.
+    """Check exercise 2, `mine(logits [Q, classes + 1], wanted [Q])` -> a scalar.
 
-    The reader's function of `logits [Q, classes + 1]`, `wanted [Q]`; a scalar. Chapter
-    02.
-    """,
+    The class loss in which all empty slots together weigh as much as all matched.""",
     cases=[(6 * numbers(9, 4) - 3, torch.tensor([3, 0, 3, 3, 2, 3, 3, 3, 1]))],
     answer=_loss,
     mistakes={
@@ -86,8 +78,7 @@ balanced_loss = exercise(
         "you used probabilities where −log of them is wanted":
             {"log": lambda probability: probability},
     },
-    convert=torch.as_tensor,
-    kind="one number is wanted, yours is a {kind}",
+    convert=torch.as_tensor, kind="one number is wanted, yours is a {kind}",
     unit="query",
 )  # fmt: skip
 
@@ -128,18 +119,14 @@ BOXES = Trial(
         "twice too large: from the centre to a side is half the width":
             {"back": 1, "on": 1},
     },
-    convert=tensors(3),
-    part=0,
-    unit="query",
+    convert=tensors(3), part=0, unit="query",
 )  # fmt: skip
 postprocess = exercise(
-    """Check exercise 3: boxes (xyxy in pixels), scores and labels of all queries.
+    """Check exercise 3, `mine(logits [Q, C + 1], boxes [Q, 4], (H, W))`.
 
-    The reader's function of `logits [Q, C + 1]`, `boxes [Q, 4]`, (H, W). Chapter 02.
-    """,
+    Returns boxes (xyxy in pixels), scores and labels in the order of the queries.""",
     praise="all nine slots answer, and no threshold was needed",
-    cases=[_outputs()],
-    answer=_best,
+    cases=[_outputs()], answer=_best,
     mistakes={
         "you sorted by score: keep the order of the queries here":
             lambda *case: _best(*case).sort(descending=True).values,
@@ -162,9 +149,7 @@ postprocess = exercise(
         "label 4 is “no object”: drop that column before you take the max":
             lambda value: (value[2] == 4).any(),
     },
-    convert=tensors(3),
-    kind="return three tensors: boxes, scores, labels",
-    part=1,
+    convert=tensors(3), kind="return three tensors: boxes, scores, labels", part=1,
     otherwise="the scores should be the probability of the chosen class",
     then=[LABELS, BOXES],
 )  # fmt: skip

@@ -10,22 +10,11 @@ from .trying import exercise, numbers
 PLACE = (0.25, 0.5)  # of exercise 1: (x, y), shares of a map of 5 rows and 7 columns
 
 
-def _no_known_reading(value: float, truth: float) -> str:
-    if 21 < value < 22:
-        return "the right two pixels; their shares: 1 − distance to column 1.25"
-    return (
-        "not that. First the place in pixels: column x · 7 − 0.5, row y · 5 − 0.5. "
-        "Then add up the pixels around it, each times 1 − its distance"
-    )
-
-
 reading = exercise(
-    """Check exercise 1, by hand: what a 5 × 7 map of 10 · row + column has at PLACE.""",
+    """Check exercise 1, by hand: a 5 × 7 map of 10 · row + column, read at PLACE.""",
     praise="column 1.25, row 2: three quarters of 21 and one quarter of 22",
-    blank="write the number that is read",
-    by_hand=True,
-    cases=[()],
-    answer=21.25,
+    blank="write the number that is read", by_hand=True,
+    cases=[()], answer=21.25,
     mistakes={
         "half a pixel is missing: x · 7 − 0.5, for values sit in the centres": 26.75,
         "that is x · (7 − 1): as if the outer centres lay on the map's edge": 21.5,
@@ -37,9 +26,13 @@ reading = exercise(
         "that is the nearest pixel; mix it with its neighbour": 21.0,
         "that is the second nearest pixel; mix both": 22.0,
     },
-    convert=float,
-    kind="give one number",
-    otherwise=_no_known_reading,
+    convert=float, kind="give one number",
+    otherwise=lambda value, truth: (
+        "the right two pixels; their shares: 1 − distance to column 1.25"
+        if 21 < value < 22 else
+        "not that. First the place in pixels: column x · 7 − 0.5, row y · 5 − 0.5. "
+        "Then add up the pixels around it, each times 1 − its distance"
+    ),
 )  # fmt: skip
 
 
@@ -51,13 +44,11 @@ def _spread(dilation: int, h: int, w: int, missing: int = 1) -> Tensor:
 
 
 dilation = exercise(
-    """Check exercise 2: offsets with which a 3 × 3 kernel reads as a dilated one.
+    """Check exercise 2, `mine(dilation, h, w)` -> offsets `[1, 1, 9, h, w, 2]`.
 
-    `mine(dilation, h, w)` returns `[1, 1, 9, h, w, 2]` (dx, dy) in pixels.
-    """,
+    (dx, dy) in pixels, with which a 3 × 3 kernel reads as a dilated one.""",
     praise="a dilated kernel is nine moves that every pixel shares",
-    cases=[(3, 9, 11)],
-    answer=_spread,
+    cases=[(3, 9, 11)], answer=_spread,
     mistakes={
         "taps already stand 1 apart: move them by what is missing": {"missing": 0},
         "right for a dilation of 2 only: use the number that is given":
@@ -68,8 +59,7 @@ dilation = exercise(
             lambda dilation, h, w: _spread(dilation, h, w) / torch.tensor([w, h]),
         "no tap moves": lambda *case: 0 * _spread(*case),
     },
-    shape="[1, 1, 9, h, w, 2] = {}",
-    unit="tap",
+    shape="[1, 1, 9, h, w, 2] = {}", unit="tap",
 )  # fmt: skip
 
 
@@ -97,12 +87,10 @@ def _modulated(
 
 
 from_torchvision = exercise(
-    """Check exercise 3: a 3 × 3 modulated deformable convolution with padding 1.
+    """Check exercise 3, `mine(x, weight, offsets, mask [B, 9, H, W])` -> `[B, C, H, W]`.
 
-    `mine(x [B, C, H, W], weight, offsets [B, 18, H, W], mask [B, 9, H, W])`, offsets
-    in torchvision's order: (dy, dx) of the first tap, (dy, dx) of the second …; returns
-    `[B, C, H, W]`.
-    """,
+    A 3 × 3 modulated deformable convolution with padding 1; `offsets [B, 18, H, W]` in
+    torchvision's order: (dy, dx) of the first tap, (dy, dx) of the second …""",
     cases=[(
         numbers(2, 4, 6, 9), numbers(5, 4, 3, 3),
         4 * numbers(2, 18, 6, 9) - 2, numbers(2, 9, 6, 9),

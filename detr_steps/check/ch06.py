@@ -18,15 +18,13 @@ def _places(references, offsets, size, half=0.0, less=0):
 
 
 places = exercise(
-    """Check exercise 1: sampling points, shares (x, y) of a map, `[Q, M, K, 2]`.
+    """Check exercise 1, `mine(references [Q, 2], offsets, (h, w))` -> `[Q, M, K, 2]`.
 
-    `mine(references [Q, 2], offsets [Q, M, K, 2], (h, w))`; references are shares,
-    offsets (dx, dy) pixels. Source: Zhu et al. 2020, equation 2.
-    """,
+    Sampling points (x, y), shares like the references; `offsets [Q, M, K, 2]` (dx, dy)
+    in pixels. Source: Zhu et al. 2020, equation 2.""",
     name="my_places",
     praise="pixels divided by (w, h), added to the reference.",
-    cases=[(numbers(3, 2), 3 * numbers(3, 2, 4, 2) - 1, SIZE)],
-    answer=_places,
+    cases=[(numbers(3, 2), 3 * numbers(3, 2, 4, 2) - 1, SIZE)], answer=_places,
     mistakes={
         "the offsets are pixels, the reference is a share: divide them by the map's "
         "width and height before you add.": lambda r, o, size: _places(r, o, (1, 1)),
@@ -64,15 +62,13 @@ def _with_centre(boxes: Tensor, centre: Tensor) -> Tensor:
 
 
 box_places = exercise(
-    """Check exercise 2: sampling points of boxes; K steps reach a box's side.
+    """Check exercise 2, `mine(boxes [Q, 4], offsets [Q, M, K, 2])` -> `[Q, M, K, 2]`.
 
-    `mine(boxes [Q, 4] cxcywh, offsets [Q, M, K, 2])` returns shares `[Q, M, K, 2]`.
-    Source: Zhu et al. 2020, appendix A.3.
-    """,
+    Sampling points (x, y) in shares; K steps reach the side of a box, cxcywh. Source:
+    Zhu et al. 2020, appendix A.3.""",
     name="my_box_places",
     praise="K steps reach the side of a box, however large it is.",
-    cases=[(numbers(5, 4), 6 * numbers(5, 3, 4, 2) - 3)],
-    answer=_box_places,
+    cases=[(numbers(5, 4), 6 * numbers(5, 3, 4, 2) - 3)], answer=_box_places,
     mistakes={
         "twice too far: from the centre to a side is *half* the width.":
             {"share": lambda heads, points: points},
@@ -109,22 +105,11 @@ def _by_head(*case: object) -> Tensor:
     return _core(*case).unflatten(1, (case[0].shape[1], -1))  # [Q, M, D]
 
 
-def _corners_aligned(locations: Tensor, size: tuple[int, int]) -> Tensor:
-    """Locations that `sample` reads as align_corners=True reads the given ones."""
-    return (locations * (_extent(size) - 1) + 0.5) / _extent(size)
-
-
-def _regrouped(value: Tensor) -> Tensor:
-    """Channels as they come out when `[S, M, D]` is read as `[S, D, M]`."""
-    return value.flatten(1).unflatten(1, (value.shape[2], -1)).transpose(1, 2)
-
-
 core = exercise(
-    """Check exercise 3: the core for one image and one level, `[Q, M * D]`.
+    """Check exercise 3, `mine(value, (h, w), locations, scores)` -> `[Q, M * D]`.
 
-    `mine(value [S, M, D], (h, w), locations [Q, M, K, 2], scores [Q, M, K])`. Source:
-    Zhu et al. 2020, equation 2.
-    """,
+    `value [S, M, D]`, `locations [Q, M, K, 2]` (x, y), `scores [Q, M, K]` of one image
+    and one level. Source: Zhu et al. 2020, equation 2.""",
     name="my_core",
     praise="each head read its own channels at its own points.",
     cases=[(
@@ -152,21 +137,22 @@ core = exercise(
             lambda v, size, x, s: _core(v, size, 2 * x - 1, s),
         "half a pixel off, as in section 3: align_corners=True is for locations "
         "counted from the first pixel's centre. Use `sample`.":
-            lambda v, size, x, s: _core(v, size, _corners_aligned(x, size), s),
+            lambda v, size, x, s: _core(
+                v, size, (x * (_extent(size) - 1) + 0.5) / _extent(size), s),
         "all heads read the channels of head 0: value[:, m] belongs to head m.":
             lambda v, size, x, s: _core(v[:, :1].expand_as(v), size, x, s),
         "all heads look where head 0 looks: locations[:, m] belong to head m.":
             lambda v, size, x, s: _core(v, size, x[:, :1].expand_as(x), s),
         "heads are mixed: [S, M, D] was reshaped where it needed a permute.":
-            lambda v, size, x, s: _core(_regrouped(v), size, x, s),
+            lambda v, size, x, s: _core(
+                v.reshape(-1, *v.shape[:0:-1]).transpose(1, 2), size, x, s),
         "heads are mixed in the result: it is head 0's D channels, then head 1's.":
             lambda *case: _by_head(*case).transpose(1, 2).flatten(1),
         "the heads were added up: lay them side by side, [Q, M * D].":
             lambda *case: _by_head(*case).sum(1),
         "nearly: lay the heads side by side, [Q, M * D].": _by_head,
     },
-    shape="[Q, M * D] = {}",
-    unit="query",
+    shape="[Q, M * D] = {}", unit="query",
 )  # fmt: skip
 
 
@@ -175,10 +161,9 @@ def _to_grid(at, size, half=0.5, less=0):
 
 
 half_pixel = exercise(
-    """Check the mended line of section 3: pixel numbers `[..., 2]` to -1 … 1.
+    """Check the mended line of section 3, `mine(at [..., 2], (h, w))` -> `[..., 2]`.
 
-    `mine(at, (h, w))`, as `grid_sample` with align_corners=False wants it, (x, y).
-    """,
+    Pixel numbers (x, y) to -1 … 1, for `grid_sample` with align_corners=False.""",
     name="mended",
     praise="zero flow gives the map back.",
     cases=[(torch.stack(torch.meshgrid(
@@ -198,6 +183,5 @@ half_pixel = exercise(
             {"half": -0.5},
     },
     kind="return a tensor like the one that came in, (x, y) last.",
-    shape="{} like what came in",
-    unit="pixel",
+    shape="{} like what came in", unit="pixel",
 )  # fmt: skip

@@ -4,7 +4,6 @@ Each takes the text of a CUDA kernel, runs it on the emulator with several order
 threads, and says which mistake explains what comes out.
 """
 
-from collections.abc import Callable
 from itertools import combinations, product
 from types import SimpleNamespace
 
@@ -13,20 +12,16 @@ from torch import Tensor
 
 from .. import workbench as lab
 from ..nn.sample import four_corners
-from . import Verdict
-from .kernels import Launch, judge_kernel
+from .kernels import Launch, puzzle
 from .reads import drawn as drawn
 from .trying import Trial, numbers
 
-SIZE = (4, 6)  # of the map: height and width differ, so that a mix-up shows
 NOTHING = "nothing was written there."
+SIZE = (4, 6)  # of the map: height and width differ, so that a mix-up shows
 
 
 def _unwritten(*shape: int) -> Tensor:
     return torch.full(shape, float("nan"))
-
-
-# --- puzzles 1 and 2: reading a map -------------------------------------------------
 
 
 def _read(value, at, weight, half=0.5, clamp=False, address=None, corners=(1, 1, 1, 1)):
@@ -36,22 +31,23 @@ def _read(value, at, weight, half=0.5, clamp=False, address=None, corners=(1, 1,
     a thread reads in the flat value, of its numbers by their names in the kernels.
     """
     (h, w), (queries, points), width = SIZE, weight.shape, value.shape[1]
-    at = at + (0.5 - half) / torch.tensor([w, h])
-    pixel, share = four_corners(at, SIZE)  # [Q, K, 4]
+    pixel, share = four_corners(at + (0.5 - half) / torch.tensor([w, h]), SIZE)
     if clamp:
         x, y = (at * torch.tensor([w, h]) - 0.5).remainder(1).unbind(-1)
         share = torch.stack(((1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y), -1)
-    i = torch.arange(queries * width).view(queries, 1, 1, width)
-    named = SimpleNamespace(
-        i=i, q=i // width, c=i % width, p=torch.arange(queries * points).view(-1, points, 1, 1),
-        corner=torch.arange(4)[:, None], pixel=pixel[..., None],
-        row=pixel[..., None] // w, column=pixel[..., None] % w, width=width,
-    )  # fmt: skip
-    where = address(named) if address else named.pixel * width + named.c
-    read = value.flatten()[where.clamp(max=value.numel() - 1)]  # [Q, K, 4, D]
-    return (read * (share * torch.tensor(corners) * weight[..., None])[..., None]).sum(
-        (1, 2)
+    thread, pixel = (
+        torch.arange(queries * width).view(-1, 1, 1, width),
+        pixel[..., None],
     )
+    i = SimpleNamespace(
+        i=thread, q=thread // width, c=thread % width, width=width,
+        p=torch.arange(queries * points).view(-1, points, 1, 1),
+        corner=torch.arange(4)[:, None], pixel=pixel, row=pixel // w, column=pixel % w,
+    )  # fmt: skip
+    where = address(i) if address else i.pixel * i.width + i.c
+    read = value.flatten()[where.clamp(max=value.numel() - 1)]  # [Q, K, 4, D]
+    shares = share * torch.tensor(corners) * weight[..., None]
+    return (read * shares[..., None]).sum((1, 2))
 
 
 def _points(queries: int, points: int, width: int, inside: bool) -> tuple:
@@ -64,13 +60,11 @@ def _points(queries: int, points: int, width: int, inside: bool) -> tuple:
 def _another_channel(result, wanted, value, at, weight):
     """Say which channel the first wrong thread read, if it did read one."""
     q, c = ((result - wanted).abs() > 1e-4).nonzero()[0].tolist()
-    for read in range(wanted.shape[1]):
-        if (result[q, c] - wanted[q, read]).abs() < 1e-4:
-            return (
-                f"the thread of query {q}, channel {c} read channel {read}: c = i % "
-                "width, and the address ends in + c."
-            )
-    return ""
+    same = ((result[q, c] - wanted[q]).abs() < 1e-4).nonzero().flatten().tolist()
+    return same and (
+        f"the thread of query {q}, channel {c} read channel {same[0]}: c = i % width, "
+        "and the address ends in + c."
+    )
 
 
 MISREAD = {
@@ -107,58 +101,33 @@ MISREAD = {
         for name in ("i", "p", "corner")
     },
 }  # fmt: skip
-OUTSIDE = (
-    "at the border. A point may lie between the first pixel and the edge: skip corners "
-    "with column < 0, column >= w, row < 0 or row >= h."
-)
-ROW_BY_ROW = (
-    "pixels lie row by row, channels side by side: value[(row * w + column) * width + "
-    "c]."
-)
 
 
 def _channels(inside: bool) -> Launch:
-    """A launch over points inside the map, or some beyond its border."""
+    """A launch of puzzle 1 over points inside the map, or some beyond its border."""
     case = _points(5, 3, 8, inside)
-    trial = Trial([case], _read, MISREAD, nan=NOTHING, otherwise=_another_channel)
+    border = (
+        "at the border. A point may lie between the first pixel and the edge: skip "
+        "corners with column < 0, column >= w, row < 0 or row >= h."
+    )
+    rows = (
+        "pixels lie row by row, channels side by side: "
+        "value[(row * w + column) * width + c]."
+    )
     faults = {
         "bounds at[": "q = i / width: a query has width threads, a channel each.",
-        "bounds": ROW_BY_ROW if inside else OUTSIDE,
+        "bounds": rows if inside else border,
     }
-    given = (*case, _unwritten(5, 8), 5, 3, *SIZE, 8)
-    return Launch(1, 64, given, 3, trial, faults)
+    trial = Trial([case], _read, MISREAD, nan=NOTHING, otherwise=_another_channel)
+    return Launch(1, 64, (*case, _unwritten(5, 8), 5, 3, *SIZE, 8), 3, trial, faults)
 
 
-def one_per_channel(text: str | None) -> Verdict:
-    """Check puzzle 1, the kernel `one_per_channel`: q, c, the border, the address."""
-    return judge_kernel(
-        text,
-        "one_per_channel",
-        _channels(inside=True),
-        _channels(inside=False),
-        praise="each thread read its own channel, also at the border.",
-    )
-
-
-UNWRITTEN = (
-    "this place was read before the thread that finds the point had written it. A "
-    "barrier, __syncthreads();, is missing between the two."
-)
-ASTRAY = (
-    "there is a __syncthreads();, but threads get from writing to reading without it. "
-    "Put it between the two, outside of the if: all threads of the block must pass it."
-)
-NOT_A_PIXEL = (
-    "place is no number of a pixel, row * w + column: it is multiplied by width later, "
-    "where value is read."
-)
-NOWHERE = (
-    "a corner outside the map must have a place too, one that exists (0 will do): its "
-    "share is 0."
-)
-IN_THE_IF = (
-    "__syncthreads() stands inside the if: the threads that skip it never arrive. All "
-    "threads of a block must pass it."
+one_per_channel = puzzle(
+    "one_per_channel",
+    """Check puzzle 1, the kernel `one_per_channel`: q, c, the border, the address.""",
+    _channels(inside=True),
+    _channels(inside=False),
+    praise="each thread read its own channel, also at the border.",
 )
 MISPLACED = {
     "the attention weight is missing: near * weight[n].":
@@ -180,58 +149,57 @@ MISPLACED = {
     "only the last corner counts: share and place need [p][corner].":
         {"corners": (0, 0, 0, 1)},
 }  # fmt: skip
+EARLY = (
+    "this place was read before the thread that finds the point had written it. A "
+    "barrier, __syncthreads();, is missing between the two.",
+    "there is a __syncthreads();, but threads get from writing to reading without it. "
+    "Put it between the two, outside of the if: all threads of the block must pass it.",
+)
 
 
-def _shared(inside: bool, waits: bool) -> Launch:
-    """A launch; `waits`: there is a barrier, though maybe not where all pass it."""
+def _shared(inside: bool) -> Launch:
+    """A launch of puzzle 2 over points inside the map, or some beyond its border."""
     case = _points(4, 5, 64, inside)
-    unwritten = ASTRAY if waits else UNWRITTEN
+    no_pixel = (
+        "place is no number of a pixel, row * w + column: it is multiplied by width "
+        "later, where value is read."
+    )
+    no_place = (
+        "a corner outside the map must have a place too, one that exists (0 will do): "
+        "its share is 0."
+    )
     faults = {
-        **({"bounds value[-64]": unwritten} if inside else {}),
-        "bounds": NOT_A_PIXEL if inside else NOWHERE,
-        "race": unwritten,
-        "barrier": IN_THE_IF,
+        **({"bounds value[-64]": EARLY} if inside else {}),
+        "bounds": no_pixel if inside else no_place,
+        "race": EARLY,
+        "barrier": "__syncthreads() stands inside the if: the threads that skip it "
+        "never arrive. All threads of a block must pass it.",
     }
     trial = Trial([case], _read, MISPLACED, nan=NOTHING)
     return Launch(4, 64, (*case, _unwritten(4, 64), 5, *SIZE), 3, trial, faults)
 
 
-def once_per_point(text: str | None) -> Verdict:
-    """Check puzzle 2, the kernel `once_per_point`: share, place, the barrier."""
-    waits = text is not None and "__syncthreads" in text
-    return judge_kernel(
-        text,
-        "once_per_point",
-        _shared(True, waits),
-        _shared(False, waits),
-        praise="each point was found once, and all threads waited for it.",
-    )
-
-
-# --- puzzle 3: sixteen bytes at a time ----------------------------------------------
+once_per_point = puzzle(
+    "once_per_point",
+    """Check puzzle 2, the kernel `once_per_point`: share, place, the barrier.""",
+    _shared(inside=True),
+    _shared(inside=False),
+    praise="each point was found once, and all threads waited for it.",
+)
 
 
 def _fours(
-    value,
-    place,
-    share,
-    address=lambda place, lane: place * 8 + lane,
-    taken=(0, 1, 2, 3),
-    kept=(1, 1, 1, 1),
-    times=(1, 1, 1, 1),
+    value, place, share, address=None, taken=(0, 1, 2, 3), kept=(1,) * 4, times=(1,) * 4
 ):
     """What threads make of rows[address(place, lane)], `[Q, 32]`, or a mistake with it.
 
     Of .x .y .z .w: which of four's each sum has `taken`, `kept`, multiplied by s.
     """
-    rows = value.view(-1, 4)  # float4 after float4
-    read = rows[address(place[..., None], torch.arange(8))]  # [Q, corners, 8, 4]
+    lane, place = torch.arange(8), place[..., None]
+    at = address(place, lane) if address else place * 8 + lane
+    read = value.view(-1, 4)[at][..., list(taken)]  # [Q, corners, 8, 4]
     factor = torch.where(torch.tensor(times) > 0, share[..., None, None], 1.0)
-    return (read[..., list(taken)] * factor * torch.tensor(kept)).sum(1).flatten(1)
-
-
-def _copied(to: int, source: int) -> tuple[int, ...]:
-    return tuple(source if part == to else part for part in range(4))
+    return (read * factor * torch.tensor(kept)).sum(1).flatten(1)
 
 
 FOURS = {
@@ -258,73 +226,56 @@ FOURS = {
     },
     **{
         f"sum.{'xyzw'[to]} adds four.{'xyzw'[source]}: each channel adds its own.":
-            {"taken": _copied(to, source)}
+            {"taken": tuple(source if part == to else part for part in range(4))}
         for to, source in product((1, 2, 3), range(4)) if to != source
     },
     **{
-        f"four.{'xyzw'[part]} was not multiplied by s.":
-            {"times": tuple(other != part for other in range(4))}
-        for part in (1, 2, 3)
+        f"four.{part} was not multiplied by s.":
+            {"times": tuple(other != part for other in "xyzw")} for part in "yzw"
     },
 }  # fmt: skip
+FOURS_GIVEN = (numbers(24, 32), (24 * numbers(6, 5)).int(), numbers(5, 6).view(6, 5))
 
 
 def _by_sixteen(trace: lab.Trace) -> str | None:
-    sizes = {int(size) for size in trace.of("value", "load")["bytes"]}
-    if sizes != {16}:
-        return (
-            f"right numbers, but value was read {min(sizes)} bytes at a time: read a "
-            "whole float4 from rows."
-        )
-    return None
+    least = min(int(size) for size in trace.of("value", "load")["bytes"])
+    return None if least == 16 else (
+        f"right numbers, but value was read {least} bytes at a time: read a whole float4 "
+        "from rows."
+    )  # fmt: skip
 
 
-def four_at_once(text: str | None) -> Verdict:
-    """Check puzzle 3, the kernel `four_at_once`: address, arithmetic, and width."""
-    queries, corners = 6, 5
-    value, share = numbers(24, 32), numbers(queries, corners)
-    place = (24 * numbers(corners, queries).T).int()
-    launch = Launch(
-        grid=1,
-        block=64,
-        given=(
-            value,
-            place.contiguous(),
-            share,
-            _unwritten(queries, 32),
-            queries,
-            corners,
-        ),
-        result=3,
-        trial=Trial([(value, place, share)], _fours, FOURS, nan=NOTHING),
-        faults={
+four_at_once = puzzle(
+    "four_at_once",
+    """Check puzzle 3, the kernel `four_at_once`: address, arithmetic, and width.""",
+    Launch(
+        1, 64, (*FOURS_GIVEN, _unwritten(6, 32), 6, 5), 3,
+        Trial([FOURS_GIVEN], _fours, FOURS, nan=NOTHING),
+        {
             "bounds": "rows counts in float4, four channels each: pixel p begins at "
             "p * 8, and lane reads the one at p * 8 + lane.",
             "alignment": "a float4 begins at a multiple of 16 bytes.",
         },
         used=_by_sixteen,
-    )
-    praise = "eight threads read a row of 32 channels, sixteen bytes each."
-    return judge_kernel(text, "four_at_once", launch, praise=praise)
-
-
-# --- puzzle 4: the butterfly --------------------------------------------------------
+    ),
+    praise="eight threads read a row of 32 channels, sixteen bytes each.",
+)  # fmt: skip
 
 
 def _exchanged(
-    gradient, found, steps=(16, 8, 4, 2, 1), partner=torch.bitwise_xor, add=True
+    gradient, found, steps=(16, 8, 4, 2, 1), partner=torch.bitwise_xor, add=1
 ):
     """What the lanes know at last, `[P, 32]`; without a partner a lane reads itself."""
     sums, lane = gradient * found, torch.arange(32)
     for step in steps:
         source = partner(lane, torch.tensor(step))
         source = torch.where((source >= 0) & (source < 32), source, lane)
-        sums = sums[:, source] + (sums if add else 0)
+        sums = sums[:, source] + add * sums
     return sums
 
 
 EXCHANGES = {
-    "the partner's number replaced the sum: add it, sum +=.": {"add": False},
+    "the partner's number replaced the sum: add it, sum +=.": {"add": 0},
     "one exchange only: halve the step until it is 1, step /= 2.": {"steps": (16,)},
     "always the same partner: exchange with lane ^ step.":
         [{"steps": (2**bit,) * 5} for bit in range(5)],
@@ -348,80 +299,52 @@ EXCHANGES = {
     "a quarter each time: four exchanges of two, and lanes are left out. Halve it, "
     "step /= 2.": {"steps": (16, 4, 1)},
 }  # fmt: skip
-
-
-def butterfly(text: str | None) -> Verdict:
-    """Check puzzle 4, the kernel `butterfly`: all 32 lanes know the sum."""
-    case = (numbers(32), numbers(3, 32))
-    launch = Launch(
-        grid=3,
-        block=32,
-        given=(*case, _unwritten(3, 32)),
-        result=2,
-        trial=Trial([case], _exchanged, EXCHANGES, nan=NOTHING),
-        faults={
-            "lanes": "the mask names the lanes that take part, and all 32 do: "
-            "0xffffffff, here called all.",
-        },
-    )
-    praise = "after five exchanges every lane knows the sum."
-    return judge_kernel(text, "butterfly", launch, praise=praise)
-
-
-# --- puzzle 5: counting in the block ------------------------------------------------
-
-PIXELS, BLOCK = 40, 128
-
-
-def _per_block(pixel: Tensor) -> list[Tensor]:
-    return [part.bincount(minlength=PIXELS) for part in pixel.split(BLOCK)]
-
-
-HITS = Trial(
-    cases=[(((12 * numbers(300)).int() + 7),)],
-    answer=lambda pixel: sum(_per_block(pixel)),
-    mistakes={
-        "each block added 1: it should add what it counted, mine[p].":
-            lambda pixel: sum((part > 0).long() for part in _per_block(pixel)),
-        "a plain = or +=: other blocks add to hits too.":
-            lambda pixel: _per_block(pixel)[-1],
-        "nothing was counted: each thread adds 1 to mine[pixel[i]].":
-            lambda pixel: torch.zeros(PIXELS),
-    },
-    unit="pixel",
+PRODUCTS = (numbers(32), numbers(3, 32))
+butterfly = puzzle(
+    "butterfly",
+    """Check puzzle 4, the kernel `butterfly`: all 32 lanes know the sum.""",
+    Launch(
+        3, 32, (*PRODUCTS, _unwritten(3, 32)), 2,
+        Trial([PRODUCTS], _exchanged, EXCHANGES, nan=NOTHING),
+        {"lanes": "the mask names the lanes that take part, and all 32 do: 0xffffffff, "
+         "here called all."},
+    ),
+    praise="after five exchanges every lane knows the sum.",
 )  # fmt: skip
+
+ENTRIES = (12 * numbers(300)).int() + 7  # the pixel of each
+PER_BLOCK = torch.stack([part.bincount(minlength=40) for part in ENTRIES.split(128)])
 
 
 def _few_adds(trace: lab.Trace) -> str | None:
     adds = len(trace.of("hits", "atomic"))
-    if adds > 3 * PIXELS:
-        return (
-            f"right numbers, with {adds} adds to hits: count in mine first, then add "
-            "at most once for each pixel."
-        )
-    return None
+    return None if adds <= PER_BLOCK.numel() else (
+        f"right numbers, with {adds} adds to hits: count in mine first, then add at most "
+        "once for each pixel."
+    )  # fmt: skip
 
 
 def _adds(trace: lab.Trace) -> str:
-    (pixel,), adds = HITS.cases[0], len(trace.of("hits", "atomic"))
-    touched = sum(int((part > 0).sum()) for part in _per_block(pixel))
-    said = f"{adds} adds to global memory in place of {len(pixel)}."
+    adds, touched = len(trace.of("hits", "atomic")), int((PER_BLOCK > 0).sum())
+    said = f"{adds} adds to global memory in place of {len(ENTRIES)}."
     if adds > touched:
         said += f" {touched} would do: if nobody counted a pixel, do not add its zero."
     return said
 
 
-def count_in_block(text: str | None) -> Verdict:
-    """Check puzzle 5, the kernel `count_in_block`: one global add for each pixel."""
-    (pixel,) = HITS.cases[0]
-    hits = torch.zeros(PIXELS, dtype=torch.int32)
-    launch = Launch(
-        grid=3,
-        block=BLOCK,
-        given=(pixel, hits, len(pixel), PIXELS),
-        result=1,
-        trial=HITS,
-        faults={
+count_in_block = puzzle(
+    "count_in_block",
+    """Check puzzle 5, the kernel `count_in_block`: one global add for each pixel.""",
+    Launch(
+        3, 128, (ENTRIES, torch.zeros(40, dtype=torch.int32), len(ENTRIES), 40), 1,
+        Trial([()], PER_BLOCK.sum(0), {
+            "each block added 1: it should add what it counted, mine[p].":
+                (PER_BLOCK > 0).sum(0),
+            "a plain = or +=: other blocks add to hits too.": PER_BLOCK[-1],
+            "nothing was counted: each thread adds 1 to mine[pixel[i]].":
+                torch.zeros(40),
+        }, unit="pixel"),
+        {
             "bounds": "mine has one place for each pixel; entry i exists only where "
             "i < entries.",
             "race hits": "all blocks add to hits, in no order. A plain + is a read, an "
@@ -435,7 +358,6 @@ def count_in_block(text: str | None) -> Verdict:
         },
         used=_few_adds,
         remark=_adds,
-    )
-    return judge_kernel(
-        text, "count_in_block", launch, praise="counted in the block first:"
-    )
+    ),
+    praise="counted in the block first:",
+)  # fmt: skip

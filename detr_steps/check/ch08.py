@@ -23,13 +23,9 @@ def _place(
 
 THREE = "return three whole numbers: level, row, column"
 place = exercise(
-    """Check exercise 1: where a token of several levels is, counted from 0.
-
-    `mine(token, sizes)` returns (level, row, column). Chapter 08.
-    """,
+    """Check exercise 1, `mine(token, sizes)` -> (level, row, column), from 0.""",
     praise=f"all {TOKENS} tokens of {len(SIZES)} levels are found",
-    cases=[(token, SIZES) for token in range(TOKENS)],
-    answer=_place,
+    cases=[(token, SIZES) for token in range(TOKENS)], answer=_place,
     mistakes={
         "row and column are swapped": {"cell": lambda n, h, w: (n % w, n // w)},
         "you divide by the height: a row is as long as the map is wide":
@@ -41,9 +37,8 @@ place = exercise(
         "rows and columns are counted from 0":
             {"cell": lambda n, h, w: (n // w + 1, n % w + 1)},
     },
-    faults={THREE: lambda value: len(value) != 3},
-    convert=lambda value: tuple(int(number) for number in value),
-    kind=THREE,
+    convert=lambda value: tuple(int(number) for number in value), kind=THREE,
+    before={THREE: lambda value: len(value) != 3},
     otherwise=lambda value, truth, token, sizes:
         f"token {token} of levels {sizes} is at {truth}, yours {value}",
 )  # fmt: skip
@@ -70,14 +65,11 @@ def _references(
 
 
 references = exercise(
-    """Check exercise 2: where each token looks first on each level, `[B, S, L, 2]`.
+    """Check exercise 2, `mine(sizes, valid [B, L, 2])` -> references `[B, S, L, 2]`.
 
-    `mine(sizes, valid [B, L, 2])` returns (x, y), shares of the padded level. Source:
-    Zhu et al. 2020, section 4.1. Chapter 08.
-    """,
+    (x, y), shares of each padded level. Source: Zhu et al. 2020, section 4.1.""",
     praise="border meets border on every level",
-    cases=[(SIZES, 0.4 + 0.6 * numbers(2, len(SIZES), 2))],
-    answer=_references,
+    cases=[(SIZES, 0.4 + 0.6 * numbers(2, len(SIZES), 2))], answer=_references,
     mistakes={
         "you multiply, but never divide: a centre is a share of the padded map, turn "
         "it into one of the image first": {"divide": 0},
@@ -96,21 +88,18 @@ references = exercise(
         "y is divided by h, x by w: sizes are (h, w)": {"swap": True},
         "tokens come row by row, not by columns": {"columns": True},
     },
-    faults={
+    before={
         "the order is [B, S, L, 2]: tokens before levels":
             lambda value: value.shape == (2, len(SIZES), TOKENS, 2),
     },
-    shape="[B, S, L, 2] = {}",
-    unit="token",
+    shape="[B, S, L, 2] = {}", unit="token",
 )  # fmt: skip
 
 
 refinement = exercise(
-    """Check exercise 3: one layer's step from a reference to a box, both cxcywh.
+    """Check exercise 3, `mine(reference [Q, 4], delta [Q, 4])` -> box, next reference.
 
-    `mine(reference [Q, 4], delta [Q, 4])` returns the box and the next reference.
-    Source: Zhu et al. 2020, appendix A.3. Chapter 08.
-    """,
+    cxcywh, shares of the image. Source: Zhu et al. 2020, appendix A.3.""",
     praise="one step from the reference, and no gradient into the layer before",
     cases=[tuple((0.1 + 0.8 * x).requires_grad_() for x in numbers(2, 5, 4))],
     answer=lambda r, delta: (inverse_sigmoid(r) + delta).sigmoid(),
@@ -136,10 +125,8 @@ refinement = exercise(
         "detach the next reference: each layer answers for its own step":
             lambda value: value[1].requires_grad,
     },
-    convert=tensors(2),
+    convert=tensors(2), part=0, unit="box",
     kind="return two tensors: the box, and the reference of the next layer",
-    part=0,
-    unit="box",
     then=[Trial(
         [(torch.tensor([[0.0, 1, 0, 1]]), torch.tensor([[5.0, -5, 5, -5]]))],
         before={
@@ -147,8 +134,7 @@ refinement = exercise(
             "the share away from 0 and 1 first":
                 lambda value: not ((value[0] > 0) & (value[0] < 1)).all(),
         },
-        convert=tensors(2),
-        when="at the border",
+        convert=tensors(2), when="at the border",
     )],
 )  # fmt: skip
 
@@ -168,14 +154,12 @@ def _tokens() -> tuple[Tensor, Tensor, Tensor, int]:
 
 LOGITS, BOXES, USABLE, K = _tokens()
 proposals = exercise(
-    """Check exercise 4: the k usable boxes surest of being any object, surest first.
+    """Check exercise 4, `mine(logits [S, C], boxes [S, 4], usable [S], k)` -> `[k, 4]`.
 
-    `mine(logits [S, C], boxes [S, 4], usable [S], k)` returns at most k, detached.
-    Source: Zhu et al. 2020, section 4.2. Chapter 08.
-    """,
+    Boxes surest of being any object, surest first; fewer than k if fewer are usable.
+    Source: Zhu et al. 2020, section 4.2.""",
     praise="the surest boxes, whatever they hold",
-    cases=[(LOGITS, BOXES, USABLE, K)],
-    answer=_proposals,
+    cases=[(LOGITS, BOXES, USABLE, K)], answer=_proposals,
     mistakes={
         "the surest comes first: do not put them back into order": {"sort": True},
         "some of these tokens are not usable":
@@ -197,8 +181,7 @@ proposals = exercise(
         "detach the boxes: proposals have a loss of their own":
             lambda value: value.requires_grad,
     },
-    shape="boxes [k, 4] = {}",
-    unit="token",
+    shape="boxes [k, 4] = {}", unit="token",
     then=[
         Trial(
             [(LOGITS, BOXES, torch.arange(12) < 2, K)],

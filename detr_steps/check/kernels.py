@@ -25,9 +25,9 @@ class Launch:
     """One launch of the reader's kernel, and the trial that judges what it wrote.
 
     `given` all arguments, in order; `result` which of them is written. `faults` what a
-    fault most likely is, by its kind and words of its sentence ("race hits"); `used`
-    complains about how memory was used, or returns None; `remark` says more about an
-    answer that is right.
+    fault most likely is, by its kind and words of its sentence ("race hits"); a pair:
+    in a text without a barrier, in one with a barrier. `used` complains about how memory
+    was used, or returns None; `remark` says more about an answer that is right.
     """
 
     grid: int
@@ -35,7 +35,7 @@ class Launch:
     given: tuple
     result: int
     trial: Trial
-    faults: Mapping[str, str] = field(default_factory=dict)
+    faults: Mapping[str, str | tuple[str, str]] = field(default_factory=dict)
     used: Callable[[lab.Trace], str | None] = lambda trace: None
     remark: Callable[[lab.Trace], str] = lambda trace: ""
 
@@ -46,29 +46,39 @@ class Launch:
         return given[self.result], trace
 
 
-def judge_kernel(
-    text: str | None, name: str, *launches: Launch, praise: str
-) -> Verdict:
-    """Compile the reader's kernel and launch it; the first launch that fails decides.
+def puzzle(
+    name: str, about: str, *launches: Launch, praise: str
+) -> Callable[[str | None], Verdict]:
+    """Make the check of the kernel `name`: a function of its text, `about` as doc.
 
-    Where there is a GPU, a kernel that is right on the emulator is tried there, too.
+    The first launch that fails decides. Where there is a GPU, a kernel that is right on
+    the emulator is tried there, too.
     """
-    gaps = 1 if text is None else text.count(GAP)
-    if gaps:
-        left = "1 gap is" if gaps == 1 else f"{gaps} gaps are"
-        return wrong(f"not yet: {left} left. Write CUDA in place of {GAP}.")
-    try:
-        kernel = _compile(text, name)
-    except NotCompiled as error:
-        return wrong(f"cannot be tried here: {error}")
-    except (lab.CompileFault, ValueError) as fault:
-        return wrong(f"it does not compile: {fault}")
-    places = [partial(_on_emulator, kernel, launch) for launch in launches]
-    if lab.trouble("cuda") is None:
-        places.append(partial(_on_card, text, name, launches))
+
+    def check(text: str | None) -> Verdict:
+        gaps = 1 if text is None else text.count(GAP)
+        if gaps:
+            left = "1 gap is" if gaps == 1 else f"{gaps} gaps are"
+            return wrong(f"not yet: {left} left. Write CUDA in place of {GAP}.")
+        try:
+            kernel = _compile(text, name)
+        except NotCompiled as error:
+            return wrong(f"cannot be tried here: {error}")
+        except (lab.CompileFault, ValueError) as fault:
+            return wrong(f"it does not compile: {fault}")
+        places = [partial(_on_emulator, text, kernel, launch) for launch in launches]
+        if lab.trouble("cuda") is None:
+            places.append(partial(_on_card, text, name, launches))
+        return _first_fault(places, praise)
+
+    check.__doc__ = about
+    return check
+
+
+def _first_fault(places: Sequence[Callable[[], Verdict]], praise: str) -> Verdict:
     said = [praise]
-    for launch_there in places:
-        verdict = launch_there()
+    for launch in places:
+        verdict = launch()
         if not verdict:
             return verdict
         said.append(verdict.message)
@@ -81,13 +91,13 @@ def _compile(text: str, name: str) -> Callable:
     return lab.compile(text, name, where="emulator")
 
 
-def _on_emulator(kernel: Callable, launch: Launch) -> Verdict:
+def _on_emulator(text: str, kernel: Callable, launch: Launch) -> Verdict:
     results = []
     for schedule in SCHEDULES:
         try:
             result, trace = launch.run(kernel, schedule=schedule, trace=True)
         except lab.KernelFault as fault:
-            return wrong(f"{fault}.{_likely(fault, launch)}")
+            return wrong(f"{fault}.{_likely(fault, launch, text)}")
         results.append(result)
     for other in results[1:]:
         if not torch.allclose(results[0], other, atol=1e-5, equal_nan=True):
@@ -109,10 +119,11 @@ def _on_card(text: str, name: str, launches: Sequence[Launch]) -> Verdict:
     return right("The card says so, too.")
 
 
-def _likely(fault: lab.KernelFault, launch: Launch) -> str:
+def _likely(fault: lab.KernelFault, launch: Launch, text: str) -> str:
     """What is most likely behind a fault: of the first key all of whose words fit."""
     for key, cure in launch.faults.items():
         kind, *words = key.split()
         if kind == fault.kind and all(word in str(fault) for word in words):
-            return f" Likely: {cure}"
+            cures = [cure, cure] if isinstance(cure, str) else cure
+            return f" Likely: {cures['__syncthreads' in text]}"
     return ""
