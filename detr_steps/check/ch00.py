@@ -15,15 +15,8 @@ def _pixels(cxcywh, size, back=0.5, on=0.5):
     return corners * torch.tensor([size[1], size[0]] * 2)
 
 
-def _one_box(value: Tensor, truth: Tensor, given: Tensor, size: tuple) -> str:
-    box, expected, got = (
-        [round(number, 2) for number in part[0].tolist()]
-        for part in (given, truth, value)
-    )
-    return (
-        f"for the box {box} in a picture {size[0]} high and {size[1]} wide, expected "
-        f"{expected}, got {got}."
-    )
+def _short(boxes: Tensor) -> list[float]:
+    return [round(number, 2) for number in boxes[0].tolist()]
 
 
 A_TUPLE = (
@@ -31,9 +24,8 @@ A_TUPLE = (
     "(W, H, W, H), one number for each of x0, y0, x1, y1."
 )
 to_pixels = exercise(
-    """Check exercise 1, `mine(cxcywh [n, 4] in [0, 1], (H, W))` -> corners in pixels.""",
-    name="to_pixels",
-    praise="corners in pixels, x with the width and y with the height.",
+    """Check exercise 1, `mine(cxcywh [n, 4], (H, W))` -> corners in pixels.""",
+    named=True, praise="corners in pixels, x with the width and y with the height.",
     cases=[  # a size with which no side comes out whole
         (torch.tensor([[0.52, 0.47, 0.23, 0.41], [0.26, 0.53, 0.11, 0.18]]), (83, 157))
     ],
@@ -59,18 +51,16 @@ to_pixels = exercise(
         "must match the size":
             "a box has four numbers and size has two: multiply by (W, H, W, H).",
     },
-    otherwise=_one_box,
+    otherwise=lambda value, truth, given, size:
+        f"for the box {_short(given)} in a picture {size[0]} high and {size[1]} wide, "
+        f"expected {_short(truth)}, got {_short(value)}.",
 )  # fmt: skip
 
 
-def _counted(rule):
-    """Make a function of masks from one of counts: shared `[n, m]`, a's, b's."""
-
-    def by_counts(a: Tensor, b: Tensor) -> Tensor:
-        shared = (a[:, None] & b).sum((-1, -2))
-        return rule(shared, a.sum((-1, -2))[:, None], b.sum((-1, -2))[None])
-
-    return by_counts
+def _shares(a, b, rule=lambda shared, a, b: shared / (a + b - shared)):
+    """What `rule` makes of the counts of pixels: shared `[n, m]`, a's, b's."""
+    shared = (a[:, None] & b).sum((-1, -2))
+    return rule(shared, a.sum((-1, -2))[:, None], b.sum((-1, -2))[None])
 
 
 def _tight_boxes(masks: Tensor) -> Tensor:
@@ -84,35 +74,31 @@ def _masks() -> tuple[Tensor, Tensor]:
     return a, b
 
 
-COUNTS = {
-    "divided by the smaller mask: IoU divides by what *either* covers.":
-        lambda shared, a, b: shared / torch.minimum(a, b),
-    "divided by the larger mask: IoU divides by what *either* covers.":
-        lambda shared, a, b: shared / torch.maximum(a, b),
-    "divided by a's pixels only: IoU divides by the union.":
-        lambda shared, a, b: shared / a,
-    "divided by b's pixels only: IoU divides by the union.":
-        lambda shared, a, b: shared / b,
-    "the shared pixels count twice below the line: union = a + b − shared.":
-        lambda shared, a, b: shared / (a + b),
-    "that is the Dice score, 2·shared / (a + b): IoU divides by the union.":
-        lambda shared, a, b: 2 * shared / (a + b),
-    "those are the shared pixels: divide by the union.": lambda shared, a, b: shared,
-    "rows and columns are swapped: a's masks are the rows.":
-        lambda shared, a, b: (shared / (a + b - shared)).T,
-    "whole-number division: the pixel counts are integers, use / and not //.":
-        lambda shared, a, b: shared // (a + b - shared),
-}  # fmt: skip
 mask_iou = exercise(
     """Check exercise 2, `mine(a [n, H, W], b [m, H, W])` -> IoU of masks `[n, m]`.""",
-    name="mask_iou",
-    praise="each mask against each mask, empty ones too.",
-    cases=[_masks()],
-    answer=_counted(lambda shared, a, b: shared / (a + b - shared)),
+    named=True, praise="each mask against each mask, empty ones too.",
+    cases=[_masks()], answer=_shares,
     mistakes={
         "that is the IoU of the boxes around the masks: count pixels instead.":
             lambda a, b: boxes.iou(_tight_boxes(a), _tight_boxes(b)),
-        **{diagnosis: _counted(rule) for diagnosis, rule in COUNTS.items()},
+        "divided by the smaller mask: IoU divides by what *either* covers.":
+            {"rule": lambda shared, a, b: shared / torch.minimum(a, b)},
+        "divided by the larger mask: IoU divides by what *either* covers.":
+            {"rule": lambda shared, a, b: shared / torch.maximum(a, b)},
+        "divided by a's pixels only: IoU divides by the union.":
+            {"rule": lambda shared, a, b: shared / a},
+        "divided by b's pixels only: IoU divides by the union.":
+            {"rule": lambda shared, a, b: shared / b},
+        "the shared pixels count twice below the line: union = a + b − shared.":
+            {"rule": lambda shared, a, b: shared / (a + b)},
+        "that is the Dice score, 2·shared / (a + b): IoU divides by the union.":
+            {"rule": lambda shared, a, b: 2 * shared / (a + b)},
+        "those are the shared pixels: divide by the union.":
+            {"rule": lambda shared, a, b: shared},
+        "rows and columns are swapped: a's masks are the rows.":
+            {"rule": lambda shared, a, b: (shared / (a + b - shared)).T},
+        "whole-number division: the pixel counts are integers, use / and not //.":
+            {"rule": lambda shared, a, b: shared // (a + b - shared)},
     },
     before={
         "each pair gets True or False: IoU is a share. Count the pixels with .sum(), "
@@ -197,8 +183,7 @@ nms = exercise(
     """Check exercise 3, `mine(xyxy [n, 4], scores [n], threshold)` -> indices.
 
     Of the boxes that greedy suppression keeps, best first: a tensor or a list.""",
-    name="nms",
-    praise="best first, and only kept boxes suppress others.",
+    named=True, praise="best first, and only kept boxes suppress others.",
     cases=_suppressions(), answer=_suppress,
     mistakes={
         "nothing is kept: does a box suppress itself? Its IoU with itself is 1, so "

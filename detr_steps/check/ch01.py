@@ -15,8 +15,7 @@ def _cells(height: int, width: int, stride: int) -> int:
 
 count_weights = exercise(
     """Check exercise 1, `mine(height, width, stride, heads)` -> weights; in pixels.""",
-    name="count_weights",
-    praise="each head asks each pair of tokens.",
+    named=True, praise="each head asks each pair of tokens.",
     cases=[(640, 480, 32, 8), (100, 133, 16, 4), (50, 70, 8, 1), (33, 65, 32, 2)],
     answer=lambda h, w, s, m: m * _cells(h, w, s) ** 2,
     mistakes={
@@ -62,8 +61,7 @@ attend_near = exercise(
     """Check exercise 2, `mine(q, k, v [B, S, D], (h, w), radius)` -> read, weights.
 
     Attention `[B, S, S]` of each cell to the cells at most `radius` away.""",
-    name="attend_near",
-    praise="every cell asks its neighbours, and only them.",
+    named=True, praise="every cell asks its neighbours, and only them.",
     cases=[(*QKV, (4, 6), 1)], answer=_weights,
     mistakes={
         "every cell still sees all cells: the mask has no effect.":
@@ -149,8 +147,7 @@ positions = exercise(
     """Check exercise 3, `mine(padding [B, h, w], C)` -> positions `[B, h, w, C]`.
 
     Sines of a padded map's real cells. Source: Carion et al. 2020, appendix A.4.""",
-    name="positions",
-    praise="y and x, each a share of the real image.",
+    named=True, praise="y and x, each a share of the real image.",
     cases=[(PADDING, 16)], answer=_positions,
     mistakes={
         "x comes first: the first half of the channels is y, the second x.":

@@ -16,7 +16,7 @@ def _sums(pair: tuple[int, int]) -> str:
 
 QUERIES = "give two query numbers, 0 to 2: (for object 0, for object 1)"
 assignment = exercise(
-    """Check exercise 1, COST matched by hand: (query of object 0, query of object 1).""",
+    """Check exercise 1, COST matched by hand -> (query of object 0, of object 1).""",
     praise="sum 0.50: query 1 leaves its best object to 2, which is nearly as good",
     blank="write the query of object 0 and the query of object 1",
     by_hand=True, cases=[()], answer=BEST,

@@ -87,10 +87,10 @@ def _modulated(
 
 
 from_torchvision = exercise(
-    """Check exercise 3, `mine(x, weight, offsets, mask [B, 9, H, W])` -> `[B, C, H, W]`.
+    """Check exercise 3, `mine(x, weight, offsets, mask)` -> `[B, C, H, W]`.
 
     A 3 × 3 modulated deformable convolution with padding 1; `offsets [B, 18, H, W]` in
-    torchvision's order: (dy, dx) of the first tap, (dy, dx) of the second …""",
+    torchvision's order: (dy, dx) of each tap; `mask [B, 9, H, W]`.""",
     cases=[(
         numbers(2, 4, 6, 9), numbers(5, 4, 3, 3),
         4 * numbers(2, 18, 6, 9) - 2, numbers(2, 9, 6, 9),

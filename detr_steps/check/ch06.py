@@ -22,8 +22,7 @@ places = exercise(
 
     Sampling points (x, y), shares like the references; `offsets [Q, M, K, 2]` (dx, dy)
     in pixels. Source: Zhu et al. 2020, equation 2.""",
-    name="my_places",
-    praise="pixels divided by (w, h), added to the reference.",
+    named=True, praise="pixels divided by (w, h), added to the reference.",
     cases=[(numbers(3, 2), 3 * numbers(3, 2, 4, 2) - 1, SIZE)], answer=_places,
     mistakes={
         "the offsets are pixels, the reference is a share: divide them by the map's "
@@ -66,8 +65,7 @@ box_places = exercise(
 
     Sampling points (x, y) in shares; K steps reach the side of a box, cxcywh. Source:
     Zhu et al. 2020, appendix A.3.""",
-    name="my_box_places",
-    praise="K steps reach the side of a box, however large it is.",
+    named=True, praise="K steps reach the side of a box, however large it is.",
     cases=[(numbers(5, 4), 6 * numbers(5, 3, 4, 2) - 3)], answer=_box_places,
     mistakes={
         "twice too far: from the centre to a side is *half* the width.":
@@ -110,8 +108,7 @@ core = exercise(
 
     `value [S, M, D]`, `locations [Q, M, K, 2]` (x, y), `scores [Q, M, K]` of one image
     and one level. Source: Zhu et al. 2020, equation 2.""",
-    name="my_core",
-    praise="each head read its own channels at its own points.",
+    named=True, praise="each head read its own channels at its own points.",
     cases=[(
         numbers(SIZE[0] * SIZE[1], 3, 5), SIZE,
         1.2 * numbers(7, 3, 4, 2) - 0.1, 6 * numbers(7, 3, 4),
@@ -164,8 +161,7 @@ half_pixel = exercise(
     """Check the mended line of section 3, `mine(at [..., 2], (h, w))` -> `[..., 2]`.
 
     Pixel numbers (x, y) to -1 … 1, for `grid_sample` with align_corners=False.""",
-    name="mended",
-    praise="zero flow gives the map back.",
+    named=True, praise="zero flow gives the map back.",
     cases=[(torch.stack(torch.meshgrid(
         torch.arange(7.0), torch.arange(5.0), indexing="xy"), -1), (5, 7))],
     answer=_to_grid,

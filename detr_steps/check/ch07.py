@@ -35,10 +35,8 @@ def _read(value, at, weight, half=0.5, clamp=False, address=None, corners=(1, 1,
     if clamp:
         x, y = (at * torch.tensor([w, h]) - 0.5).remainder(1).unbind(-1)
         share = torch.stack(((1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y), -1)
-    thread, pixel = (
-        torch.arange(queries * width).view(-1, 1, 1, width),
-        pixel[..., None],
-    )
+    thread = torch.arange(queries * width).view(-1, 1, 1, width)
+    pixel = pixel[..., None]
     i = SimpleNamespace(
         i=thread, q=thread // width, c=thread % width, width=width,
         p=torch.arange(queries * points).view(-1, points, 1, 1),
@@ -50,11 +48,11 @@ def _read(value, at, weight, half=0.5, clamp=False, address=None, corners=(1, 1,
     return (read * shares[..., None]).sum((1, 2))
 
 
-def _points(queries: int, points: int, width: int, inside: bool) -> tuple:
-    """Value, points that lie in the map or some beyond its border, their weights."""
+def _points(queries: int, points: int, width: int) -> list[tuple[Tensor, ...]]:
+    """Value, points, weights: points in the map, then some beyond its border."""
+    value, weight = numbers(SIZE[0] * SIZE[1], width), numbers(queries, points)
     at = numbers(queries, points, 2)
-    at = 0.2 + 0.6 * at if inside else 1.3 * at - 0.15
-    return numbers(SIZE[0] * SIZE[1], width), at, numbers(queries, points)
+    return [(value, x, weight) for x in (0.2 + 0.6 * at, 1.3 * at - 0.15)]
 
 
 def _another_channel(result, wanted, value, at, weight):
@@ -103,32 +101,29 @@ MISREAD = {
 }  # fmt: skip
 
 
-def _channels(inside: bool) -> Launch:
-    """A launch of puzzle 1 over points inside the map, or some beyond its border."""
-    case = _points(5, 3, 8, inside)
-    border = (
-        "at the border. A point may lie between the first pixel and the edge: skip "
-        "corners with column < 0, column >= w, row < 0 or row >= h."
-    )
-    rows = (
-        "pixels lie row by row, channels side by side: "
-        "value[(row * w + column) * width + c]."
-    )
-    faults = {
-        "bounds at[": "q = i / width: a query has width threads, a channel each.",
-        "bounds": rows if inside else border,
-    }
-    trial = Trial([case], _read, MISREAD, nan=NOTHING, otherwise=_another_channel)
-    return Launch(1, 64, (*case, _unwritten(5, 8), 5, 3, *SIZE, 8), 3, trial, faults)
-
-
+ROWS = (
+    "pixels lie row by row, channels side by side: value[(row * w + column) * width + "
+    "c]."
+)
+BORDER = (
+    "at the border. A point may lie between the first pixel and the edge: skip corners "
+    "with column < 0, column >= w, row < 0 or row >= h."
+)
 one_per_channel = puzzle(
     "one_per_channel",
     """Check puzzle 1, the kernel `one_per_channel`: q, c, the border, the address.""",
-    _channels(inside=True),
-    _channels(inside=False),
+    *(
+        Launch(
+            1, 64, (*case, _unwritten(5, 8), 5, 3, *SIZE, 8), 3,
+            Trial([case], _read, MISREAD, nan=NOTHING, otherwise=_another_channel),
+            {"bounds at[": "q = i / width: a query has width threads, a channel each.",
+             "bounds": cure},
+        )
+        for case, cure in zip(_points(5, 3, 8), (ROWS, BORDER))
+    ),
     praise="each thread read its own channel, also at the border.",
-)
+)  # fmt: skip
+
 MISPLACED = {
     "the attention weight is missing: near * weight[n].":
         lambda value, at, weight: _read(value, at, torch.ones_like(weight)),
@@ -155,37 +150,33 @@ EARLY = (
     "there is a __syncthreads();, but threads get from writing to reading without it. "
     "Put it between the two, outside of the if: all threads of the block must pass it.",
 )
-
-
-def _shared(inside: bool) -> Launch:
-    """A launch of puzzle 2 over points inside the map, or some beyond its border."""
-    case = _points(4, 5, 64, inside)
-    no_pixel = (
-        "place is no number of a pixel, row * w + column: it is multiplied by width "
-        "later, where value is read."
-    )
-    no_place = (
-        "a corner outside the map must have a place too, one that exists (0 will do): "
-        "its share is 0."
-    )
-    faults = {
-        **({"bounds value[-64]": EARLY} if inside else {}),
-        "bounds": no_pixel if inside else no_place,
-        "race": EARLY,
-        "barrier": "__syncthreads() stands inside the if: the threads that skip it "
-        "never arrive. All threads of a block must pass it.",
-    }
-    trial = Trial([case], _read, MISPLACED, nan=NOTHING)
-    return Launch(4, 64, (*case, _unwritten(4, 64), 5, *SIZE), 3, trial, faults)
-
-
+NO_PIXEL = (
+    "place is no number of a pixel, row * w + column: it is multiplied by width later, "
+    "where value is read."
+)
+NO_PLACE = (
+    "a corner outside the map must have a place too, one that exists (0 will do): its "
+    "share is 0."
+)
 once_per_point = puzzle(
     "once_per_point",
     """Check puzzle 2, the kernel `once_per_point`: share, place, the barrier.""",
-    _shared(inside=True),
-    _shared(inside=False),
+    *(
+        Launch(
+            4, 64, (*case, _unwritten(4, 64), 5, *SIZE), 3,
+            Trial([case], _read, MISPLACED, nan=NOTHING),
+            {
+                **cures,
+                "race": EARLY,
+                "barrier": "__syncthreads() stands inside the if: the threads that "
+                "skip it never arrive. All threads of a block must pass it.",
+            },
+        )
+        for case, cures in zip(_points(4, 5, 64), (
+            {"bounds value[-64]": EARLY, "bounds": NO_PIXEL}, {"bounds": NO_PLACE}))
+    ),
     praise="each point was found once, and all threads waited for it.",
-)
+)  # fmt: skip
 
 
 def _fours(
@@ -234,14 +225,15 @@ FOURS = {
             {"times": tuple(other != part for other in "xyzw")} for part in "yzw"
     },
 }  # fmt: skip
-FOURS_GIVEN = (numbers(24, 32), (24 * numbers(6, 5)).int(), numbers(5, 6).view(6, 5))
+PLACE, SHARE = numbers(2, 6, 5)
+FOURS_GIVEN = (numbers(24, 32), (24 * PLACE).int(), SHARE.clone())
 
 
 def _by_sixteen(trace: lab.Trace) -> str | None:
     least = min(int(size) for size in trace.of("value", "load")["bytes"])
     return None if least == 16 else (
-        f"right numbers, but value was read {least} bytes at a time: read a whole float4 "
-        "from rows."
+        f"right numbers, but value was read {least} bytes at a time: read a whole "
+        "float4 from rows."
     )  # fmt: skip
 
 
@@ -296,8 +288,8 @@ EXCHANGES = {
     "twice. Half of 32 lanes is 16.": {"steps": (32, 16, 8, 4, 2, 1)},
     "it ends at 2: neighbours, one step apart, never exchange. Go on while step > 0.":
         {"steps": (16, 8, 4, 2)},
-    "a quarter each time: four exchanges of two, and lanes are left out. Halve it, "
-    "step /= 2.": {"steps": (16, 4, 1)},
+    "a quarter each time leaves lanes out: halve the step, step /= 2.":
+        {"steps": (16, 4, 1)},
 }  # fmt: skip
 PRODUCTS = (numbers(32), numbers(3, 32))
 butterfly = puzzle(
@@ -319,8 +311,8 @@ PER_BLOCK = torch.stack([part.bincount(minlength=40) for part in ENTRIES.split(1
 def _few_adds(trace: lab.Trace) -> str | None:
     adds = len(trace.of("hits", "atomic"))
     return None if adds <= PER_BLOCK.numel() else (
-        f"right numbers, with {adds} adds to hits: count in mine first, then add at most "
-        "once for each pixel."
+        f"right numbers, with {adds} adds to hits: count in mine first, then add at "
+        "most once for each pixel."
     )  # fmt: skip
 
 

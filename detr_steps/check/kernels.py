@@ -26,8 +26,8 @@ class Launch:
 
     `given` all arguments, in order; `result` which of them is written. `faults` what a
     fault most likely is, by its kind and words of its sentence ("race hits"); a pair:
-    in a text without a barrier, in one with a barrier. `used` complains about how memory
-    was used, or returns None; `remark` says more about an answer that is right.
+    in a text without a barrier, in one with. `used` complains about how memory was
+    used, or returns None; `remark` says more about an answer that is right.
     """
 
     grid: int

@@ -87,7 +87,7 @@ def exercise(
     about: str,
     *,
     praise: str = "right",
-    name: str = "",
+    named: bool = False,
     blank: str = "your function returns None",
     by_hand: bool = False,
     then: Sequence[Trial] = (),
@@ -95,19 +95,18 @@ def exercise(
 ) -> Callable[[object], Verdict]:
     """Make the check of an exercise: a function of the reader's, with `about` as doc.
 
-    `first` the fields of its first trial; the first trial that fails decides. `name` of
-    the reader's function; `blank` what is said while nothing is written yet; `by_hand`
-    the reader gives what came out and no function. The check never raises, whatever the
-    reader's function does.
+    `first` the fields of its first trial; the first trial that fails decides. `named`
+    the reader's function is called by its name; `blank` what is said while nothing is
+    written yet; `by_hand` the reader gives what came out and no function. The check
+    never raises, whatever the reader's function does.
     """
     trials = (Trial(**first), *then)
-    if name:
-        blank = f"{name} still returns None. Write it, then run this cell again."
 
     def check(mine: object) -> Verdict:
         if mine is None and not by_hand:
             return wrong("not yet: give your function")
         given = (lambda: mine) if by_hand else mine
+        name = getattr(mine, "__name__", "") if named else ""
         faults = (_ask(given, trial, name, blank) for trial in trials)
         fault = next(filter(None, faults), None)
         return wrong(fault) if fault else right(praise)
@@ -139,7 +138,8 @@ def _ask(mine: Callable, trial: Trial, name: str, blank: str) -> str | None:
             mine, case, trial, "it stops with" if name else "it raised"
         )
         if fault is None and _unwritten(value):
-            fault = f"not yet: {blank}"
+            again = f"{name} still returns None. Write it, then run this cell again."
+            fault = f"not yet: {again if name else blank}"
         if fault is None:
             value, fault = _convert(value, trial, name or "your function")
         if fault is not None:
