@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from .. import boxes
-from .trying import Trial, exercise, numbers
+from .trying import Trial, exercise, numbers, turned
 
 
-def _pixels(cxcywh, size, back=0.5, on=0.5):
+def in_pixels(cxcywh, size, back=0.5, on=0.5):
+    """Corners in pixels; `back`, `on` how many sides they lie from the centre."""
     centre, side = cxcywh[:, :2], cxcywh[:, 2:]
     corners = torch.cat((centre - back * side, centre + on * side), 1)
     return corners * torch.tensor([size[1], size[0]] * 2)
@@ -29,12 +30,11 @@ to_pixels = exercise(
     cases=[  # a size with which no side comes out whole
         (torch.tensor([[0.52, 0.47, 0.23, 0.41], [0.26, 0.53, 0.11, 0.18]]), (83, 157))
     ],
-    answer=_pixels,
+    answer=in_pixels,
     mistakes={
-        "still in [0, 1]: multiply by the size of the picture.":
-            lambda b, size: _pixels(b, (1, 1)),
+        "still in [0, 1]: multiply by the size of the picture.": {"size": (1, 1)},
         "width and height are swapped: size is (H, W), but x comes first in a box.":
-            lambda b, size: _pixels(b, size[::-1]),
+            {"size": turned},
         "in pixels, but still centre and size: turn it into corners too.":
             lambda b, size: b * torch.tensor([size[1], size[0]] * 2),
         "the first two numbers are the centre, not the corner: go half a side back and "
@@ -42,8 +42,7 @@ to_pixels = exercise(
         "the box is twice too large: go *half* a side each way from the centre.":
             {"back": 1, "on": 1},
         "rounded to whole pixels: keep the fractions, edges lie between pixels too.":
-            [lambda b, size: _pixels(b, size).round(),
-             lambda b, size: _pixels(b, size).floor()],
+            [{"result": torch.round}, {"result": torch.floor}],
     },
     errors={
         "converted to an index": A_TUPLE,
@@ -82,23 +81,22 @@ mask_iou = exercise(
         "that is the IoU of the boxes around the masks: count pixels instead.":
             lambda a, b: boxes.iou(_tight_boxes(a), _tight_boxes(b)),
         "divided by the smaller mask: IoU divides by what *either* covers.":
-            {"rule": lambda shared, a, b: shared / torch.minimum(a, b)},
+            {"rule": lambda s, a, b: s / torch.minimum(a, b)},
         "divided by the larger mask: IoU divides by what *either* covers.":
-            {"rule": lambda shared, a, b: shared / torch.maximum(a, b)},
+            {"rule": lambda s, a, b: s / torch.maximum(a, b)},
         "divided by a's pixels only: IoU divides by the union.":
-            {"rule": lambda shared, a, b: shared / a},
+            {"rule": lambda s, a, b: s / a},
         "divided by b's pixels only: IoU divides by the union.":
-            {"rule": lambda shared, a, b: shared / b},
+            {"rule": lambda s, a, b: s / b},
         "the shared pixels count twice below the line: union = a + b − shared.":
-            {"rule": lambda shared, a, b: shared / (a + b)},
+            {"rule": lambda s, a, b: s / (a + b)},
         "that is the Dice score, 2·shared / (a + b): IoU divides by the union.":
-            {"rule": lambda shared, a, b: 2 * shared / (a + b)},
+            {"rule": lambda s, a, b: 2 * s / (a + b)},
         "those are the shared pixels: divide by the union.":
-            {"rule": lambda shared, a, b: shared},
-        "rows and columns are swapped: a's masks are the rows.":
-            {"rule": lambda shared, a, b: (shared / (a + b - shared)).T},
+            {"rule": lambda s, a, b: s},
+        "rows and columns are swapped: a's masks are the rows.": {"result": torch.t},
         "whole-number division: the pixel counts are integers, use / and not //.":
-            {"rule": lambda shared, a, b: shared // (a + b - shared)},
+            {"rule": lambda s, a, b: s // (a + b - s)},
     },
     before={
         "each pair gets True or False: IoU is a share. Count the pixels with .sum(), "
@@ -190,10 +188,9 @@ nms = exercise(
         "compare only with boxes kept before it.": lambda *case: [],
         "all are kept: drop a box whose IoU with a kept one is above the threshold.":
             lambda xyxy, scores, threshold: list(range(len(scores))),
-        "the worst score goes first: sort with descending=True.":
-            lambda xyxy, scores, threshold: _suppress(xyxy, -scores, threshold),
+        "the worst score goes first: sort with descending=True.": {"scores": torch.neg},
         "the boxes are taken as they come: sort by score first, best first.":
-            lambda xyxy, scores, t: _suppress(xyxy, -torch.arange(len(scores)), t),
+            {"scores": lambda scores: -torch.arange(len(scores))},
         "a box that is gone still suppresses others: compare with kept ones only.":
             {"by": "all"},
         "compared with the last kept box only: compare with *every* box kept so far.":
@@ -207,7 +204,8 @@ nms = exercise(
             lambda value: value.dtype == torch.bool,
         "those are boxes: return their *indices*, best first.":
             lambda value: value.ndim == 2 and value.shape[-1] == 4,
-        "the shape is {shape}: return a list of indices.": lambda v: v.ndim != 1,
+        "the shape is {}: return a list of indices.":
+            lambda value: value.ndim != 1 and str(list(value.shape)),
         "those are no whole numbers: return indices, not scores.":
             lambda value: len(value) and value.is_floating_point(),
     },

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..nn.position import sine_features
-from .trying import Trial, exercise, numbers, tensor, tensors
+from .trying import Trial, exercise, numbers, tensor, tensors, turned
 
 
 def _cells(height: int, width: int, stride: int) -> int:
@@ -39,17 +39,24 @@ count_weights = exercise(
 )  # fmt: skip
 
 
-def _near(size, radius, join=torch.maximum):
-    """Which cells are at most `radius` king's moves apart, bool `[S, S]`."""
+def _weights(
+    q,
+    k,
+    v,
+    size,
+    radius,
+    join=torch.maximum,
+    far=-math.inf,
+    channels=8,
+    dim=-1,
+    up=False,
+):
+    """Weights `[B, S, S]`, right unless told to make a mistake; `up`: upside down."""
     cell = torch.arange(size[0] * size[1])
     row, column = cell // size[1], cell % size[1]
-    return join((row[:, None] - row).abs(), (column[:, None] - column).abs()) <= radius
-
-
-def _weights(q, k, v, size, radius, near=_near, far=-math.inf, channels=8, dim=-1):
-    """Weights `[B, S, S]`, right unless told to make a mistake."""
+    moves = join((row[:, None] - row).abs(), (column[:, None] - column).abs())
     scores = q @ k.transpose(1, 2) / math.sqrt(channels)
-    return scores.masked_fill(~near(size, radius), far).softmax(dim)
+    return scores.masked_fill((moves > radius) ^ up, far).softmax(dim)
 
 
 QKV = tuple(6 * numbers(3, 2, 24, 8) - 3)  # of maps of 4 rows and 6 columns
@@ -64,30 +71,25 @@ attend_near = exercise(
     named=True, praise="every cell asks its neighbours, and only them.",
     cases=[(*QKV, (4, 6), 1)], answer=_weights,
     mistakes={
-        "every cell still sees all cells: the mask has no effect.":
-            {"near": lambda size, radius: _near(size, max(size))},
+        "every cell still sees all cells: the mask has no effect.": {"radius": 9},
         "masked after the softmax: the rows no longer sum to 1. Fill the *scores* of "
         "far cells with -inf, then take the softmax.":
-            lambda q, k, v, size, radius:
-                _weights(q, k, v, size, max(size)) * _near(size, radius),
-        "the mask is upside down: each cell sees only what is far.":
-            {"near": lambda size, radius: ~_near(size, radius)},
+            lambda *case: _weights(*case[:4], 9) * (_weights(*case) > 0),
+        "the mask is upside down: each cell sees only what is far.": {"up": True},
         "far scores were set to 0, and exp(0) is 1: fill with -inf instead.":
             {"far": 0.0},
         "distance was counted along the row-by-row list: there the last cell of a row "
         "is next to the first of the next row. Compare rows and columns.":
-            {"near": lambda size, radius: _near((1, size[0] * size[1]), radius)},
+            {"size": (1, 24)},
         "rows and columns are swapped: cell i is in row i // w and column i % w.":
-            {"near": lambda size, radius: _near(size[::-1], radius)},
+            {"size": turned},
         "diagonal neighbours are missing: rows *and* columns differ by at most the "
-        "radius; do not add the two.":
-            {"near": lambda size, radius: _near(size, radius, torch.add)},
+        "radius; do not add the two.": {"join": torch.add},
         "whole rows and columns are still seen: a cell is too far when its row *or* "
         "its column is. `|` joins what is far, `&` what is near.":
-            {"near": lambda size, radius: _near(size, radius, torch.minimum)},
-        "cells exactly `radius` away are missing: they are still near, so far is "
-        "`> radius` and not `>=`.":
-            {"near": lambda size, radius: _near(size, radius - 1)},
+            {"join": torch.minimum},
+        "cells exactly `radius` away are missing: they are still near, so far is `> "
+        "radius` and not `>=`.": {"radius": 0},
         "the window is right, but the scores are not divided by √D.": {"channels": 1},
         "the softmax runs over the queries: each *row* sums to 1, so dim=-1.":
             {"dim": -2},
@@ -119,7 +121,6 @@ def _positions(
     first=1,
     last=0,
     turn=2 * math.pi,
-    blind=False,
     waves=8,
 ):
     """Positions of real cells, 0 elsewhere, right unless told to make a mistake.
@@ -127,14 +128,14 @@ def _positions(
     Counted from `first` to the last number + `last`, not at all stretched with `turn`
     None; `waves` channels have wavelengths of their own.
     """
-    counted = (blind | ~padding).float()
+    counted = (~padding).float()
     halves = []
     for axis in axes:
         place = counted.cumsum(axis) - 1 + first
         end = (counted.sum(axis, keepdim=True) + last).clamp(min=1)
         share = place if turn is None else place / end * turn
         halves.append(sine_features(share, waves)[..., : channels // 2])
-    return torch.cat(halves, -1) * ~padding[..., None]
+    return torch.cat(halves, -1) * ~PADDING[..., None]
 
 
 def _on_real_cells(value: object) -> Tensor:
@@ -153,20 +154,19 @@ positions = exercise(
         "x comes first: the first half of the channels is y, the second x.":
             {"axes": (2, 1)},
         "right without padding; with padding, count only real cells and divide by the "
-        "last real one: (~padding).cumsum(...).": {"blind": True},
+        "last real one: (~padding).cumsum(...).": {"padding": torch.zeros_like},
         "counting starts at 0: the first cell is 1, so that the last is a full 2π.":
             {"first": 0},
         "counting starts at 0: the first cell is 1, and its share is 1 / last.":
             {"first": 0, "last": -1},
         "y and x are added: then nobody can tell (2, 5) from (5, 2). Give each C / 2 "
         "channels and lay them side by side: torch.cat(..., -1).":
-            lambda padding, c: sum(_positions(padding, 2 * c, waves=c).chunk(2, -1)),
+            {"channels": 32, "waves": 16, "result": lambda x: sum(x.chunk(2, -1))},
         "the waves run over cell numbers: divide by the last number and multiply by "
         "2π, so that a position is a share of the image.": {"turn": None},
         "the share goes from 0 to 1: stretch it to 2π.": {"turn": 1.0},
         "all sines, then all cosines: they take turns, sin cos sin cos …":
-            lambda *case: _positions(*case).unflatten(-1, (2, 4, 2))
-            .transpose(-1, -2).flatten(-3),
+            {"result": lambda x: x.unflatten(-1, (2, 4, 2)).mT.flatten(-3)},
         "the wavelengths are spread over C channels: each half has C / 2 of them.":
             {"waves": 16},
     },

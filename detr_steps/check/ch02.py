@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from .trying import Trial, exercise, numbers, tensors
+from .ch00 import in_pixels
+from .trying import Trial, exercise, numbers, tensors, turned
 
 COST = [[0.7, 0.8], [0.2, 0.1], [0.9, 0.3]]  # of exercise 1: queries, objects
 BEST = (1, 2)  # its answer: the query of object 0, of object 1
@@ -89,15 +90,6 @@ def _outputs() -> tuple[Tensor, Tensor, tuple[int, int]]:
     return logits, 0.5 * numbers(9, 4) + 0.2, (60, 200)
 
 
-def _best(logits: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    return logits.softmax(-1)[:, :-1].amax(-1)
-
-
-def _in_pixels(logits, boxes, size, back=0.5, on=0.5):
-    corners = (boxes[:, :2] - back * boxes[:, 2:], boxes[:, :2] + on * boxes[:, 2:])
-    return torch.cat(corners, 1) * torch.tensor([size[1], size[0]] * 2)
-
-
 LABELS = Trial(
     [_outputs()],
     lambda logits, boxes, size: logits[:, :-1].argmax(-1),
@@ -107,14 +99,12 @@ LABELS = Trial(
 )
 BOXES = Trial(
     [_outputs()],
-    _in_pixels,
+    lambda logits, boxes, size, **how: in_pixels(boxes, size, **how),
     mistakes={
-        "boxes are still shares of the image: multiply by its size":
-            lambda logits, boxes, size: _in_pixels(logits, boxes, (1, 1)),
+        "boxes are still shares of the image: multiply by its size": {"size": (1, 1)},
         "boxes are still centre and size: turn them into corners":
             lambda logits, boxes, size: boxes * torch.tensor([size[1], size[0]] * 2),
-        "x goes with the width: sizes come as (H, W)":
-            lambda logits, boxes, size: _in_pixels(logits, boxes, size[::-1]),
+        "x goes with the width: sizes come as (H, W)": {"size": turned},
         "cx, cy is the centre, not the upper left corner": {"back": 0, "on": 1},
         "twice too large: from the centre to a side is half the width":
             {"back": 1, "on": 1},
@@ -126,10 +116,11 @@ postprocess = exercise(
 
     Returns boxes (xyxy in pixels), scores and labels in the order of the queries.""",
     praise="all nine slots answer, and no threshold was needed",
-    cases=[_outputs()], answer=_best,
+    cases=[_outputs()],
+    answer=lambda logits, boxes, size: logits.softmax(-1)[:, :-1].amax(-1),
     mistakes={
         "you sorted by score: keep the order of the queries here":
-            lambda *case: _best(*case).sort(descending=True).values,
+            {"result": lambda scores: scores.sort(descending=True).values},
         "you dropped “no object” before the softmax: then empty slots look sure":
             lambda logits, boxes, size: logits[:, :-1].softmax(-1).amax(-1),
         "your scores still include the “no object” column":
@@ -142,8 +133,8 @@ postprocess = exercise(
     before={
         "the order is boxes, scores, labels":
             lambda value: value[0].ndim != 2 or value[0].shape[-1] != 4,
-        "{0[0].shape[0]} answers for 9 queries: keep all, AP likes low ones too":
-            lambda value: len(value[0]) != 9,
+        "{} answers for 9 queries: keep all, AP likes low ones too":
+            lambda value: len(value[0]) != 9 and str(len(value[0])),
         "scores are logits still: the softmax makes them probabilities":
             lambda value: not ((value[1] >= 0) & (value[1] <= 1)).all(),
         "label 4 is “no object”: drop that column before you take the max":

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..nn.sample import sample
-from .trying import exercise, numbers
+from .trying import exercise, numbers, turned
 
 PLACE = (0.25, 0.5)  # of exercise 1: (x, y), shares of a map of 5 rows and 7 columns
 
@@ -51,13 +51,12 @@ dilation = exercise(
     cases=[(3, 9, 11)], answer=_spread,
     mistakes={
         "taps already stand 1 apart: move them by what is missing": {"missing": 0},
-        "right for a dilation of 2 only: use the number that is given":
-            lambda dilation, h, w: _spread(2, h, w),
-        "that is (dy, dx); here dx comes first": lambda *case: _spread(*case).flip(-1),
-        "the taps move inwards: mind the sign": lambda *case: -_spread(*case),
+        "right for a dilation of 2 only: use the number that is given": {"dilation": 2},
+        "that is (dy, dx); here dx comes first": {"result": turned},
+        "the taps move inwards: mind the sign": {"result": torch.neg},
         "those are shares of the map; offsets are in pixels of the input":
-            lambda dilation, h, w: _spread(dilation, h, w) / torch.tensor([w, h]),
-        "no tap moves": lambda *case: 0 * _spread(*case),
+            {"result": lambda offsets: offsets / torch.tensor([11, 9])},
+        "no tap moves": {"result": torch.zeros_like},
     },
     shape="[1, 1, 9, h, w, 2] = {}", unit="tap",
 )  # fmt: skip
@@ -72,7 +71,7 @@ def _halves(offsets: Tensor) -> Tensor:
 
 
 def _modulated(
-    x, weight, offsets, mask, moves=lambda o: _pairs(o).flip(-1), shift=0.5, size=(9, 6)
+    x, weight, offsets, mask, moves=lambda o: turned(_pairs(o)), shift=0.5, size=(9, 6)
 ):
     """Sum over nine taps, `[B, C, H, W]`, right unless told to make a mistake."""
     rows, columns, moves = torch.arange(6.0)[:, None], torch.arange(9.0), moves(offsets)
@@ -99,25 +98,24 @@ from_torchvision = exercise(
     mistakes={
         "the pairs are (dy, dx): turn them round for (x, y)": {"moves": _pairs},
         "channels are dy, dx, dy, dx …, not nine dy and then nine dx":
-            {"moves": lambda offsets: _halves(offsets).flip(-1)},
+            {"moves": lambda o: turned(_halves(o))},
         "channels are dy, dx, dy, dx …, not nine dx and then nine dy":
             {"moves": _halves},
         "the mask is missing: it multiplies what each tap read":
-            lambda x, w, o, m: _modulated(x, w, o, torch.ones_like(m)),
-        "the mask is a share already: no sigmoid":
-            lambda x, w, o, m: _modulated(x, w, o, m.sigmoid()),
+            {"mask": torch.ones_like},
+        "the mask is a share already: no sigmoid": {"mask": torch.sigmoid},
         "no softmax: each tap has its own share, they need not sum to one":
-            lambda x, w, o, m: _modulated(x, w, o, m.softmax(1)),
+            {"mask": lambda mask: mask.softmax(1)},
         "half a pixel is missing: centres lie at + 0.5": {"shift": 0.0},
         "one pixel too far: with padding 1 the first tap is at −1": {"shift": 1.5},
         "x is divided by the width, y by the height: not the other way":
             {"size": (6, 9)},
         "offsets are in pixels, not shares: add them before you divide":
-            {"moves": lambda o: _pairs(o).flip(-1) * torch.tensor([9.0, 6.0])},
+            {"moves": lambda o: turned(_pairs(o)) * torch.tensor([9.0, 6.0])},
         "taps go row by row; yours go column by column":
-            lambda x, w, o, m: _modulated(x, w.transpose(2, 3), o, m),
+            {"weight": lambda weight: weight.transpose(2, 3)},
         "the first tap is the upper left one":
-            lambda x, w, o, m: _modulated(x, w.flip((2, 3)), o, m),
+            {"weight": lambda weight: weight.flip((2, 3))},
         "that is a plain convolution: the offsets do nothing":
             lambda x, w, o, m: functional.conv2d(x, w, padding=1),
     },

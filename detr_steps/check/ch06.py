@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..nn.sample import sample
-from .trying import exercise, numbers
+from .trying import exercise, numbers, turned
 
 SIZE = (4, 6)  # of the map: height and width differ, so that a mix-up shows
 
@@ -13,23 +13,20 @@ def _extent(size: tuple[int, int]) -> Tensor:
     return torch.tensor([size[1], size[0]])
 
 
-def _places(references, offsets, size, half=0.0, less=0):
-    return references[:, None, None] + (offsets + half) / (_extent(size) - less)
-
-
 places = exercise(
     """Check exercise 1, `mine(references [Q, 2], offsets, (h, w))` -> `[Q, M, K, 2]`.
 
     Sampling points (x, y), shares like the references; `offsets [Q, M, K, 2]` (dx, dy)
     in pixels. Source: Zhu et al. 2020, equation 2.""",
     named=True, praise="pixels divided by (w, h), added to the reference.",
-    cases=[(numbers(3, 2), 3 * numbers(3, 2, 4, 2) - 1, SIZE)], answer=_places,
+    cases=[(numbers(3, 2), 3 * numbers(3, 2, 4, 2) - 1, SIZE)],
+    answer=lambda references, offsets, size, half=0.0, less=0:
+        references[:, None, None] + (offsets + half) / (_extent(size) - less),
     mistakes={
         "the offsets are pixels, the reference is a share: divide them by the map's "
-        "width and height before you add.": lambda r, o, size: _places(r, o, (1, 1)),
+        "width and height before you add.": {"size": (1, 1)},
         "height and width are swapped: size is (h, w), an offset is (dx, dy). The "
-        "paper's released code had this mistake until December 2020.":
-            lambda r, o, size: _places(r, o, size[::-1]),
+        "paper's released code had this mistake until December 2020.": {"size": turned},
         "divided by w - 1: that counts from the centre of the first pixel to that of "
         "the last. A map of w pixels is w pixels wide.": {"less": 1},
         "half a pixel too far: a reference already says where in the map it is, in "
@@ -37,15 +34,15 @@ places = exercise(
         "half a pixel too little: a reference already says where in the map it is. "
         "Nothing is left to correct.": {"half": -0.5},
         "the reference is (x, y) like the offset: do not turn it round.":
-            lambda r, o, size: _places(r.flip(-1), o, size),
+            {"references": turned},
         "dx and dy are swapped: deformable attention has (dx, dy), unlike "
-        "torchvision's convolution.": lambda r, o, size: _places(r, o.flip(-1), size),
+        "torchvision's convolution.": {"offsets": turned},
         "these are pixels: divide by (w, h) to return shares.":
-            lambda r, o, size: _places(r, o, size) * _extent(size),
+            {"result": lambda at: at * _extent(SIZE)},
         "grid_sample counts from -1 to 1; a location here goes from 0 to 1.":
-            lambda *case: 2 * _places(*case) - 1,
+            {"result": lambda at: 2 * at - 1},
         "the offsets are subtracted: they lead away from the reference, so add them.":
-            lambda r, o, size: _places(r, -o, size),
+            {"offsets": torch.neg},
     },
     unit="point",
 )  # fmt: skip
@@ -54,10 +51,6 @@ places = exercise(
 def _box_places(boxes, offsets, share=lambda heads, points: 2 * points):
     centre, extent = boxes[:, None, None, :2], boxes[:, None, None, 2:]
     return centre + offsets * extent / share(*offsets.shape[1:3])
-
-
-def _with_centre(boxes: Tensor, centre: Tensor) -> Tensor:
-    return torch.cat((centre, boxes[:, 2:]), 1)
 
 
 box_places = exercise(
@@ -77,16 +70,14 @@ box_places = exercise(
         "divided by the number of heads: it is K, the second last size of offsets.":
             {"share": lambda heads, points: 2 * heads},
         "width and height are swapped: dx goes with w.":
-            lambda boxes, offsets: _box_places(boxes[:, [0, 1, 3, 2]], offsets),
+            {"boxes": lambda b: b[:, [0, 1, 3, 2]]},
         "measured from the box's corner: a box here is (cx, cy, w, h), its first two "
-        "numbers are the centre.": lambda boxes, offsets: _box_places(
-            _with_centre(boxes, boxes[:, :2] - boxes[:, 2:] / 2), offsets),
+        "numbers are the centre.":
+            {"boxes": lambda b: torch.cat((b[:, :2] - b[:, 2:] / 2, b[:, 2:]), 1)},
         "a box here is (cx, cy, w, h), not two corners: the centre is given.":
-            lambda boxes, offsets: _box_places(
-                _with_centre(boxes, (boxes[:, :2] + boxes[:, 2:]) / 2), offsets),
+            {"boxes": lambda b: torch.cat(((b[:, :2] + b[:, 2:]) / 2, b[:, 2:]), 1)},
         "the size of the box does not matter in yours: multiply by (w, h).":
-            lambda boxes, offsets: _box_places(
-                _with_centre(torch.ones_like(boxes), boxes[:, :2]), offsets),
+            {"boxes": lambda b: torch.cat((b[:, :2], torch.ones_like(b[:, 2:])), 1)},
     },
     unit="point",
 )  # fmt: skip
@@ -97,10 +88,6 @@ def _core(value, size, locations, scores, weigh=lambda scores: scores.softmax(-1
     found = sample(maps, locations.transpose(0, 1))  # [M, D, Q, K]
     read = (found * weigh(scores).transpose(0, 1)[:, None]).sum(-1)  # [M, D, Q]
     return read.permute(2, 0, 1).flatten(1)
-
-
-def _by_head(*case: object) -> Tensor:
-    return _core(*case).unflatten(1, (case[0].shape[1], -1))  # [Q, M, D]
 
 
 core = exercise(
@@ -127,34 +114,29 @@ core = exercise(
         "a plain mean: the scores do not matter in yours.":
             {"weigh": lambda scores: torch.full_like(scores, 1 / scores.shape[-1])},
         "x and y are swapped: locations are (x, y), as `sample` wants them.":
-            lambda v, size, x, s: _core(v, size, x.flip(-1), s),
+            {"locations": turned},
         "the tokens were laid out as a map of w rows: S splits into (h, w).":
-            lambda v, size, x, s: _core(v, size[::-1], x, s),
+            {"size": turned},
         "`sample` takes shares, 0 to 1: -1 to 1 is what grid_sample wants.":
-            lambda v, size, x, s: _core(v, size, 2 * x - 1, s),
+            {"locations": lambda x: 2 * x - 1},
         "half a pixel off, as in section 3: align_corners=True is for locations "
         "counted from the first pixel's centre. Use `sample`.":
-            lambda v, size, x, s: _core(
-                v, size, (x * (_extent(size) - 1) + 0.5) / _extent(size), s),
+            {"locations": lambda x: (x * (_extent(SIZE) - 1) + 0.5) / _extent(SIZE)},
         "all heads read the channels of head 0: value[:, m] belongs to head m.":
-            lambda v, size, x, s: _core(v[:, :1].expand_as(v), size, x, s),
+            {"value": lambda v: v[:, :1].expand_as(v)},
         "all heads look where head 0 looks: locations[:, m] belong to head m.":
-            lambda v, size, x, s: _core(v, size, x[:, :1].expand_as(x), s),
+            {"locations": lambda x: x[:, :1].expand_as(x)},
         "heads are mixed: [S, M, D] was reshaped where it needed a permute.":
-            lambda v, size, x, s: _core(
-                v.reshape(-1, *v.shape[:0:-1]).transpose(1, 2), size, x, s),
+            {"value": lambda v: v.reshape(-1, 5, 3).transpose(1, 2)},
         "heads are mixed in the result: it is head 0's D channels, then head 1's.":
-            lambda *case: _by_head(*case).transpose(1, 2).flatten(1),
+            {"result": lambda x: x.unflatten(1, (3, 5)).transpose(1, 2).flatten(1)},
         "the heads were added up: lay them side by side, [Q, M * D].":
-            lambda *case: _by_head(*case).sum(1),
-        "nearly: lay the heads side by side, [Q, M * D].": _by_head,
+            {"result": lambda x: x.unflatten(1, (3, 5)).sum(1)},
+        "nearly: lay the heads side by side, [Q, M * D].":
+            {"result": lambda x: x.unflatten(1, (3, 5))},
     },
     shape="[Q, M * D] = {}", unit="query",
 )  # fmt: skip
-
-
-def _to_grid(at, size, half=0.5, less=0):
-    return 2 * (at + half) / (_extent(size) - less) - 1
 
 
 half_pixel = exercise(
@@ -164,17 +146,17 @@ half_pixel = exercise(
     named=True, praise="zero flow gives the map back.",
     cases=[(torch.stack(torch.meshgrid(
         torch.arange(7.0), torch.arange(5.0), indexing="xy"), -1), (5, 7))],
-    answer=_to_grid,
+    answer=lambda at, size, half=0.5, less=0:
+        2 * (at + half) / (_extent(size) - less) - 1,
     mistakes={
         "still the old line: it maps pixel 0 to -1, which is the map's *edge*.":
             {"half": 0, "less": 1},
         "divided by the right numbers; now pixel 0 lies on the edge. Its centre is "
         "half a pixel further in.": {"half": 0},
         "the half pixel is there; but the whole map is w wide, not w - 1.": {"less": 1},
-        "w and h are swapped: x comes first.":
-            lambda at, size: _to_grid(at, size[::-1]),
+        "w and h are swapped: x comes first.": {"size": turned},
         "these are shares, 0 to 1: grid_sample wants -1 to 1.":
-            lambda at, size: (_to_grid(at, size) + 1) / 2,
+            {"result": lambda grid: (grid + 1) / 2},
         "half a pixel in the wrong direction: pixel j has its centre at j + 0.5.":
             {"half": -0.5},
     },

@@ -14,7 +14,7 @@ from .. import workbench as lab
 from ..nn.sample import four_corners
 from .kernels import Launch, puzzle
 from .reads import drawn as drawn
-from .trying import Trial, numbers
+from .trying import Trial, numbers, turned
 
 NOTHING = "nothing was written there."
 SIZE = (4, 6)  # of the map: height and width differ, so that a mix-up shows
@@ -30,7 +30,7 @@ def _read(value, at, weight, half=0.5, clamp=False, address=None, corners=(1, 1,
     `value [S, D]`, `at [Q, K, 2]` shares (x, y), `weight [Q, K]`; `address(i)` where
     a thread reads in the flat value, of its numbers by their names in the kernels.
     """
-    (h, w), (queries, points), width = SIZE, weight.shape, value.shape[1]
+    (h, w), (queries, points), width = SIZE, at.shape[:2], value.shape[1]
     pixel, share = four_corners(at + (0.5 - half) / torch.tensor([w, h]), SIZE)
     if clamp:
         x, y = (at * torch.tensor([w, h]) - 0.5).remainder(1).unbind(-1)
@@ -73,10 +73,8 @@ MISREAD = {
     "from a pixel to the next there are width numbers, not w: (row * w + column) * "
     "width + c.": {"address": lambda i: i.pixel * SIZE[1] + i.c},
     "query and channel are swapped: neighbours i, i + 1 are channels c, c + 1 of one "
-    "query, so c = i % width.":
-        lambda value, at, weight: _read(value, at, weight).T.reshape(len(at), -1),
-    "x and y are swapped: at holds x first, and x goes with w.":
-        lambda value, at, weight: _read(value, at.flip(-1), weight),
+    "query, so c = i % width.": {"result": lambda read: read.T.reshape(read.shape)},
+    "x and y are swapped: at holds x first, and x goes with w.": {"at": turned},
     "half a pixel off: pixel j has its centre at j + 0.5, so x * w - 0.5f.":
         {"half": 0.0},
     "columns were laid out one after another: pixels lie row by row, row * w + column.":
@@ -88,7 +86,7 @@ MISREAD = {
     "all threads read channel 0: the address lacks + c.":
         {"address": lambda i: i.pixel * i.width + 0 * i.c},
     "the points' weights are missing: weight[p] * share * value.":
-        lambda value, at, weight: _read(value, at, torch.ones_like(weight)),
+        {"weight": torch.ones_like},
     "the address is only the pixel's number: its channels are expected at (row * w + "
     "column) * width + c.": {"address": lambda i: i.pixel + 0 * i.c},
     "the address lacks * width: a pixel has width numbers, (row * w + column) * width "
@@ -125,16 +123,13 @@ one_per_channel = puzzle(
 )  # fmt: skip
 
 MISPLACED = {
-    "the attention weight is missing: near * weight[n].":
-        lambda value, at, weight: _read(value, at, torch.ones_like(weight)),
+    "the attention weight is missing: near * weight[n].": {"weight": torch.ones_like},
     "all queries have the weights of query 0: weight[n].":
-        lambda value, at, weight: _read(value, at, weight[:1].expand_as(weight)),
+        {"weight": lambda weight: weight[:1].expand_as(weight)},
     "all points of a query have one weight, weight[q]: a point's is weight[n].":
-        lambda value, at, weight: _read(
-            value, at, weight.flatten()[: len(at), None].expand_as(weight)),
+        {"weight": lambda weight: weight.flatten()[: len(weight), None]},
     "only the first point counts: thread p finds point p, for all p < points.":
-        lambda value, at, weight: _read(
-            value, at, weight * torch.eye(weight.shape[1])[0]),
+        {"weight": lambda weight: weight * torch.eye(weight.shape[1])[0]},
     "pixels lie row by row: place is row * w + column.":
         {"address": lambda i: (i.column * SIZE[0] + i.row) * i.width + i.c},
     "a row has w pixels, not h: place is row * w + column.":
@@ -229,12 +224,9 @@ PLACE, SHARE = numbers(2, 6, 5)
 FOURS_GIVEN = (numbers(24, 32), (24 * PLACE).int(), SHARE.clone())
 
 
-def _by_sixteen(trace: lab.Trace) -> str | None:
+def _narrow(trace: lab.Trace) -> str | None:
     least = min(int(size) for size in trace.of("value", "load")["bytes"])
-    return None if least == 16 else (
-        f"right numbers, but value was read {least} bytes at a time: read a whole "
-        "float4 from rows."
-    )  # fmt: skip
+    return str(least) if least < 16 else None
 
 
 four_at_once = puzzle(
@@ -248,7 +240,8 @@ four_at_once = puzzle(
             "p * 8, and lane reads the one at p * 8 + lane.",
             "alignment": "a float4 begins at a multiple of 16 bytes.",
         },
-        used=_by_sixteen,
+        {"right numbers, but value was read {} bytes at a time: read a whole float4 "
+         "from rows.": _narrow},
     ),
     praise="eight threads read a row of 32 channels, sixteen bytes each.",
 )  # fmt: skip
@@ -308,16 +301,12 @@ ENTRIES = (12 * numbers(300)).int() + 7  # the pixel of each
 PER_BLOCK = torch.stack([part.bincount(minlength=40) for part in ENTRIES.split(128)])
 
 
-def _few_adds(trace: lab.Trace) -> str | None:
-    adds = len(trace.of("hits", "atomic"))
-    return None if adds <= PER_BLOCK.numel() else (
-        f"right numbers, with {adds} adds to hits: count in mine first, then add at "
-        "most once for each pixel."
-    )  # fmt: skip
+def _adds(trace: lab.Trace) -> int:
+    return len(trace.of("hits", "atomic"))
 
 
-def _adds(trace: lab.Trace) -> str:
-    adds, touched = len(trace.of("hits", "atomic")), int((PER_BLOCK > 0).sum())
+def _count_adds(trace: lab.Trace) -> str:
+    adds, touched = _adds(trace), int((PER_BLOCK > 0).sum())
     said = f"{adds} adds to global memory in place of {len(ENTRIES)}."
     if adds > touched:
         said += f" {touched} would do: if nobody counted a pixel, do not add its zero."
@@ -348,8 +337,9 @@ count_in_block = puzzle(
             "barrier": "all threads of a block must pass every __syncthreads(): put "
             "it outside of if and for.",
         },
-        used=_few_adds,
-        remark=_adds,
+        {"right numbers, with {} adds to hits: count in mine first, then add at most "
+         "once for each pixel.": lambda trace: _adds(trace) > 120 and _adds(trace)},
+        remark=_count_adds,
     ),
     praise="counted in the block first:",
 )  # fmt: skip

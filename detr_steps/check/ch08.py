@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..nn.references import inverse_sigmoid
-from .trying import Trial, exercise, numbers, same_numbers, tensors
+from .trying import Trial, exercise, numbers, same_numbers, tensors, turned
 
 SIZES = ((4, 6), (2, 3), (1, 2))  # of exercises 1 and 2: (h, w), finest first
 TOKENS = sum(h * w for h, w in SIZES)
@@ -82,9 +82,8 @@ references = exercise(
         "upside down: divide by the token's own share, multiply by the other level's":
             {"divide": -1, "multiply": -1},
         "a pixel's centre is half a pixel further": {"half": 0.0},
-        "x and y are swapped": lambda *case: _references(*case).flip(-1),
-        "valid is (x, y), too: shares of width, height":
-            lambda sizes, valid: _references(sizes, valid.flip(-1)),
+        "x and y are swapped": {"result": turned},
+        "valid is (x, y), too: shares of width, height": {"valid": turned},
         "y is divided by h, x by w: sizes are (h, w)": {"swap": True},
         "tokens come row by row, not by columns": {"columns": True},
     },
@@ -115,7 +114,7 @@ refinement = exercise(
             lambda r, delta: r + delta.sigmoid(),
         "the reference is missing: the delta is a step from it":
             lambda r, delta: delta.sigmoid(),
-        "add the delta": lambda r, delta: (inverse_sigmoid(r) - delta).sigmoid(),
+        "add the delta": {"delta": torch.neg},
     },
     after={
         "the box itself must keep its gradient, or this layer learns nothing":
@@ -162,19 +161,17 @@ proposals = exercise(
     cases=[(LOGITS, BOXES, USABLE, K)], answer=_proposals,
     mistakes={
         "the surest comes first: do not put them back into order": {"sort": True},
-        "some of these tokens are not usable":
-            lambda logits, boxes, usable, k: boxes[logits[:, 0].topk(k).indices],
+        "some of these tokens are not usable": {"usable": torch.ones_like},
         "any object is of class 0 in this stage: the other columns were never taught":
             {"score": lambda logits: logits.amax(-1)},
         "take column 0, of usable tokens":
-            lambda logits, boxes, usable, k: boxes[logits.amax(-1).topk(k).indices],
+            {"usable": torch.ones_like, "score": lambda logits: logits.amax(-1)},
         "the column is 0, not the last": {"score": lambda logits: logits[:, -1]},
         "these are the least sure": {"score": lambda logits: -logits[:, 0]},
         "rank tokens, not tokens × classes":
             lambda logits, boxes, usable, k: boxes[logits.masked_fill(
                 ~usable[:, None], -torch.inf).flatten().topk(k).indices // 3],
-        "these numbers count usable tokens only: they do not fit the full list of "
-        "boxes":
+        "these numbers count usable tokens only: they do not fit the full list of boxes":
             lambda logits, boxes, usable, k: boxes[logits[usable, 0].topk(k).indices],
     },
     after={
@@ -185,14 +182,14 @@ proposals = exercise(
     then=[
         Trial(
             [(LOGITS, BOXES, torch.arange(12) < 2, K)],
-            before={"2 tokens are usable, k is 4: give 2 boxes, not {shape[0]}":
-                    lambda value: len(value) != 2},
+            before={"2 tokens are usable, k is 4: give 2 boxes, not {}":
+                    lambda value: len(value) != 2 and str(len(value))},
             when="with 2 usable tokens and k = 4",
         ),
         Trial(
             [(LOGITS[:3], BOXES[:3], USABLE[:3], K)],
-            before={"3 tokens, 2 of them usable: give 2 boxes, not {shape[0]}":
-                    lambda value: len(value) != 2},
+            before={"3 tokens, 2 of them usable: give 2 boxes, not {}":
+                    lambda value: len(value) != 2 and str(len(value))},
             when="with 3 tokens and k = 4",
         ),
     ],

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import workbench as lab
 from ..nn.compiled import NotCompiled
 from . import Verdict, right, wrong
-from .trying import Trial, compare
+from .trying import Fits, Trial, compare, fit
 
 GAP = "____"
 SCHEDULES = (0, 1, 2, 3)  # orders in which the threads take turns
@@ -26,8 +26,8 @@ class Launch:
 
     `given` all arguments, in order; `result` which of them is written. `faults` what a
     fault most likely is, by its kind and words of its sentence ("race hits"); a pair:
-    in a text without a barrier, in one with. `used` complains about how memory was
-    used, or returns None; `remark` says more about an answer that is right.
+    in a text without a barrier, in one with. `used` diagnosis -> does it fit how
+    memory was used? `remark` says more about an answer that is right.
     """
 
     grid: int
@@ -36,7 +36,7 @@ class Launch:
     result: int
     trial: Trial
     faults: Mapping[str, str | tuple[str, str]] = field(default_factory=dict)
-    used: Callable[[lab.Trace], str | None] = lambda trace: None
+    used: Fits = field(default_factory=dict)
     remark: Callable[[lab.Trace], str] = lambda trace: ""
 
     def run(self, kernel: Callable, **options: object) -> tuple[Tensor, lab.Trace]:
@@ -102,7 +102,7 @@ def _on_emulator(text: str, kernel: Callable, launch: Launch) -> Verdict:
     for other in results[1:]:
         if not torch.allclose(results[0], other, atol=1e-5, equal_nan=True):
             return wrong(f"what comes out depends on which thread is first: {BARRIER}")
-    fault = compare(results[:1], launch.trial) or launch.used(trace)
+    fault = compare(results[:1], launch.trial) or fit(trace, launch.used)
     return wrong(fault) if fault else right(launch.remark(trace))
 
 

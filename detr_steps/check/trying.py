@@ -6,6 +6,7 @@ mistake, its diagnosis.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from . import Verdict, right, wrong
 
 CLOSE = 1e-4  # float32 sums in another order differ by less, known mistakes by more
-Fits = Mapping[str, Callable[[object], bool]]  # diagnosis -> does it fit the value?
+Fits = Mapping[str, Callable]  # diagnosis -> does it fit a value? True, or words for {}
 
 
 def numbers(*shape: int) -> Tensor:
@@ -45,20 +46,26 @@ def same_numbers(a: object, b: object) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, atol=CLOSE, equal_nan=True)
 
 
+def turned(x: Tensor | tuple) -> Tensor | tuple:
+    """Turn (x, y) to (y, x): a tensor's last axis, or a tuple."""
+    return x.flip(-1) if isinstance(x, Tensor) else x[::-1]
+
+
 @dataclass(frozen=True)
 class Trial:
     """One question to a reader's function, its right answer, and the known mistakes.
 
     `cases` the arguments of each call. `answer` the right function, or what it returns;
-    None if no numbers count. `mistakes` diagnosis -> a wrong function, options with
-    which `answer` errs, or what comes out (a list: several such mistakes); one is named
-    if it explains all cases. `before`, `after` the numbers are judged: diagnosis ->
-    does it fit what came out? {0} and {shape} in its words are filled in. `errors`
-    words of an error -> diagnosis. `convert` makes numbers of what is returned, or
-    raises: then `kind` is said. `part` which of several returned things is judged. Of
-    an unknown mistake `shape` says what was expected (empty: any length), `nan` why
-    NaN, `otherwise` the rest: words, or a function of value, truth and arguments;
-    `unit` the small thing to try it on. `when` introduces errors.
+    None if no numbers count. `mistakes` diagnosis -> what is wrong, or a list of it: a
+    function; the numbers; or a dict of what differs in `answer`: an option, an argument
+    (a new one, or a function of the right one), the "result" (a function of the right
+    one). One is named if it explains all cases. `before`, `after` the numbers are
+    judged: diagnosis -> does it fit what came out? `errors` words of an error ->
+    diagnosis. `convert` makes numbers of what is returned, or raises: then `kind` is
+    said. `part` which of several returned things is judged. Of an unknown mistake
+    `shape` says what was expected (empty: any length), `nan` why NaN, `otherwise` the
+    rest: words, or a function of value, truth and arguments; `unit` the small thing to
+    try it on. `when` introduces errors.
     """
 
     cases: Sequence[tuple]
@@ -77,10 +84,15 @@ class Trial:
     when: str = ""
 
     def give(self, how: object, case: tuple) -> object:
-        """Say what comes out: of a function, of `answer` with options, or ready."""
-        if isinstance(how, dict):
-            return self.answer(*case, **how)
-        return how(*case) if callable(how) else how
+        """Say what comes out: of a function, of a changed `answer`, or ready."""
+        if not isinstance(how, dict):
+            return how(*case) if callable(how) else how
+        given = signature(self.answer).bind(*case).arguments
+        for name, new in how.items():
+            change = callable(new) and name in given
+            given[name] = new(given[name]) if change else new
+        result = given.pop("result", lambda right: right)
+        return result(self.answer(**given))
 
 
 def exercise(
@@ -131,6 +143,12 @@ def compare(values: Sequence, trial: Trial) -> str | None:
     )
 
 
+def fit(value: object, faults: Fits) -> str | None:
+    """Name the first fault that fits a value; None if none does."""
+    found = ((diagnosis, fits(value)) for diagnosis, fits in faults.items())
+    return next((diagnosis.format(words) for diagnosis, words in found if words), None)
+
+
 def _ask(mine: Callable, trial: Trial, name: str, blank: str) -> str | None:
     values, fault = [], None
     for case in trial.cases:
@@ -150,7 +168,7 @@ def _ask(mine: Callable, trial: Trial, name: str, blank: str) -> str | None:
             values if trial.part is None else [value[trial.part] for value in values]
         )
         fault = compare(judged, trial)
-    return fault or next(filter(None, (_fit(v, trial.after) for v in values)), None)
+    return fault or next(filter(None, (fit(v, trial.after) for v in values)), None)
 
 
 def _call(
@@ -178,13 +196,7 @@ def _convert(value: object, trial: Trial, who: str) -> tuple[object, str | None]
         value = trial.convert(value)
     except (TypeError, ValueError, RuntimeError):
         return None, trial.kind.format(who=who, kind=type(value).__name__)
-    return value, _fit(value, trial.before)
-
-
-def _fit(value: object, faults: Fits) -> str | None:
-    shape = list(getattr(value, "shape", ()))
-    fitting = (diagnosis for diagnosis, fits in faults.items() if fits(value))
-    return next((diagnosis.format(value, shape=shape) for diagnosis in fitting), None)
+    return value, fit(value, trial.before)
 
 
 def _agree(values: Sequence, truths: Sequence) -> bool:
