@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..nn.position import sine_features
-from .trying import Trial, exercise, numbers, tensor, tensors, turned
+from .trying import Trial, exercise, numbers, tensors, turned
 
 
 def _cells(height: int, width: int, stride: int) -> int:
@@ -39,24 +39,13 @@ count_weights = exercise(
 )  # fmt: skip
 
 
-def _weights(
-    q,
-    k,
-    v,
-    size,
-    radius,
-    join=torch.maximum,
-    far=-math.inf,
-    channels=8,
-    dim=-1,
-    up=False,
-):
+def _weights(q, k, v, size, radius, join=torch.maximum, far=-math.inf, dim=-1, up=0):
     """Weights `[B, S, S]`, right unless told to make a mistake; `up`: upside down."""
     cell = torch.arange(size[0] * size[1])
     row, column = cell // size[1], cell % size[1]
     moves = join((row[:, None] - row).abs(), (column[:, None] - column).abs())
-    scores = q @ k.transpose(1, 2) / math.sqrt(channels)
-    return scores.masked_fill((moves > radius) ^ up, far).softmax(dim)
+    scores = q @ k.transpose(1, 2) / math.sqrt(8)
+    return scores.masked_fill((moves > radius) != up, far).softmax(dim)
 
 
 QKV = tuple(6 * numbers(3, 2, 24, 8) - 3)  # of maps of 4 rows and 6 columns
@@ -75,7 +64,7 @@ attend_near = exercise(
         "masked after the softmax: the rows no longer sum to 1. Fill the *scores* of "
         "far cells with -inf, then take the softmax.":
             lambda *case: _weights(*case[:4], 9) * (_weights(*case) > 0),
-        "the mask is upside down: each cell sees only what is far.": {"up": True},
+        "the mask is upside down: each cell sees only what is far.": {"up": 1},
         "far scores were set to 0, and exp(0) is 1: fill with -inf instead.":
             {"far": 0.0},
         "distance was counted along the row-by-row list: there the last cell of a row "
@@ -90,7 +79,8 @@ attend_near = exercise(
             {"join": torch.minimum},
         "cells exactly `radius` away are missing: they are still near, so far is `> "
         "radius` and not `>=`.": {"radius": 0},
-        "the window is right, but the scores are not divided by √D.": {"channels": 1},
+        "the window is right, but the scores are not divided by √D.":
+            {"q": lambda q: q * math.sqrt(8)},
         "the softmax runs over the queries: each *row* sums to 1, so dim=-1.":
             {"dim": -2},
     },
@@ -114,15 +104,7 @@ PADDING = torch.zeros(2, 5, 7, dtype=torch.bool)
 PADDING[1, 3:], PADDING[1, :, 4:] = True, True
 
 
-def _positions(
-    padding,
-    channels,
-    axes=(1, 2),
-    first=1,
-    last=0,
-    turn=2 * math.pi,
-    waves=8,
-):
+def _positions(padding, channels, first=1, last=0, turn=2 * math.pi, waves=8):
     """Positions of real cells, 0 elsewhere, right unless told to make a mistake.
 
     Counted from `first` to the last number + `last`, not at all stretched with `turn`
@@ -130,7 +112,7 @@ def _positions(
     """
     counted = (~padding).float()
     halves = []
-    for axis in axes:
+    for axis in (1, 2):
         place = counted.cumsum(axis) - 1 + first
         end = (counted.sum(axis, keepdim=True) + last).clamp(min=1)
         share = place if turn is None else place / end * turn
@@ -138,8 +120,8 @@ def _positions(
     return torch.cat(halves, -1) * ~PADDING[..., None]
 
 
-def _on_real_cells(value: object) -> Tensor:
-    if tensor(value).shape[:-1] != PADDING.shape:
+def _on_real_cells(value: Tensor) -> Tensor:
+    if value.shape[:-1] != PADDING.shape:
         return value
     return value.masked_fill(PADDING[..., None], 0)
 
@@ -152,7 +134,7 @@ positions = exercise(
     cases=[(PADDING, 16)], answer=_positions,
     mistakes={
         "x comes first: the first half of the channels is y, the second x.":
-            {"axes": (2, 1)},
+            {"result": lambda x: x.roll(8, -1)},
         "right without padding; with padding, count only real cells and divide by the "
         "last real one: (~padding).cumsum(...).": {"padding": torch.zeros_like},
         "counting starts at 0: the first cell is 1, so that the last is a full 2π.":

@@ -91,15 +91,12 @@ def _outputs() -> tuple[Tensor, Tensor, tuple[int, int]]:
 
 
 LABELS = Trial(
-    [_outputs()],
-    lambda logits, boxes, size: logits[:, :-1].argmax(-1),
-    convert=tensors(3),
-    part=2,
+    [_outputs()], lambda logits, boxes, size: logits[:, :-1].argmax(-1),
+    convert=tensors(3), part=2,
     otherwise="some labels differ: take the most probable class of each query",
-)
+)  # fmt: skip
 BOXES = Trial(
-    [_outputs()],
-    lambda logits, boxes, size, **how: in_pixels(boxes, size, **how),
+    [_outputs()], lambda logits, boxes, size, **how: in_pixels(boxes, size, **how),
     mistakes={
         "boxes are still shares of the image: multiply by its size": {"size": (1, 1)},
         "boxes are still centre and size: turn them into corners":

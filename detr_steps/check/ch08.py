@@ -171,7 +171,8 @@ proposals = exercise(
         "rank tokens, not tokens × classes":
             lambda logits, boxes, usable, k: boxes[logits.masked_fill(
                 ~usable[:, None], -torch.inf).flatten().topk(k).indices // 3],
-        "these numbers count usable tokens only: they do not fit the full list of boxes":
+        "these numbers count usable tokens only: they do not fit the full list of "
+        "boxes":
             lambda logits, boxes, usable, k: boxes[logits[usable, 0].topk(k).indices],
     },
     after={

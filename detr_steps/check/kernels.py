@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch import Tensor
 from .. import workbench as lab
 from ..nn.compiled import NotCompiled
 from . import Verdict, right, wrong
-from .trying import Fits, Trial, compare, fit
+from .trying import Fault, Fits, Trial, compare, fit
 
 GAP = "____"
 SCHEDULES = (0, 1, 2, 3)  # orders in which the threads take turns
@@ -56,67 +55,61 @@ def puzzle(
     """
 
     def check(text: str | None) -> Verdict:
-        gaps = 1 if text is None else text.count(GAP)
-        if gaps:
-            left = "1 gap is" if gaps == 1 else f"{gaps} gaps are"
-            return wrong(f"not yet: {left} left. Write CUDA in place of {GAP}.")
         try:
             kernel = _compile(text, name)
-        except NotCompiled as error:
-            return wrong(f"cannot be tried here: {error}")
-        except (lab.CompileFault, ValueError) as fault:
-            return wrong(f"it does not compile: {fault}")
-        places = [partial(_on_emulator, text, kernel, launch) for launch in launches]
-        if lab.trouble("cuda") is None:
-            places.append(partial(_on_card, text, name, launches))
-        return _first_fault(places, praise)
+            said = [praise, *(_on_emulator(text, kernel, x) for x in launches)]
+            if lab.trouble("cuda") is None:
+                said.append(_on_card(text, name, launches))
+        except Fault as fault:
+            return wrong(str(fault))
+        return right(" ".join(filter(None, said)))
 
     check.__doc__ = about
     return check
 
 
-def _first_fault(places: Sequence[Callable[[], Verdict]], praise: str) -> Verdict:
-    said = [praise]
-    for launch in places:
-        verdict = launch()
-        if not verdict:
-            return verdict
-        said.append(verdict.message)
-    return right(" ".join(filter(None, said)))
+def _compile(text: str | None, name: str) -> Callable:
+    if gaps := 1 if text is None else text.count(GAP):
+        left = "1 gap is" if gaps == 1 else f"{gaps} gaps are"
+        raise Fault(f"not yet: {left} left. Write CUDA in place of {GAP}.")
+    try:
+        if trouble := lab.trouble("emulator"):
+            raise NotCompiled(trouble)
+        return lab.compile(text, name, where="emulator")
+    except NotCompiled as error:
+        raise Fault(f"cannot be tried here: {error}") from error
+    except (lab.CompileFault, ValueError) as fault:
+        raise Fault(f"it does not compile: {fault}") from fault
 
 
-def _compile(text: str, name: str) -> Callable:
-    if trouble := lab.trouble("emulator"):
-        raise NotCompiled(trouble)
-    return lab.compile(text, name, where="emulator")
-
-
-def _on_emulator(text: str, kernel: Callable, launch: Launch) -> Verdict:
+def _on_emulator(text: str, kernel: Callable, launch: Launch) -> str:
+    """Launch it with several orders of threads: a remark; raises Fault."""
     results = []
     for schedule in SCHEDULES:
         try:
             result, trace = launch.run(kernel, schedule=schedule, trace=True)
         except lab.KernelFault as fault:
-            return wrong(f"{fault}.{_likely(fault, launch, text)}")
+            raise Fault(f"{fault}.{_likely(fault, launch, text)}") from fault
         results.append(result)
     for other in results[1:]:
         if not torch.allclose(results[0], other, atol=1e-5, equal_nan=True):
-            return wrong(f"what comes out depends on which thread is first: {BARRIER}")
-    fault = compare(results[:1], launch.trial) or fit(trace, launch.used)
-    return wrong(fault) if fault else right(launch.remark(trace))
+            raise Fault(f"what comes out depends on which thread is first: {BARRIER}")
+    if fault := compare(results[:1], launch.trial) or fit(trace, launch.used):
+        raise Fault(fault)
+    return launch.remark(trace)
 
 
-def _on_card(text: str, name: str, launches: Sequence[Launch]) -> Verdict:
-    """Run it for real as well, where there is a graphics card."""
+def _on_card(text: str, name: str, launches: Sequence[Launch]) -> str:
+    """Run it for real as well, where there is a graphics card; raises Fault."""
     try:
         kernel = lab.compile(text, name, where="cuda")
         for launch in launches:
             result, _ = launch.run(kernel)
             if fault := compare([result], launch.trial):
-                return wrong(f"right on the emulator, but on the card {fault}")
+                raise Fault(f"right on the emulator, but on the card {fault}")
     except (NotCompiled, lab.CompileFault, lab.KernelFault) as fault:
-        return wrong(f"right on the emulator, but not on the card: {fault}")
-    return right("The card says so, too.")
+        raise Fault(f"right on the emulator, but not on the card: {fault}") from fault
+    return "The card says so, too."
 
 
 def _likely(fault: lab.KernelFault, launch: Launch, text: str) -> str:

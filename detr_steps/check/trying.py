@@ -17,25 +17,24 @@ CLOSE = 1e-4  # float32 sums in another order differ by less, known mistakes by 
 Fits = Mapping[str, Callable]  # diagnosis -> does it fit a value? True, or words for {}
 
 
+class Fault(Exception):
+    """What is wrong with a reader's function; its words are the diagnosis."""
+
+
 def numbers(*shape: int) -> Tensor:
     """Draw `shape` numbers from 0 to 1: always the same, the global seed is left."""
     return torch.rand(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-def tensor(value: object) -> Tensor:
-    """Let a tensor through; raises TypeError for anything else."""
-    if not isinstance(value, Tensor):
-        raise TypeError(type(value).__name__)
-    return value
+def tensors(count: int = 0) -> Callable[[object], object]:
+    """Make a function that lets one tensor (0) or so many through; else TypeError."""
 
-
-def tensors(count: int) -> Callable[[object], list[Tensor]]:
-    """Make a function that lets so many tensors through, else raises TypeError."""
-
-    def convert(value: object) -> list[Tensor]:
-        if not isinstance(value, tuple | list) or len(value) != count:
+    def convert(value: object) -> object:
+        parts = value if count else [value]
+        whole = isinstance(parts, tuple | list) and len(parts) == (count or 1)
+        if not (whole and all(isinstance(part, Tensor) for part in parts)):
             raise TypeError(type(value).__name__)
-        return [tensor(part) for part in value]
+        return value
 
     return convert
 
@@ -74,7 +73,7 @@ class Trial:
     before: Fits = field(default_factory=dict)
     after: Fits = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
-    convert: Callable[[object], object] = tensor
+    convert: Callable[[object], object] = tensors()
     kind: str = "a tensor is wanted, but {who} returns a {kind}: return a tensor."
     part: int | None = None
     shape: str = "{}"
@@ -119,9 +118,12 @@ def exercise(
             return wrong("not yet: give your function")
         given = (lambda: mine) if by_hand else mine
         name = getattr(mine, "__name__", "") if named else ""
-        faults = (_ask(given, trial, name, blank) for trial in trials)
-        fault = next(filter(None, faults), None)
-        return wrong(fault) if fault else right(praise)
+        try:
+            for trial in trials:
+                _ask(given, trial, name, blank)
+        except Fault as fault:
+            return wrong(str(fault))
+        return right(praise)
 
     check.__doc__ = about
     return check
@@ -149,54 +151,44 @@ def fit(value: object, faults: Fits) -> str | None:
     return next((diagnosis.format(words) for diagnosis, words in found if words), None)
 
 
-def _ask(mine: Callable, trial: Trial, name: str, blank: str) -> str | None:
-    values, fault = [], None
-    for case in trial.cases:
-        value, fault = _call(
-            mine, case, trial, "it stops with" if name else "it raised"
-        )
-        if fault is None and _unwritten(value):
-            again = f"{name} still returns None. Write it, then run this cell again."
-            fault = f"not yet: {again if name else blank}"
-        if fault is None:
-            value, fault = _convert(value, trial, name or "your function")
-        if fault is not None:
-            return fault
-        values.append(value)
-    if trial.answer is not None:
-        judged = (
-            values if trial.part is None else [value[trial.part] for value in values]
-        )
-        fault = compare(judged, trial)
-    return fault or next(filter(None, (fit(v, trial.after) for v in values)), None)
+def _ask(mine: Callable, trial: Trial, name: str, blank: str) -> None:
+    """Ask all cases of a trial; raises Fault."""
+    values = [_value(mine, case, trial, name, blank) for case in trial.cases]
+    part = trial.part
+    judged = values if part is None else [value[part] for value in values]
+    fault = None if trial.answer is None else compare(judged, trial)
+    fault = fault or next(filter(None, (fit(v, trial.after) for v in values)), None)
+    if fault:
+        raise Fault(fault)
 
 
-def _call(
-    mine: Callable, case: tuple, trial: Trial, verb: str
-) -> tuple[object, str | None]:
+def _value(mine: Callable, case: tuple, trial: Trial, name: str, blank: str) -> object:
+    """Call the reader's function: what is to be judged; raises Fault."""
     try:
-        return mine(*(x.clone() if isinstance(x, Tensor) else x for x in case)), None
-    except Exception as error:  # the reader's code: say what happened, do not raise
-        said = f"{type(error).__name__}: {error}"
-    for words, diagnosis in trial.errors.items():
-        if words in said:
-            return None, diagnosis
-    given = (str(list(x.shape)) if isinstance(x, Tensor) else str(x) for x in case)
-    said = f"{verb} {said}. It was called with {', '.join(given)}."
-    return None, f"{trial.when} {said}".strip()
-
-
-def _unwritten(value: object) -> bool:
-    parts = value if isinstance(value, tuple) else (value,)
-    return any(part is None for part in parts)
-
-
-def _convert(value: object, trial: Trial, who: str) -> tuple[object, str | None]:
+        value = mine(*(x.clone() if isinstance(x, Tensor) else x for x in case))
+    except Exception as error:  # the reader's code: say what happened
+        raise Fault(_stopped(error, case, trial, name)) from error
+    if any(x is None for x in (value if isinstance(value, tuple) else (value,))):
+        again = f"{name} still returns None. Write it, then run this cell again."
+        raise Fault(f"not yet: {again if name else blank}")
     try:
         value = trial.convert(value)
-    except (TypeError, ValueError, RuntimeError):
-        return None, trial.kind.format(who=who, kind=type(value).__name__)
-    return value, fit(value, trial.before)
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        words = {"who": name or "your function", "kind": type(value).__name__}
+        raise Fault(trial.kind.format(**words)) from error
+    if fault := fit(value, trial.before):
+        raise Fault(fault)
+    return value
+
+
+def _stopped(error: Exception, case: tuple, trial: Trial, name: str) -> str:
+    said = f"{type(error).__name__}: {error}"
+    for words, diagnosis in trial.errors.items():
+        if words in said:
+            return diagnosis
+    given = (str(list(x.shape)) if isinstance(x, Tensor) else str(x) for x in case)
+    verb = "it stops with" if name else "it raised"
+    return f"{trial.when} {verb} {said}. It was called with {', '.join(given)}.".strip()
 
 
 def _agree(values: Sequence, truths: Sequence) -> bool:
@@ -219,13 +211,12 @@ def _difference(value: object, truth: object, trial: Trial, case: tuple) -> str:
         return f"NaN at {mine.isnan().nonzero()[0].tolist()}: {trial.nan}"
     said = trial.otherwise
     said = said(value, truth, *case) if callable(said) else said
-    return said or _first(mine, theirs, trial.unit)
-
-
-def _first(mine: Tensor, theirs: Tensor, unit: str) -> str:
+    if said:
+        return said
     at = tuple(((mine - theirs).abs() > CLOSE).nonzero()[0].tolist())
-    where = f"for the first {unit} that differs, {list(at)}, " if at else ""
+    where = f"for the first {trial.unit} that differs, {list(at)}, " if at else ""
     return (
         f"the numbers differ, and not by a mistake I know: {where}expected "
-        f"{theirs[at].item():.4g}, got {mine[at].item():.4g}. Try it on one {unit}."
+        f"{theirs[at].item():.4g}, got {mine[at].item():.4g}. Try it on one "
+        f"{trial.unit}."
     )
