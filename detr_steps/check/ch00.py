@@ -132,12 +132,6 @@ def _suppress(xyxy, scores, threshold, by="kept", best_first=False):
     return kept if best_first else sorted(kept)
 
 
-def _places(xyxy, scores, threshold):
-    """Where the kept boxes stand in the sorted list (a mistake)."""
-    order = scores.argsort(descending=True, stable=True).tolist()
-    return sorted(order.index(index) for index in _suppress(xyxy, scores, threshold))
-
-
 def _one_of_boxes(value, truth, xyxy, scores, threshold):
     """Point at the first box that is wrongly gone or wrongly kept."""
     found, count = value.tolist(), len(xyxy)
@@ -197,7 +191,9 @@ nms = exercise(
             {"by": "last"},
         "a box exactly at the threshold goes: drop it only *above*, keep with <=.":
             {"by": "equal"},
-        "these are places in the sorted list: look up the index in the input.": _places,
+        "these are places in the sorted list: look up the index in the input.":
+            lambda xyxy, scores, threshold: scores.argsort(descending=True).argsort()[
+                _suppress(xyxy, scores, threshold)].sort().values,
     },
     before={
         "that is a mask: return the *indices* of the kept, best first.":

@@ -3,7 +3,6 @@
 import math
 
 import torch
-from torch import Tensor
 
 from ..nn.position import sine_features
 from .trying import Trial, exercise, numbers, tensors, turned
@@ -120,12 +119,6 @@ def _positions(padding, channels, first=1, last=0, turn=2 * math.pi, waves=8):
     return torch.cat(halves, -1) * ~PADDING[..., None]
 
 
-def _on_real_cells(value: Tensor) -> Tensor:
-    if value.shape[:-1] != PADDING.shape:
-        return value
-    return value.masked_fill(PADDING[..., None], 0)
-
-
 positions = exercise(
     """Check exercise 3, `mine(padding [B, h, w], C)` -> positions `[B, h, w, C]`.
 
@@ -156,7 +149,9 @@ positions = exercise(
         "C / 2 channels: y and x have C / 2 each. Do not add them, lay one behind the "
         "other: torch.cat(..., -1).": lambda value: value.shape == (*PADDING.shape, 8),
     },
-    convert=_on_real_cells, shape="[B, h, w, C] = {}", unit="channel",
+    convert=lambda value: value.masked_fill(PADDING[..., None], 0)
+    if value.shape[:-1] == PADDING.shape else value,
+    shape="[B, h, w, C] = {}", unit="channel",
     then=[Trial([(PADDING, 16)], before={
         "right on real cells, NaN on padded ones: a wholly padded column counts to 0, "
         "and 0 / 0 is NaN. Weight 0 times NaN is NaN too: use .clamp(min=1) on the "

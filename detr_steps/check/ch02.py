@@ -1,7 +1,6 @@
 """Checks of the exercises of chapters/02_detr.ipynb."""
 
 import torch
-from torch import Tensor
 
 from .ch00 import in_pixels
 from .trying import Trial, exercise, numbers, tensors, turned
@@ -38,20 +37,15 @@ assignment = exercise(
 )  # fmt: skip
 
 
-def _balance(empty: Tensor) -> Tensor:
-    return (~empty).sum() / empty.sum()
-
-
-def _loss(
-    logits, wanted, weight=_balance, no_object=3, log=torch.log, divide=torch.sum
-):
+def _loss(logits, wanted, weight=None, no_object=3, log=torch.log, divide=torch.sum):
     """The weighted mean of −log of the wanted probability, or a mistake with it.
 
     `weight(empty [Q])` what an empty slot weighs; matched ones weigh 1.
     """
     surprise = -log(logits.softmax(-1))[torch.arange(len(wanted)), wanted]
     empty = wanted == no_object
-    weights = torch.where(empty, weight(empty), 1.0)
+    balance = (~empty).sum() / empty.sum()
+    weights = torch.where(empty, weight(empty) if weight else balance, 1.0)
     return (weights * surprise).sum() / divide(weights)
 
 
@@ -66,7 +60,7 @@ balanced_loss = exercise(
         "a plain mean: six empty slots outweigh three matched ones":
             {"weight": lambda empty: 1.0},
         "the wrong way round: objects / empty":
-            {"weight": lambda empty: 1 / _balance(empty)},
+            {"weight": lambda empty: empty.sum() / (~empty).sum()},
         "empties weigh 1 together: not 3": {"weight": lambda empty: 1 / empty.sum()},
         "you divide by the number of queries; divide by the sum of the weights":
             {"divide": len},
@@ -79,24 +73,20 @@ balanced_loss = exercise(
         "you used probabilities where −log of them is wanted":
             {"log": lambda probability: probability},
     },
-    convert=torch.as_tensor, kind="one number is wanted, yours is a {kind}",
-    unit="query",
+    convert=torch.as_tensor, unit="query",
+    kind="one number is wanted, yours is a {kind}",
 )  # fmt: skip
 
 
-def _outputs() -> tuple[Tensor, Tensor, tuple[int, int]]:
-    logits = 8 * numbers(9, 5) - 4
-    logits[:4, -1] += 6  # several slots say "no object"
-    return logits, 0.5 * numbers(9, 4) + 0.2, (60, 200)
-
-
+OUTPUTS = [(8 * numbers(9, 5) - 4, 0.5 * numbers(9, 4) + 0.2, (60, 200))]
+OUTPUTS[0][0][:4, -1] += 6  # several slots say "no object"
 LABELS = Trial(
-    [_outputs()], lambda logits, boxes, size: logits[:, :-1].argmax(-1),
+    OUTPUTS, lambda logits, boxes, size: logits[:, :-1].argmax(-1),
     convert=tensors(3), part=2,
     otherwise="some labels differ: take the most probable class of each query",
 )  # fmt: skip
 BOXES = Trial(
-    [_outputs()], lambda logits, boxes, size, **how: in_pixels(boxes, size, **how),
+    OUTPUTS, lambda logits, boxes, size, **how: in_pixels(boxes, size, **how),
     mistakes={
         "boxes are still shares of the image: multiply by its size": {"size": (1, 1)},
         "boxes are still centre and size: turn them into corners":
@@ -113,7 +103,7 @@ postprocess = exercise(
 
     Returns boxes (xyxy in pixels), scores and labels in the order of the queries.""",
     praise="all nine slots answer, and no threshold was needed",
-    cases=[_outputs()],
+    cases=OUTPUTS,
     answer=lambda logits, boxes, size: logits.softmax(-1)[:, :-1].amax(-1),
     mistakes={
         "you sorted by score: keep the order of the queries here":

@@ -62,23 +62,13 @@ dilation = exercise(
 )  # fmt: skip
 
 
-def _pairs(offsets: Tensor) -> Tensor:
-    return offsets.unflatten(1, (9, 2)).movedim(2, -1)  # [B, 9, H, W, 2] (dy, dx)
-
-
-def _halves(offsets: Tensor) -> Tensor:
-    return offsets.unflatten(1, (2, 9)).movedim(1, -1)  # read as nine dy, nine dx
-
-
-def _modulated(
-    x, weight, offsets, mask, moves=lambda o: turned(_pairs(o)), shift=0.5, size=(9, 6)
-):
+def _modulated(x, weight, offsets, mask, shift=0.5, size=(9, 6)):
     """Sum over nine taps, `[B, C, H, W]`, right unless told to make a mistake."""
-    rows, columns, moves = torch.arange(6.0)[:, None], torch.arange(9.0), moves(offsets)
+    rows, columns = torch.arange(6.0)[:, None], torch.arange(9.0)
     out = 0
     for tap in range(9):
-        column = columns + tap % 3 - 1 + moves[:, tap, ..., 0] + shift
-        row = rows + tap // 3 - 1 + moves[:, tap, ..., 1] + shift
+        column = columns + tap % 3 - 1 + offsets[:, 2 * tap + 1] + shift
+        row = rows + tap // 3 - 1 + offsets[:, 2 * tap] + shift
         read = sample(x, torch.stack((column / size[0], row / size[1]), -1))
         kernel = weight[:, :, tap // 3, tap % 3]
         out = out + torch.einsum("bchw,oc->bohw", read * mask[:, tap, None], kernel)
@@ -96,11 +86,13 @@ from_torchvision = exercise(
     )],
     answer=_modulated,
     mistakes={
-        "the pairs are (dy, dx): turn them round for (x, y)": {"moves": _pairs},
+        "the pairs are (dy, dx): turn them round for (x, y)":
+            {"offsets": lambda o: o.unflatten(1, (9, 2)).flip(2).flatten(1, 2)},
         "channels are dy, dx, dy, dx …, not nine dy and then nine dx":
-            {"moves": lambda o: turned(_halves(o))},
+            {"offsets": lambda o: o.unflatten(1, (2, 9)).transpose(1, 2).flatten(1, 2)},
         "channels are dy, dx, dy, dx …, not nine dx and then nine dy":
-            {"moves": _halves},
+            {"offsets":
+             lambda o: o.unflatten(1, (2, 9)).transpose(1, 2).flip(2).flatten(1, 2)},
         "the mask is missing: it multiplies what each tap read":
             {"mask": torch.ones_like},
         "the mask is a share already: no sigmoid": {"mask": torch.sigmoid},
@@ -111,7 +103,7 @@ from_torchvision = exercise(
         "x is divided by the width, y by the height: not the other way":
             {"size": (6, 9)},
         "offsets are in pixels, not shares: add them before you divide":
-            {"moves": lambda o: turned(_pairs(o)) * torch.tensor([9.0, 6.0])},
+            {"offsets": lambda o: o * torch.tensor([6.0, 9.0] * 9)[:, None, None]},
         "taps go row by row; yours go column by column":
             {"weight": lambda weight: weight.transpose(2, 3)},
         "the first tap is the upper left one":

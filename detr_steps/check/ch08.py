@@ -1,7 +1,6 @@
 """Checks of the exercises of chapters/08_multi_scale.ipynb."""
 
 import torch
-from torch import Tensor
 
 from ..nn.references import inverse_sigmoid
 from .trying import Trial, exercise, numbers, same_numbers, tensors, turned
@@ -44,9 +43,7 @@ place = exercise(
 )  # fmt: skip
 
 
-def _references(
-    sizes, valid, divide=1, multiply=1, own=False, half=0.5, swap=False, columns=False
-):
+def _references(sizes, valid, divide=1, multiply=1, half=0.5, swap=0, columns=0):
     """References `[B, S, L, 2]`, right unless told to make a mistake.
 
     `divide`, `multiply` the powers of the valid shares: 0 leaves them out.
@@ -58,7 +55,7 @@ def _references(
         grid = torch.cartesian_prod(y, x).flip(-1)  # [h·w, 2]
         grid = torch.cartesian_prod(x, y) if columns else grid
         mine = valid[:, None, level, None]  # [B, 1, 1, 2]
-        others = mine if own else valid[:, None]  # [B, 1, L, 2]
+        others = valid[:, None]  # [B, 1, L, 2]
         at = grid[None, :, None].expand(len(valid), -1, len(sizes), -1)
         parts.append(at / mine**divide * others**multiply)
     return torch.cat(parts, 1)
@@ -75,17 +72,16 @@ references = exercise(
         "it into one of the image first": {"divide": 0},
         "you divide, but never multiply: a share of the image is not yet one of a "
         "padded level": {"multiply": 0},
-        "padding is not in it: this is right only where valid is 1":
+        "padding is not in it: this is right only where valid is 1. Or do you multiply "
+        "by the share of the token's own level? Take that of the level it looks at":
             {"divide": 0, "multiply": 0},
-        "you multiply by the share of the token's own level; take that of the level it "
-        "looks at": {"own": True},
         "upside down: divide by the token's own share, multiply by the other level's":
             {"divide": -1, "multiply": -1},
         "a pixel's centre is half a pixel further": {"half": 0.0},
         "x and y are swapped": {"result": turned},
         "valid is (x, y), too: shares of width, height": {"valid": turned},
-        "y is divided by h, x by w: sizes are (h, w)": {"swap": True},
-        "tokens come row by row, not by columns": {"columns": True},
+        "y is divided by h, x by w: sizes are (h, w)": {"swap": 1},
+        "tokens come row by row, not by columns": {"columns": 1},
     },
     before={
         "the order is [B, S, L, 2]: tokens before levels":
@@ -144,14 +140,9 @@ def _proposals(logits, boxes, usable, k, score=lambda x: x[:, 0], sort=False):
     return boxes[best.sort().values if sort else best]
 
 
-def _tokens() -> tuple[Tensor, Tensor, Tensor, int]:
-    """Logits, boxes, usable, k: 12 tokens, one of them sure of two classes."""
-    logits = 8 * numbers(12, 3) - 4
-    logits[0, 0], logits[3, 1], logits[5, 2], logits[5, 1] = 9.0, 8.0, 7.0, 6.5
-    return logits, numbers(12, 4).requires_grad_(), torch.arange(12) % 3 != 0, 4
-
-
-LOGITS, BOXES, USABLE, K = _tokens()
+LOGITS, BOXES = 8 * numbers(12, 3) - 4, numbers(12, 4).requires_grad_()
+LOGITS[[0, 3, 5, 5], [0, 1, 2, 1]] = torch.tensor([9, 8, 7, 6.5])  # 5: of two classes
+USABLE, K = torch.arange(12) % 3 != 0, 4
 proposals = exercise(
     """Check exercise 4, `mine(logits [S, C], boxes [S, 4], usable [S], k)` -> `[k, 4]`.
 
@@ -184,13 +175,13 @@ proposals = exercise(
         Trial(
             [(LOGITS, BOXES, torch.arange(12) < 2, K)],
             before={"2 tokens are usable, k is 4: give 2 boxes, not {}":
-                    lambda value: len(value) != 2 and str(len(value))},
+                    lambda value: value.numel() != 8 and str(value.numel() // 4)},
             when="with 2 usable tokens and k = 4",
         ),
         Trial(
             [(LOGITS[:3], BOXES[:3], USABLE[:3], K)],
             before={"3 tokens, 2 of them usable: give 2 boxes, not {}":
-                    lambda value: len(value) != 2 and str(len(value))},
+                    lambda value: value.numel() != 8 and str(value.numel() // 4)},
             when="with 3 tokens and k = 4",
         ),
     ],

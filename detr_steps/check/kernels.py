@@ -64,7 +64,7 @@ def puzzle(
             return wrong(str(fault))
         return right(" ".join(filter(None, said)))
 
-    check.__doc__ = about
+    check.__doc__, check.trials = about, [launch.trial for launch in launches]
     return check
 
 

@@ -125,7 +125,7 @@ def exercise(
             return wrong(str(fault))
         return right(praise)
 
-    check.__doc__ = about
+    check.__doc__, check.trials = about, trials
     return check
 
 
