@@ -1,183 +1,133 @@
-"""Checks of the exercises of chapter 02 (DETR)."""
-
-from collections.abc import Callable
+"""Checks of the exercises of chapters/02_detr.ipynb."""
 
 import torch
-from torch import Tensor
 
-from . import Verdict, right, wrong
-from .trying import call, compare
+from .ch00 import in_pixels
+from .trying import Trial, exercise, numbers, tensors, turned
 
 COST = [[0.7, 0.8], [0.2, 0.1], [0.9, 0.3]]  # of exercise 1: queries, objects
+BEST = (1, 2)  # its answer: the query of object 0, of object 1
 
 
-def assignment(answer: object) -> Verdict:
-    """Exercise 1: match COST by hand; the query of object 0, the query of object 1."""
-    cost = COST
-    if answer is None:
-        return wrong("not yet: write the query of object 0 and the query of object 1")
-    pair = tuple(answer)
-    if len(pair) != 2 or not all(isinstance(q, int) and 0 <= q < 3 for q in pair):
-        return wrong("give two query numbers, 0 to 2: (for object 0, for object 1)")
-    if pair[0] == pair[1]:
-        return wrong(
-            "one query cannot answer for both objects: that is the whole point"
-        )
-    best = sum(cost[q][o] for o, q in enumerate((1, 2)))
-    mine = sum(cost[q][o] for o, q in enumerate(pair))
-    if pair == (0, 1):
-        return wrong(
-            f"that is greedy: query 1 takes its best object first, and object 0 pays. "
-            f"Your sum is {mine:.2f}; another pair has {best:.2f}"
-        )
-    if mine > best + 1e-9:
-        return wrong(f"your sum is {mine:.2f}; another pair has {best:.2f}")
-    return right(
-        f"sum {best:.2f}: query 1 leaves its best object to 2, which is nearly as good"
-    )
+def _sums(pair: tuple[int, int]) -> str:
+    mine, best = (sum(COST[q][o] for o, q in enumerate(p)) for p in (pair, BEST))
+    return f"our sum is {mine:.2f}; another pair has {best:.2f}"
 
 
-def balanced_loss(mine: Callable | None) -> Verdict:
-    """Exercise 2: `mine(logits [Q, classes+1], wanted [Q])` -> scalar.
+QUERIES = "give two query numbers, 0 to 2: (for object 0, for object 1)"
+assignment = exercise(
+    """Check exercise 1, COST matched by hand -> (query of object 0, of object 1).""",
+    praise="sum 0.50: query 1 leaves its best object to 2, which is nearly as good",
+    blank="write the query of object 0 and the query of object 1",
+    by_hand=True, cases=[()], answer=BEST,
+    mistakes={
+        "that is greedy: query 1 takes its best object first, and object 0 pays. "
+        f"Y{_sums((0, 1))}": (0, 1),
+        "the right two queries, turned round: object 0's comes first. "
+        f"Y{_sums((2, 1))}": (2, 1),
+    },
+    before={
+        QUERIES: lambda pair:
+            len(pair) != 2 or not all(isinstance(q, int) and 0 <= q < 3 for q in pair),
+        "one query cannot answer for both objects: that is the whole point":
+            lambda pair: pair[0] == pair[1],
+    },
+    convert=tuple, kind=QUERIES,
+    otherwise=lambda pair, best: f"y{_sums(pair)}",
+)  # fmt: skip
 
-    All empty slots together weigh as much as all matched ones together.
+
+def _loss(logits, wanted, weight=None, no_object=3, log=torch.log, divide=torch.sum):
+    """The weighted mean of −log of the wanted probability, or a mistake with it.
+
+    `weight(empty [Q])` what an empty slot weighs; matched ones weigh 1.
     """
-    torch.manual_seed(2)
-    logits = torch.randn(9, 4)
-    wanted = torch.tensor([3, 0, 3, 3, 2, 3, 3, 3, 1])
-    value, fault = call(mine, logits, wanted, unwritten=_unwritten)
-    if fault is not None:
-        return fault
-    value = torch.as_tensor(value)
-    if value.shape != ():
-        return wrong(f"one number is wanted, yours has shape {list(value.shape)}")
-    surprise = -logits.log_softmax(-1)[torch.arange(9), wanted]
-    empty = wanted == 3
-    truth = (surprise[empty].mean() + surprise[~empty].mean()) / 2
-    mistakes = _loss_mistakes(logits, wanted, surprise, empty)
-    return compare(value, truth, mistakes, "query")
+    surprise = -log(logits.softmax(-1))[torch.arange(len(wanted)), wanted]
+    empty = wanted == no_object
+    balance = (~empty).sum() / empty.sum()
+    weights = torch.where(empty, weight(empty) if weight else balance, 1.0)
+    return (weights * surprise).sum() / divide(weights)
 
 
-def _loss_mistakes(
-    logits: Tensor, wanted: Tensor, surprise: Tensor, empty: Tensor
-) -> tuple:
-    def mean(weight: Tensor) -> Tensor:
-        return (weight * surprise).sum() / weight.sum()
+balanced_loss = exercise(
+    """Check exercise 2, `mine(logits [Q, classes + 1], wanted [Q])` -> a scalar.
 
-    share = (~empty).sum() / empty.sum()
-    fair = torch.where(empty, share, 1.0)
-    front = wanted == 0
-    return (
-        (mean(torch.where(empty, 0.1, 1.0)), "empty slots still weigh 0.1 each"),
-        (surprise.mean(), "a plain mean: six empty slots outweigh three matched ones"),
-        (
-            mean(torch.where(empty, 1 / share, 1.0)),
-            "the wrong way round: objects / empty",
-        ),
-        (
-            mean(torch.where(empty, 1 / empty.sum(), 1.0)),
-            "empties weigh 1 together: not 3",
-        ),
-        (
-            (fair * surprise).mean(),
-            "you divide by the number of queries; divide by the sum of the weights",
-        ),
-        ((fair * surprise).sum(), "this is the sum; divide by the sum of the weights"),
-        (
-            surprise[empty].mean() + surprise[~empty].mean(),
-            "right up to a factor of 2: divide by the sum of the weights",
-        ),
-        (surprise[~empty].mean(), "the empty slots are missing: nobody learns ∅"),
-        (
-            (surprise[front].mean() + surprise[~front].mean()) / 2,
-            "you took class 0 for “no object”: it is the last class",
-        ),
-        (
-            _raw(logits, wanted, fair),
-            "you used probabilities where −log of them is wanted",
-        ),
-    )
+    The class loss in which all empty slots together weigh as much as all matched.""",
+    cases=[(6 * numbers(9, 4) - 3, torch.tensor([3, 0, 3, 3, 2, 3, 3, 3, 1]))],
+    answer=_loss,
+    mistakes={
+        "empty slots still weigh 0.1 each": {"weight": lambda empty: 0.1},
+        "a plain mean: six empty slots outweigh three matched ones":
+            {"weight": lambda empty: 1.0},
+        "the wrong way round: objects / empty":
+            {"weight": lambda empty: empty.sum() / (~empty).sum()},
+        "empties weigh 1 together: not 3": {"weight": lambda empty: 1 / empty.sum()},
+        "you divide by the number of queries; divide by the sum of the weights":
+            {"divide": len},
+        "this is the sum; divide by the sum of the weights":
+            {"divide": lambda weights: 1},
+        "right up to a factor of 2: divide by the sum of the weights":
+            {"divide": lambda weights: weights.sum() / 2},
+        "the empty slots are missing: nobody learns ∅": {"weight": lambda empty: 0.0},
+        "you took class 0 for “no object”: it is the last class": {"no_object": 0},
+        "you used probabilities where −log of them is wanted":
+            {"log": lambda probability: probability},
+    },
+    convert=torch.as_tensor, unit="query",
+    kind="one number is wanted, yours is a {kind}",
+)  # fmt: skip
 
 
-def _raw(logits: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
-    picked = -logits.softmax(-1)[torch.arange(len(wanted)), wanted]
-    return (weight * picked).sum() / weight.sum()
+OUTPUTS = [(8 * numbers(9, 5) - 4, 0.5 * numbers(9, 4) + 0.2, (60, 200))]
+OUTPUTS[0][0][:4, -1] += 6  # several slots say "no object"
+LABELS = Trial(
+    OUTPUTS, lambda logits, boxes, size: logits[:, :-1].argmax(-1),
+    convert=tensors(3), part=2,
+    otherwise="some labels differ: take the most probable class of each query",
+)  # fmt: skip
+BOXES = Trial(
+    OUTPUTS, lambda logits, boxes, size, **how: in_pixels(boxes, size, **how),
+    mistakes={
+        "boxes are still shares of the image: multiply by its size": {"size": (1, 1)},
+        "boxes are still centre and size: turn them into corners":
+            lambda logits, boxes, size: boxes * torch.tensor([size[1], size[0]] * 2),
+        "x goes with the width: sizes come as (H, W)": {"size": turned},
+        "cx, cy is the centre, not the upper left corner": {"back": 0, "on": 1},
+        "twice too large: from the centre to a side is half the width":
+            {"back": 1, "on": 1},
+    },
+    convert=tensors(3), part=0, unit="query",
+)  # fmt: skip
+postprocess = exercise(
+    """Check exercise 3, `mine(logits [Q, C + 1], boxes [Q, 4], (H, W))`.
 
-
-def postprocess(mine: Callable | None) -> Verdict:
-    """Exercise 3: `mine(logits [Q,C+1], boxes [Q,4], (H, W))` -> boxes, scores, labels.
-
-    Boxes xyxy in pixels, in the order of the queries.
-    """
-    torch.manual_seed(3)
-    logits, boxes = torch.randn(9, 5) * 2, torch.rand(9, 4) * 0.5 + 0.2
-    logits[:4, -1] += 6  # several slots say "no object"
-    height, width = 60, 200
-    value, fault = call(mine, logits, boxes, (height, width), unwritten=_unwritten)
-    if fault is not None:
-        return fault
-    if not isinstance(value, tuple | list) or len(value) != 3:
-        return wrong("return three tensors: boxes, scores, labels")
-    found, scores, labels = value
-    if found.ndim != 2 or found.shape[-1] != 4:
-        return wrong("the order is boxes, scores, labels")
-    if len(found) != 9:
-        return wrong(
-            f"{len(found)} answers for 9 queries: keep all, AP likes low ones too"
-        )
-    faults = (
-        _judge_classes(logits, scores, labels),
-        _judge_boxes(boxes, found, height, width),
-    )
-    for fault in faults:
-        if fault is not None:
-            return fault
-    return right("all nine slots answer, and no threshold was needed")
-
-
-def _judge_classes(logits: Tensor, scores: Tensor, labels: Tensor) -> Verdict | None:
-    probability = logits.softmax(-1)
-    if not torch.equal(scores, scores.clamp(0, 1)):
-        return wrong("scores are logits still: the softmax makes them probabilities")
-    if torch.allclose(scores, probability[:, :-1].amax(-1).sort(descending=True)[0]):
-        return wrong("you sorted by score: keep the order of the queries here")
-    if (labels == 4).any():
-        return wrong("label 4 is “no object”: drop that column before you take the max")
-    best, wanted = probability[:, :-1].max(-1)
-    if torch.allclose(scores, logits[:, :-1].softmax(-1).max(-1).values, atol=1e-5):
-        return wrong(
-            "you dropped “no object” before the softmax: then empty slots look sure"
-        )
-    if torch.allclose(scores, probability.max(-1).values, atol=1e-5):
-        return wrong("your scores still include the “no object” column")
-    if not torch.equal(labels.long(), wanted):
-        return wrong("some labels differ: take the most probable class of each query")
-    if not torch.allclose(scores, best, atol=1e-5):
-        return wrong("the scores should be the probability of the chosen class")
-    return None
-
-
-def _judge_boxes(
-    boxes: Tensor, found: Tensor, height: int, width: int
-) -> Verdict | None:
-    size = torch.tensor([width, height, width, height])
-    cx, cy, w, h = boxes.unbind(-1)
-    corners = torch.stack((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), -1)
-    swapped = torch.tensor([height, width, height, width])
-    mistakes = (
-        (corners, "boxes are still shares of the image: multiply by its size"),
-        (boxes * size, "boxes are still centre and size: turn them into corners"),
-        (corners * swapped, "x goes with the width: sizes come as (H, W)"),
-        (
-            torch.stack((cx, cy, cx + w, cy + h), -1) * size,
-            "cx, cy is the centre, not the upper left corner",
-        ),
-    )
-    verdict = compare(found, corners * size, mistakes, "query")
-    return None if verdict else verdict
-
-
-def _unwritten(value: object) -> bool:
-    return value is None or (
-        isinstance(value, tuple) and any(part is None for part in value)
-    )
+    Returns boxes (xyxy in pixels), scores and labels in the order of the queries.""",
+    praise="all nine slots answer, and no threshold was needed",
+    cases=OUTPUTS,
+    answer=lambda logits, boxes, size: logits.softmax(-1)[:, :-1].amax(-1),
+    mistakes={
+        "you sorted by score: keep the order of the queries here":
+            {"result": lambda scores: scores.sort(descending=True).values},
+        "you dropped “no object” before the softmax: then empty slots look sure":
+            lambda logits, boxes, size: logits[:, :-1].softmax(-1).amax(-1),
+        "your scores still include the “no object” column":
+            lambda logits, boxes, size: logits.softmax(-1).amax(-1),
+        "these are the least probable classes: take the maximum":
+            lambda logits, boxes, size: logits.softmax(-1)[:, :-1].amin(-1),
+        "each class is judged by itself: DETR's classes share one softmax":
+            lambda logits, boxes, size: logits.sigmoid()[:, :-1].amax(-1),
+    },
+    before={
+        "the order is boxes, scores, labels":
+            lambda value: value[0].ndim != 2 or value[0].shape[-1] != 4,
+        "{} answers for 9 queries: keep all, AP likes low ones too":
+            lambda value: len(value[0]) != 9 and str(len(value[0])),
+        "scores are logits still: the softmax makes them probabilities":
+            lambda value: not ((value[1] >= 0) & (value[1] <= 1)).all(),
+        "label 4 is “no object”: drop that column before you take the max":
+            lambda value: (value[2] == 4).any(),
+    },
+    convert=tensors(3), kind="return three tensors: boxes, scores, labels", part=1,
+    otherwise="the scores should be the probability of the chosen class",
+    then=[LABELS, BOXES],
+)  # fmt: skip

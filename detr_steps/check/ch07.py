@@ -4,418 +4,328 @@ Each takes the text of a CUDA kernel, runs it on the emulator with several order
 threads, and says which mistake explains what comes out.
 """
 
-from collections.abc import Callable
+from itertools import combinations, product
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
-from .. import cuda_lab
+from .. import cuda_lab as lab
 from ..ops.sample import four_corners
-from . import Verdict
-from .kernels import Slips, Trial, judge
+from .kernels import Launch, puzzle
 from .reads import drawn as drawn
+from .trying import Trial, numbers, turned
 
+NOTHING = "nothing was written there."
 SIZE = (4, 6)  # of the map: height and width differ, so that a mix-up shows
-WIDTH = 8  # channels
-OUTSIDE = (
-    "at the border. A point may lie between the first pixel and the edge: skip corners "
-    "with column < 0, column >= w, row < 0 or row >= h"
-)
-
-
-UNWRITTEN = (
-    "this place was read before the thread that finds the point had written it. A "
-    "barrier, __syncthreads();, is missing between the two."
-)
-
-
-ASTRAY = (
-    "there is a __syncthreads();, but threads get from writing to reading without it. "
-    "Put it between the two, outside of the if: all threads of the block must pass it."
-)
-NOT_A_PIXEL = (
-    "place is no number of a pixel, row * w + column: it is multiplied by width later, "
-    "where value is read."
-)
-
-
-def _numbers(*shape: int) -> Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
 def _unwritten(*shape: int) -> Tensor:
     return torch.full(shape, float("nan"))
 
 
-# --- puzzle 1: one thread per channel -----------------------------------------------
+def _read(value, at, weight, half=0.5, clamp=False, address=None, corners=(1, 1, 1, 1)):
+    """What queries read, `[Q, D]`, right unless told to make a mistake.
 
-
-def one_per_channel(text: str | None) -> Verdict:
-    """Check puzzle 1, the kernel `one_per_channel`: q, c, the border, the address."""
-    trials = [_reading(inside) for inside in (True, False)]
-    return judge(
-        text,
-        "one_per_channel",
-        trials,
-        "each thread read its own channel, also at the border.",
-    )
-
-
-def _reading(inside: bool) -> Trial:
-    """A launch over points inside the map, or some beyond its border."""
-    queries, points, (h, w) = 5, 3, SIZE
-    value, weight = _numbers(h * w, WIDTH), _numbers(queries, points)
-    at = _numbers(queries, points, 2)
-    at = 0.2 + 0.6 * at if inside else 1.3 * at - 0.15
-    wanted = _read(value, at, weight)
-    given = (value, at, weight, _unwritten(queries, WIDTH), queries, points, h, w, 8)
-    border = f"{OUTSIDE}." if not inside else None
-    return Trial(
-        grid=1,
-        block=64,
-        given=given,
-        result=3,
-        wanted=wanted,
-        slips=_reading_slips(value, at, weight, wanted),
-        faults={
-            "bounds at[": "q = i / width: a query has width threads, a channel each.",
-            "bounds": border
-            or "pixels lie row by row, channels side by side: "
-            "value[(row * w + column) * width + c].",
-        },  # fmt: skip
-    )
-
-
-def _reading_slips(value: Tensor, at: Tensor, weight: Tensor, wanted: Tensor) -> Slips:
-    queries = len(at)
-    turned = wanted.T.reshape(queries, WIDTH)  # thread i did (i % queries, i / queries)
-    i, pixel = torch.arange(wanted.numel()), torch.arange(len(value))
-    row, column = pixel // SIZE[1], pixel % SIZE[1]
-    narrow = value.flatten()[pixel[:, None] * SIZE[1] + torch.arange(WIDTH)]
-    return [
-        (
-            wanted[i // WIDTH, i % queries].view(queries, WIDTH),
-            "c runs over the channels: c = i % width, not i % queries.",
-        ),
-        (
-            _read(value[row * SIZE[0] + column], at, weight),
-            "a row has w pixels, not h: row * w + column.",
-        ),
-        (
-            _read(narrow, at, weight),
-            "from a pixel to the next there are width numbers, not w: "
-            "(row * w + column) * width + c.",
-        ),
-        (
-            turned,
-            "query and channel are swapped: neighbours i, i + 1 are channels c, c + 1 "
-            "of one query, so c = i % width.",
-        ),
-        (
-            _read(value, at.flip(-1), weight),
-            "x and y are swapped: at holds x first, and x goes with w.",
-        ),
-        (
-            _read(value, at, weight, half=0.0),
-            "half a pixel off: pixel j has its centre at j + 0.5, so x * w - 0.5f.",
-        ),
-        (
-            _read(value.reshape(SIZE[1], SIZE[0], WIDTH).transpose(0, 1), at, weight),
-            "columns were laid out one after another: pixels lie row by row, "
-            "row * w + column.",
-        ),
-        (
-            _read(value, at, weight, border="clamp"),
-            "points beyond the border read the outermost pixel: they should read 0.",
-        ),
-        (
-            _read(value.view(WIDTH, -1).T, at, weight),
-            "channels lie side by side: pixel * width + c, not c * pixels + pixel.",
-        ),
-        (
-            _read(value[:, :1].expand(-1, WIDTH), at, weight),
-            "all threads read channel 0: the address lacks + c.",
-        ),
-        (
-            _read(value, at, torch.ones_like(weight)),
-            "the points' weights are missing: weight[p] * share * value.",
-        ),
-    ]
-
-
-def _read(
-    value: Tensor,
-    at: Tensor,
-    weight: Tensor,
-    half: float = 0.5,
-    border: str = "zero",
-) -> Tensor:
-    """The sum that puzzles 1 and 2 want, `[Q, D]`, or what a mistake makes of it."""
-    value = value.reshape(-1, WIDTH)
-    at = at + (0.5 - half) / torch.tensor([SIZE[1], SIZE[0]])
-    index, share = four_corners(at, SIZE)  # [Q, K, 4]
-    if border == "clamp":
-        x, y = (at * torch.tensor([SIZE[1], SIZE[0]]) - 0.5).unbind(-1)
-        x, y = x - x.floor(), y - y.floor()
+    `value [S, D]`, `at [Q, K, 2]` shares (x, y), `weight [Q, K]`; `address(i)` where
+    a thread reads in the flat value, of its numbers by their names in the kernels.
+    """
+    (h, w), (queries, points), width = SIZE, at.shape[:2], value.shape[1]
+    pixel, share = four_corners(at + (0.5 - half) / torch.tensor([w, h]), SIZE)
+    if clamp:
+        x, y = (at * torch.tensor([w, h]) - 0.5).remainder(1).unbind(-1)
         share = torch.stack(((1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y), -1)
-    return (value[index] * (share * weight[..., None])[..., None]).sum((1, 2))
+    thread = torch.arange(queries * width).view(-1, 1, 1, width)
+    pixel = pixel[..., None]
+    i = SimpleNamespace(
+        i=thread, q=thread // width, c=thread % width, width=width,
+        p=torch.arange(queries * points).view(-1, points, 1, 1),
+        corner=torch.arange(4)[:, None], pixel=pixel, row=pixel // w, column=pixel % w,
+    )  # fmt: skip
+    where = address(i) if address else i.pixel * i.width + i.c
+    read = value.flatten()[where.clamp(max=value.numel() - 1)]  # [Q, K, 4, D]
+    shares = share * torch.tensor(corners) * weight[..., None]
+    return (read * shares[..., None]).sum((1, 2))
 
 
-# --- puzzle 2: coordinates once per point -------------------------------------------
+def _points(queries: int, points: int, width: int) -> list[tuple[Tensor, ...]]:
+    """Value, points, weights: points in the map, then some beyond its border."""
+    value, weight = numbers(SIZE[0] * SIZE[1], width), numbers(queries, points)
+    at = numbers(queries, points, 2)
+    return [(value, x, weight) for x in (0.2 + 0.6 * at, 1.3 * at - 0.15)]
 
 
-def once_per_point(text: str | None) -> Verdict:
-    """Check puzzle 2, the kernel `once_per_point`: share, place, the barrier."""
-    waits = text is not None and "__syncthreads" in text
-    trials = [_shared_reading(inside, waits) for inside in (True, False)]
-    return judge(
-        text,
-        "once_per_point",
-        trials,
-        "each point was found once, and all threads waited for it.",
+def _another_channel(result, wanted, value, at, weight):
+    """Say which channel the first wrong thread read, if it did read one."""
+    q, c = ((result - wanted).abs() > 1e-4).nonzero()[0].tolist()
+    same = ((result[q, c] - wanted[q]).abs() < 1e-4).nonzero().flatten().tolist()
+    return same and (
+        f"the thread of query {q}, channel {c} read channel {same[0]}: c = i % width, "
+        "and the address ends in + c."
     )
 
 
-def _shared_reading(inside: bool, waits: bool) -> Trial:
-    """A launch; `waits`: there is a barrier, though maybe not where all pass it."""
-    unwritten = ASTRAY if waits else UNWRITTEN
-    queries, points, (h, w), width = 4, 5, SIZE, 64
-    value, weight = _numbers(h * w, width), _numbers(queries, points)
-    at = _numbers(queries, points, 2)
-    at = 0.2 + 0.6 * at if inside else 1.3 * at - 0.15
-    index, share = four_corners(at, SIZE)
-
-    def sums(shares: Tensor, places: Tensor = index) -> Tensor:
-        return (value[places] * shares[..., None]).sum((1, 2))
-
-    every = share * weight[..., None]
-    of_first = share * weight[:1, :, None]  # query 0's weights
-    last = torch.zeros_like(every)  # only what the last corner left
-    last[..., 3] = every[..., 3]
-    slips = [
-        (sums(share), "the attention weight is missing: near * weight[n]."),
-        (sums(of_first), "all queries have the weights of query 0: weight[n]."),
-        (
-            sums(every * torch.eye(points)[0][:, None]),
-            "only the first point counts: thread p finds point p, for all p < points.",
-        ),
-        (
-            _column_major(value, index, every),
-            "pixels lie row by row: place is row * w + column.",
-        ),
-        (sums(last), "only the last corner counts: share and place need [p][corner]."),
-    ]
-    return Trial(
-        grid=queries,
-        block=width,
-        given=(value, at, weight, _unwritten(queries, width), points, h, w),
-        result=3,
-        wanted=sums(every),
-        slips=slips,
-        faults=({"bounds value[-64]": unwritten} if inside else {})
-        | {
-            "bounds": "a corner outside the map must have a place too, one that exists "
-            "(0 will do): its share is 0.",
-            "race": unwritten,
-            "barrier": "__syncthreads() stands inside the if: the threads that skip it "
-            "never arrive. All threads of a block must pass it.",
-        }
-        | ({"bounds": NOT_A_PIXEL} if inside else {}),
-    )
+MISREAD = {
+    "c runs over the channels: c = i % width, not i % queries.":
+        {"address": lambda i: i.pixel * i.width + i.i % (i.q.max() + 1)},
+    "a row has w pixels, not h: row * w + column.":
+        {"address": lambda i: (i.row * SIZE[0] + i.column) * i.width + i.c},
+    "from a pixel to the next there are width numbers, not w: (row * w + column) * "
+    "width + c.": {"address": lambda i: i.pixel * SIZE[1] + i.c},
+    "query and channel are swapped: neighbours i, i + 1 are channels c, c + 1 of one "
+    "query, so c = i % width.": {"result": lambda read: read.T.reshape(read.shape)},
+    "x and y are swapped: at holds x first, and x goes with w.": {"at": turned},
+    "half a pixel off: pixel j has its centre at j + 0.5, so x * w - 0.5f.":
+        {"half": 0.0},
+    "columns were laid out one after another: pixels lie row by row, row * w + column.":
+        {"address": lambda i: (i.column * SIZE[0] + i.row) * i.width + i.c},
+    "points beyond the border read the outermost pixel: they should read 0.":
+        {"clamp": True},
+    "channels lie side by side: pixel * width + c, not c * pixels + pixel.":
+        {"address": lambda i: i.c * SIZE[0] * SIZE[1] + i.pixel},
+    "all threads read channel 0: the address lacks + c.":
+        {"address": lambda i: i.pixel * i.width + 0 * i.c},
+    "the points' weights are missing: weight[p] * share * value.":
+        {"weight": torch.ones_like},
+    "the address is only the pixel's number: its channels are expected at (row * w + "
+    "column) * width + c.": {"address": lambda i: i.pixel + 0 * i.c},
+    "the address lacks * width: a pixel has width numbers, (row * w + column) * width "
+    "+ c.": {"address": lambda i: i.pixel + i.c},
+    **{
+        f"a wrong channel: the address ends in + {name}, and should in + c.":
+            {"address": lambda i, name=name: i.pixel * i.width + getattr(i, name)}
+        for name in ("i", "p", "corner")
+    },
+}  # fmt: skip
 
 
-def _column_major(value: Tensor, index: Tensor, shares: Tensor) -> Tensor:
-    row, column = index // SIZE[1], index % SIZE[1]
-    return (value[column * SIZE[0] + row] * shares[..., None]).sum((1, 2))
+ROWS = (
+    "pixels lie row by row, channels side by side: value[(row * w + column) * width + "
+    "c]."
+)
+BORDER = (
+    "at the border. A point may lie between the first pixel and the edge: skip corners "
+    "with column < 0, column >= w, row < 0 or row >= h."
+)
+one_per_channel = puzzle(
+    "one_per_channel",
+    """Check puzzle 1, the kernel `one_per_channel`: q, c, the border, the address.""",
+    *(
+        Launch(
+            1, 64, (*case, _unwritten(5, 8), 5, 3, *SIZE, 8), 3,
+            Trial([case], _read, MISREAD, nan=NOTHING, otherwise=_another_channel),
+            {"bounds at[": "q = i / width: a query has width threads, a channel each.",
+             "bounds": cure},
+        )
+        for case, cure in zip(_points(5, 3, 8), (ROWS, BORDER))
+    ),
+    praise="each thread read its own channel, also at the border.",
+)  # fmt: skip
+
+MISPLACED = {
+    "the attention weight is missing: near * weight[n].": {"weight": torch.ones_like},
+    "all queries have the weights of query 0: weight[n].":
+        {"weight": lambda weight: weight[:1].expand_as(weight)},
+    "all points of a query have one weight, weight[q]: a point's is weight[n].":
+        {"weight": lambda weight: weight.flatten()[: len(weight), None]},
+    "only the first point counts: thread p finds point p, for all p < points.":
+        {"weight": lambda weight: weight * torch.eye(weight.shape[1])[0]},
+    "pixels lie row by row: place is row * w + column.":
+        {"address": lambda i: (i.column * SIZE[0] + i.row) * i.width + i.c},
+    "a row has w pixels, not h: place is row * w + column.":
+        {"address": lambda i: (i.row * SIZE[0] + i.column) * i.width + i.c},
+    "place is the point's number, not a pixel's: row * w + column.":
+        {"address": lambda i: i.p * i.width + i.c},
+    "only the last corner counts: share and place need [p][corner].":
+        {"corners": (0, 0, 0, 1)},
+}  # fmt: skip
+EARLY = (
+    "this place was read before the thread that finds the point had written it. A "
+    "barrier, __syncthreads();, is missing between the two.",
+    "there is a __syncthreads();, but threads get from writing to reading without it. "
+    "Put it between the two, outside of the if: all threads of the block must pass it.",
+)
+NO_PIXEL = (
+    "place is no number of a pixel, row * w + column: it is multiplied by width later, "
+    "where value is read."
+)
+NO_PLACE = (
+    "a corner outside the map must have a place too, one that exists (0 will do): its "
+    "share is 0."
+)
+once_per_point = puzzle(
+    "once_per_point",
+    """Check puzzle 2, the kernel `once_per_point`: share, place, the barrier.""",
+    *(
+        Launch(
+            4, 64, (*case, _unwritten(4, 64), 5, *SIZE), 3,
+            Trial([case], _read, MISPLACED, nan=NOTHING),
+            {
+                **cures,
+                "race": EARLY,
+                "barrier": "__syncthreads() stands inside the if: the threads that "
+                "skip it never arrive. All threads of a block must pass it.",
+            },
+        )
+        for case, cures in zip(_points(4, 5, 64), (
+            {"bounds value[-64]": EARLY, "bounds": NO_PIXEL}, {"bounds": NO_PLACE}))
+    ),
+    praise="each point was found once, and all threads waited for it.",
+)  # fmt: skip
 
 
-# --- puzzle 3: sixteen bytes at a time ----------------------------------------------
+def _fours(
+    value, place, share, address=None, taken=(0, 1, 2, 3), kept=(1,) * 4, times=(1,) * 4
+):
+    """What threads make of rows[address(place, lane)], `[Q, 32]`, or a mistake with it.
+
+    Of .x .y .z .w: which of four's each sum has `taken`, `kept`, multiplied by s.
+    """
+    lane, place = torch.arange(8), place[..., None]
+    at = address(place, lane) if address else place * 8 + lane
+    read = value.view(-1, 4)[at][..., list(taken)]  # [Q, corners, 8, 4]
+    factor = torch.where(torch.tensor(times) > 0, share[..., None, None], 1.0)
+    return (read * factor * torch.tensor(kept)).sum(1).flatten(1)
 
 
-def four_at_once(text: str | None) -> Verdict:
-    """Check puzzle 3, the kernel `four_at_once`: address, arithmetic, and width."""
-    queries, corners, pixels, width = 6, 8, 24, 32
-    value, share = _numbers(pixels, width), _numbers(queries, corners)
-    generator = torch.Generator().manual_seed(0)
-    place = torch.randint(pixels, (queries, corners), generator=generator)
-    wanted = (value[place] * share[..., None]).sum(1)
-    first = wanted.unflatten(1, (-1, 4))
-    slips = [
-        (
-            (first * torch.tensor([1.0, 0, 0, 0])).flatten(1),
-            "only .x is summed: a float4 has .x .y .z .w, four channels.",
-        ),
-        (
-            first[..., :1].expand(-1, -1, 4).flatten(1),
-            "all four channels got the first one: use .x .y .z .w of what was read.",
-        ),
-        (
-            value[place].sum(1),
-            "the shares are missing: multiply each channel by s.",
-        ),
-        (
-            torch.where(torch.arange(width) % 4 == 0, wanted, value[place].sum(1)),
-            "only .x was multiplied by s.",
-        ),
-        (
-            _by_lane(value, place, share, lambda place, lane: place * 8 + 0 * lane),
-            "all eight threads read a pixel's first four channels: + lane.",
-        ),
-        (
-            _by_lane(value, place, share, lambda place, lane: place + lane),
-            "rows counts float4, of which a pixel has 8: place[n] * 8 + lane.",
-        ),
-        (
-            _by_lane(value, place, share, lambda place, lane: 0 * place + lane),
-            "all points read pixel 0: place[n] says which pixel.",
-        ),
-    ]
-    trial = Trial(
-        grid=1,
-        block=64,
-        given=(value, place.int(), share, _unwritten(queries, width), queries, corners),
-        result=3,
-        wanted=wanted,
-        slips=slips,
-        faults={
+FOURS = {
+    "only .x is summed: a float4 has .x .y .z .w, four channels.":
+        {"kept": (1, 0, 0, 0)},
+    "all four channels got the first one: use .x .y .z .w of what was read.":
+        {"taken": (0, 0, 0, 0)},
+    "the shares are missing: multiply each channel by s.": {"times": (0, 0, 0, 0)},
+    "only .x was multiplied by s.": {"times": (1, 0, 0, 0)},
+    "all eight threads read a pixel's first four channels: + lane.":
+        {"address": lambda place, lane: place * 8 + 0 * lane},
+    "rows counts float4, of which a pixel has 8: place[n] * 8 + lane.":
+        {"address": lambda place, lane: place + lane},
+    "all points read pixel 0: place[n] says which pixel.":
+        {"address": lambda place, lane: 0 * place + lane},
+    "a pixel has 8 float4, however many corners there are: place[n] * 8 + lane.":
+        {"address": lambda place, lane: place * 5 + lane},
+    "pixel and lane are turned round: place[n] * 8 + lane.":
+        {"address": lambda place, lane: lane * 8 + place},
+    **{
+        f"nothing is added to sum.{' and sum.'.join(left)}: a float4 has .x .y .z .w.":
+            {"kept": tuple(part not in left for part in "xyzw")}
+        for count in (1, 2) for left in combinations("yzw", count)
+    },
+    **{
+        f"sum.{'xyzw'[to]} adds four.{'xyzw'[source]}: each channel adds its own.":
+            {"taken": tuple(source if part == to else part for part in range(4))}
+        for to, source in product((1, 2, 3), range(4)) if to != source
+    },
+    **{
+        f"four.{part} was not multiplied by s.":
+            {"times": tuple(other != part for other in "xyzw")} for part in "yzw"
+    },
+}  # fmt: skip
+PLACE, SHARE = numbers(2, 6, 5)
+FOURS_GIVEN = (numbers(24, 32), (24 * PLACE).int(), SHARE.clone())
+
+
+def _narrow(trace: lab.Trace) -> str | None:
+    least = min(int(size) for size in trace.of("value", "load")["bytes"])
+    return str(least) if least < 16 else None
+
+
+four_at_once = puzzle(
+    "four_at_once",
+    """Check puzzle 3, the kernel `four_at_once`: address, arithmetic, and width.""",
+    Launch(
+        1, 64, (*FOURS_GIVEN, _unwritten(6, 32), 6, 5), 3,
+        Trial([FOURS_GIVEN], _fours, FOURS, nan=NOTHING),
+        {
             "bounds": "rows counts in float4, four channels each: pixel p begins at "
             "p * 8, and lane reads the one at p * 8 + lane.",
             "alignment": "a float4 begins at a multiple of 16 bytes.",
         },
-        used=_by_sixteen,
-    )
-    return judge(
-        text,
-        "four_at_once",
-        [trial],
-        "eight threads read a row of 32 channels, sixteen bytes each.",
-    )
+        {"right numbers, but value was read {} bytes at a time: read a whole float4 "
+         "from rows.": _narrow},
+    ),
+    praise="eight threads read a row of 32 channels, sixteen bytes each.",
+)  # fmt: skip
 
 
-def _by_lane(
-    value: Tensor,
-    place: Tensor,
-    share: Tensor,
-    address: Callable[[Tensor, Tensor], Tensor],
-) -> Tensor:
-    """What threads make of rows[address(place, lane)]."""
-    rows = value.view(-1, 4)  # float4 after float4
-    read = rows[address(place[..., None], torch.arange(8))]  # [Q, corners, 8, 4]
-    return (read * share[..., None, None]).sum(1).flatten(1)
+def _exchanged(
+    gradient, found, steps=(16, 8, 4, 2, 1), partner=torch.bitwise_xor, add=1
+):
+    """What the lanes know at last, `[P, 32]`; without a partner a lane reads itself."""
+    sums, lane = gradient * found, torch.arange(32)
+    for step in steps:
+        source = partner(lane, torch.tensor(step))
+        source = torch.where((source >= 0) & (source < 32), source, lane)
+        sums = sums[:, source] + add * sums
+    return sums
 
 
-def _by_sixteen(trace: cuda_lab.Trace) -> str | None:
-    sizes = {int(size) for size in trace.of("value", "load")["bytes"]}
-    if sizes != {16}:
-        return (
-            f"right numbers, but value was read {min(sizes)} bytes at a time: read a "
-            "whole float4 from rows."
-        )
-    return None
+EXCHANGES = {
+    "the partner's number replaced the sum: add it, sum +=.": {"add": 0},
+    "one exchange only: halve the step until it is 1, step /= 2.": {"steps": (16,)},
+    "always the same partner: exchange with lane ^ step.":
+        [{"steps": (2**bit,) * 5} for bit in range(5)],
+    "the step falls by 2, too slowly: halve it, step /= 2.":
+        {"steps": range(16, 0, -2)},
+    "the step falls by 1: sixteen exchanges count many lanes several times. Halve it, "
+    "step /= 2.": {"steps": range(16, 0, -1)},
+    "only lane 0 knows the sum: with __shfl_down_sync numbers flow one way. "
+    "__shfl_xor_sync exchanges both ways.": {"partner": torch.add},
+    "only lane 31 knows the sum: with __shfl_up_sync numbers flow one way. "
+    "__shfl_xor_sync exchanges both ways.": {"partner": torch.sub},
+    "nothing was exchanged: sum is still the lane's own product.": {"steps": ()},
+    "each lane added itself: the partner is lane ^ step, __shfl_xor_sync(all, sum, "
+    "step).": {"partner": lambda lane, step: lane},
+    "it starts at 8: then lanes 0 to 15 never hear of lanes 16 to 31. Half of 32 lanes "
+    "is 16.": {"steps": (8, 4, 2, 1)},
+    "it starts at 32: lane ^ 32 is no lane of the warp, and each lane counts itself "
+    "twice. Half of 32 lanes is 16.": {"steps": (32, 16, 8, 4, 2, 1)},
+    "it ends at 2: neighbours, one step apart, never exchange. Go on while step > 0.":
+        {"steps": (16, 8, 4, 2)},
+    "a quarter each time leaves lanes out: halve the step, step /= 2.":
+        {"steps": (16, 4, 1)},
+}  # fmt: skip
+PRODUCTS = (numbers(32), numbers(3, 32))
+butterfly = puzzle(
+    "butterfly",
+    """Check puzzle 4, the kernel `butterfly`: all 32 lanes know the sum.""",
+    Launch(
+        3, 32, (*PRODUCTS, _unwritten(3, 32)), 2,
+        Trial([PRODUCTS], _exchanged, EXCHANGES, nan=NOTHING),
+        {"lanes": "the mask names the lanes that take part, and all 32 do: 0xffffffff, "
+         "here called all."},
+    ),
+    praise="after five exchanges every lane knows the sum.",
+)  # fmt: skip
+
+ENTRIES = (12 * numbers(300)).int() + 7  # the pixel of each
+PER_BLOCK = torch.stack([part.bincount(minlength=40) for part in ENTRIES.split(128)])
 
 
-# --- puzzle 4: the butterfly --------------------------------------------------------
+def _adds(trace: lab.Trace) -> int:
+    return len(trace.of("hits", "atomic"))
 
 
-def butterfly(text: str | None) -> Verdict:
-    """Check puzzle 4, the kernel `butterfly`: all 32 lanes know the sum."""
-    points = 3
-    slope, found = _numbers(32), _numbers(points, 32)
-    parts = slope * found  # [P, 32]
-    lanes = torch.arange(32)
-    wanted = parts.sum(1, keepdim=True).expand(-1, 32)
-    halves = parts
-    down = parts
-    by_two, by_one = parts, parts
-    same_partner = [parts] * 5
-    for step in (16, 8, 4, 2, 1):
-        halves = halves[:, lanes ^ step]
-        source = torch.where(lanes + step < 32, lanes + step, lanes)
-        down = down + down[:, source]
-        same_partner = [x + x[:, lanes ^ 2**bit] for bit, x in enumerate(same_partner)]
-    for step in range(16, 0, -2):
-        by_two = by_two + by_two[:, lanes ^ step]
-    for step in range(16, 0, -1):
-        by_one = by_one + by_one[:, lanes ^ step]
-    slips = [
-        (halves, "the partner's number replaced the sum: add it, sum +=."),
-        (
-            parts + parts[:, lanes ^ 16],
-            "one exchange only: halve the step until it is 1, step /= 2.",
-        ),
-        *(
-            (numbers, "always the same partner: exchange with lane ^ step.")
-            for numbers in same_partner
-        ),
-        (
-            by_two,
-            "the step falls by 2, too slowly: halve it, step /= 2.",
-        ),
-        (
-            by_one,
-            "the step falls by 1: sixteen exchanges count many lanes several times. "
-            "Halve it, step /= 2.",
-        ),
-        (
-            down,
-            "only lane 0 knows the sum: with __shfl_down_sync numbers flow one way. "
-            "__shfl_xor_sync exchanges both ways.",
-        ),
-        (parts, "nothing was exchanged: sum is still the lane's own product."),
-        (
-            parts * 32,
-            "each lane added itself: the partner is lane ^ step, "
-            "__shfl_xor_sync(all, sum, step).",
-        ),
-    ]
-    trial = Trial(
-        grid=points,
-        block=32,
-        given=(slope, found, _unwritten(points, 32)),
-        result=2,
-        wanted=wanted,
-        slips=slips,
-        faults={
-            "lanes": "the mask names the lanes that take part, and all 32 do: "
-            "0xffffffff, here called all.",
-        },
-    )
-    return judge(
-        text, "butterfly", [trial], "after five exchanges every lane knows the sum."
-    )
+def _count_adds(trace: lab.Trace) -> str:
+    adds, touched = _adds(trace), int((PER_BLOCK > 0).sum())
+    said = f"{adds} adds to global memory in place of {len(ENTRIES)}."
+    if adds > touched:
+        said += f" {touched} would do: if nobody counted a pixel, do not add its zero."
+    return said
 
 
-# --- puzzle 5: counting in the block ------------------------------------------------
-
-
-def count_in_block(text: str | None) -> Verdict:
-    """Check puzzle 5, the kernel `count_in_block`: one global add for each pixel."""
-    entries, pixels, block = 300, 40, 128
-    generator = torch.Generator().manual_seed(0)
-    pixel = torch.randint(12, (entries,), generator=generator) + 7
-    blocks = -(-entries // block)
-    per_block = [part.bincount(minlength=pixels) for part in pixel.split(block)]
-    wanted = torch.stack(per_block).sum(0)
-    touched = sum(int((part > 0).sum()) for part in per_block)
-    slips = [
-        (
-            sum((part > 0).long() for part in per_block),
-            "each block added 1: it should add what it counted, mine[p].",
-        ),
-        (per_block[-1], "a plain = or +=: other blocks add to hits too."),
-        (
-            wanted * 0,
-            "nothing was counted: each thread adds 1 to mine[pixel[i]].",
-        ),
-    ]
-    trial = Trial(
-        grid=blocks,
-        block=block,
-        given=(pixel.int(), torch.zeros(pixels, dtype=torch.int32), entries, pixels),
-        result=1,
-        wanted=wanted.int(),
-        slips=slips,
-        faults={
+count_in_block = puzzle(
+    "count_in_block",
+    """Check puzzle 5, the kernel `count_in_block`: one global add for each pixel.""",
+    Launch(
+        3, 128, (ENTRIES, torch.zeros(40, dtype=torch.int32), len(ENTRIES), 40), 1,
+        Trial([()], PER_BLOCK.sum(0), {
+            "each block added 1: it should add what it counted, mine[p].":
+                (PER_BLOCK > 0).sum(0),
+            "a plain = or +=: other blocks add to hits too.": PER_BLOCK[-1],
+            "nothing was counted: each thread adds 1 to mine[pixel[i]].":
+                torch.zeros(40),
+        }, unit="pixel"),
+        {
             "bounds": "mine has one place for each pixel; entry i exists only where "
             "i < entries.",
             "race hits": "all blocks add to hits, in no order. A plain + is a read, an "
@@ -427,25 +337,9 @@ def count_in_block(text: str | None) -> Verdict:
             "barrier": "all threads of a block must pass every __syncthreads(): put "
             "it outside of if and for.",
         },
-        used=lambda trace: _few_adds(trace, blocks * pixels),
-        remark=lambda trace: _adds(trace, touched, entries),
-    )
-    return judge(text, "count_in_block", [trial], "counted in the block first:")
-
-
-def _few_adds(trace: cuda_lab.Trace, most: int) -> str | None:
-    adds = len(trace.of("hits", "atomic"))
-    if adds > most:
-        return (
-            f"right numbers, with {adds} adds to hits: count in mine first, then add "
-            "at most once for each pixel."
-        )
-    return None
-
-
-def _adds(trace: cuda_lab.Trace, touched: int, entries: int) -> str:
-    adds = len(trace.of("hits", "atomic"))
-    said = f"{adds} adds to global memory in place of {entries}."
-    if adds > touched:
-        said += f" {touched} would do: if nobody counted a pixel, do not add its zero."
-    return said
+        {"right numbers, with {} adds to hits: count in mine first, then add at most "
+         "once for each pixel.": lambda trace: _adds(trace) > 120 and _adds(trace)},
+        remark=_count_adds,
+    ),
+    praise="counted in the block first:",
+)  # fmt: skip
