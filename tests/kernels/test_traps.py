@@ -18,7 +18,10 @@ from torch.nn.functional import grid_sample
 
 from benchmarks.gpu import timing
 from detr_steps.cuda_lab import emulator, trouble
-from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, ReferencePoints
+from detr_steps.nn.deform_attention import (
+    MultiScaleDeformableAttention,
+    ReferencePoints,
+)
 from detr_steps.ops import backend
 from detr_steps.ops.read_points import read_points
 

@@ -15,7 +15,10 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, ReferencePoints
+from detr_steps.nn.deform_attention import (
+    MultiScaleDeformableAttention,
+    ReferencePoints,
+)
 from detr_steps.ops import backend, building, compiled, compiled_cuda
 from detr_steps.ops import read_points as read_points_module
 from detr_steps.ops.compiled_cuda import KERNELS

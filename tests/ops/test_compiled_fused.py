@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from detr_steps.nn import deform_attention
-from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, ReferencePoints
+from detr_steps.nn.deform_attention import (
+    MultiScaleDeformableAttention,
+    ReferencePoints,
+)
 from detr_steps.nn.point_weights import Uniform
 from detr_steps.ops import backend
 from detr_steps.ops import read_points as read_points_module

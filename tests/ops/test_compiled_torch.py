@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, ReferencePoints
+from detr_steps.nn.deform_attention import (
+    MultiScaleDeformableAttention,
+    ReferencePoints,
+)
 from detr_steps.ops import backend
 from detr_steps.ops.read_points import read_points
 
