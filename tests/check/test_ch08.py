@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from detr_steps.check import ch08
-from detr_steps.nn.references import inverse_sigmoid, move, on_levels, token_centres
+from detr_steps.nn.references import (
+    inverse_sigmoid,
+    on_levels,
+    refine_boxes,
+    token_centres,
+)
 
 
 def find(token, sizes, swap=False, by=1, first=0, keep=False, late=False):
@@ -97,7 +102,7 @@ def test_right_references():
 
 
 def step(reference, delta):
-    box = move(reference, delta)
+    box = refine_boxes(reference, delta)
     return box, box.detach()
 
 
@@ -112,12 +117,12 @@ STEPS = {
     "a share already": lambda r, d: both((r + d).sigmoid()),
     "add, sigmoid": lambda r, d: both(r + d.sigmoid()),
     "a step from it": lambda r, d: both(d.sigmoid()),
-    "add the delta": lambda r, d: both(move(r, -d)),
-    "keep its gradient": lambda r, d: both(move(r, d).detach()),
-    "that this one has found": lambda r, d: (move(r, d), r.detach()),
-    "detach the next": lambda r, d: (move(r, d), move(r, d)),
+    "add the delta": lambda r, d: both(refine_boxes(r, -d)),
+    "keep its gradient": lambda r, d: both(refine_boxes(r, d).detach()),
+    "that this one has found": lambda r, d: (refine_boxes(r, d), r.detach()),
+    "detach the next": lambda r, d: (refine_boxes(r, d), refine_boxes(r, d)),
     "never leave it": lambda r, d: both(((r / (1 - r)).log() + d).sigmoid()),
-    "two tensors": lambda r, d: move(r, d),
+    "two tensors": lambda r, d: refine_boxes(r, d),
     "not yet": lambda r, d: (None, None),
 }
 
