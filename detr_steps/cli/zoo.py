@@ -75,6 +75,9 @@ def _add_archives(parts: argparse._SubParsersAction) -> None:
         "export", help="pack this machine's runs into an archive, for another one"
     )
     parser.add_argument("file", type=Path, help="the archive to write, a .zip")
+    parser.add_argument(
+        "--records", action="store_true", help="no weights and no checkpoints: small"
+    )
     _add_runs(parser)
     parser.set_defaults(run=run_export)
     parser = parts.add_parser(
@@ -193,7 +196,7 @@ def run_export(options: argparse.Namespace) -> int:
     """Write the archive."""
     if options.file.exists():
         raise FileExistsError(f"{options.file} exists: name another file, or delete it")
-    print("\n".join(archive.pack(options.file, options.runs)))
+    print("\n".join(archive.pack(options.file, options.runs, options.records)))
     print(f"{options.file}: {options.file.stat().st_size / 1e6:.1f} MB")
     return 0
 

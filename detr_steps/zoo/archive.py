@@ -58,16 +58,17 @@ class Packed:
         return f"{self.name} seed {self.seed}"
 
 
-def pack(file: Path, root: Path = RUNS) -> list[str]:
+def pack(file: Path, root: Path = RUNS, records_only: bool = False) -> list[str]:
     """Put all runs below `root` into an archive; says of each what went in.
 
     Of a finished run the record, and where the zoo is to have weights of it those and
-    what a film needs; of an unfinished one its checkpoint.
+    what a film needs; of an unfinished one its checkpoint. `records_only` leaves out
+    all tensors and with them the unfinished runs.
     Raises: ValueError where there is no run to pack.
     """
     said, chosen = [], {}
     for run in runs_in(root):
-        parts = [] if run.process is not None else _parts(run)
+        parts = [] if run.process is not None else _parts(run, records_only)
         if parts:
             chosen[run] = parts
             step = run.steps if run.finished else run.step
@@ -80,8 +81,10 @@ def pack(file: Path, root: Path = RUNS) -> list[str]:
     return said
 
 
-def _parts(run: Run) -> list[str]:
+def _parts(run: Run, records_only: bool) -> list[str]:
     """Which files of a run an archive holds; none where it has barely begun."""
+    if records_only:
+        return [RECIPE, RECORD] if run.finished else []
     kept = sorted(f"kept/{p.name}" for p in (run.folder / "kept").glob("*.safetensors"))
     if not run.finished:
         there = (run.folder / CHECKPOINT).is_file()

@@ -112,6 +112,18 @@ def test_an_archive_holds_what_is_needed_and_no_more(packed):
     }
 
 
+def test_records_alone_are_small_and_weights_may_follow(packed, there, tmp_path):
+    small = tmp_path / "small.zip"
+    archive.pack(small, there, records_only=True)
+    parts = [n for n in members(small) if "record" not in n and "recipe" not in n]
+    assert parts == [archive.LIST]
+    fine, said = taken(small, tmp_path / "here")
+    assert fine and said[0] == "mine seed 0: its record is in the zoo"
+    assert not (zoo.folder() / "mine" / "model.safetensors").exists()
+    fine, said = taken(packed, tmp_path / "here")
+    assert fine and said[0].endswith("weights, record and result are in the zoo")
+
+
 def test_taken_in_they_are_what_they_were(packed, there, tmp_path, own_zoo):
     root = tmp_path / "here"
     fine, said = taken(packed, root)
