@@ -35,10 +35,12 @@ MARGIN = 60.0  # seconds before the limit that runs have to save and end, at mos
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train: `workers` runs at a time on a `device` (None: the trainer picks);
-    `minutes` after which all must have ended; what is done with a finished run: its
-    record, and its weights if the zoo lacks them, are published or, with `publish`
-    False, left in its folder. `publish_weights` replaces weights as well.
+    """How a queue trains, and what it does with finished runs.
+
+    `workers` runs at a time on a `device` (None: the trainer picks); `minutes` after
+    which all must have ended. Of a finished run the record, and the weights if the zoo
+    lacks them, are published or, with `publish` False, left in its folder;
+    `publish_weights` replaces weights as well.
     """
 
     workers: int
