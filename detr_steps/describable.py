@@ -67,7 +67,8 @@ def from_json(value: object) -> object:
     _check_fields(kind, given)
     try:
         return kind(**given)
-    except TypeError as error:  # a value of the wrong type met the class's own checks
+    except (TypeError, LookupError, ArithmeticError) as error:
+        # a value of the wrong type or length met the class's own checks
         raise ValueError(f"{name} cannot be made of {given}: {error}") from error
 
 

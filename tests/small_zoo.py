@@ -26,10 +26,12 @@ def tiny(**changes: object) -> dict:
     }
 
 
-def trained(out: Path, description: dict | None = None, **changes: object) -> Path:
+def trained(
+    out: Path, description: dict | None = None, resume: bool = False, **changes: object
+) -> Path:
     """The folder of a run of that recipe, finished."""
     description = json.loads(json.dumps(description or tiny(**changes)))
-    experiment.run(description, out, device="cpu")
+    experiment.run(description, out, device="cpu", resume=resume)
     return out
 
 

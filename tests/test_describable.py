@@ -63,6 +63,7 @@ DETR = to_json(DETRConfig.tiny())
         ({"kind": "Uniform", "k": 1}, "no field 'k'.*none at all"),
         (DETR | {"cost": {"kind": "CostWeights", "l1": 1}}, "CostWeights has no.*'l1'"),
         ({"kind": "Scenes", "size": "big"}, "Scenes cannot be made of.*big"),
+        ({"kind": "Scenes", "objects": [3]}, "Scenes cannot be made of.*out of range"),
         ({"kind": "Scenes", "split": "moon"}, "unknown split 'moon'"),
     ],
 )

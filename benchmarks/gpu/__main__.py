@@ -1,6 +1,6 @@
 """Everything that a graphics card is needed for: correctness, ceilings, times.
 
-    benchmarks/gpu.sh [--part check sanitizer ceilings table training profile]
+    benchmarks/gpu.sh [--part check sanitizer ceilings table training profile | zoo]
                       [--official PATH] [--minutes 9] [--dry]
 
 Writes data/measured/kernel_times.json and benchmarks/results/gpu.md. Each piece is
@@ -9,6 +9,10 @@ it can be run in pieces of some minutes. `--official` is a checkout of the paper
 (https://github.com/fundamentalvision/Deformable-DETR), whose kernel is built from its
 own source and timed beside ours. `--dry` runs all of it on a CPU with tiny shapes, the
 kernels in the emulator: a test of this script, the times mean nothing.
+
+`--part zoo`, only when named, trains what the zoo lacks until the minutes are over and
+packs the runs into `zoo-records.zip` and `zoo-runs.zip`, in `--out` or in runs/, for
+`detr-steps zoo import` on another machine.
 """
 
 import argparse
@@ -20,7 +24,7 @@ import torch
 from detr_steps.files import write_whole
 from detr_steps.ops.building import NotCompiled
 
-from . import ceilings, checks, report, table, timing, training, watched
+from . import ceilings, checks, report, runs, table, timing, training, watched
 from .engines import Card, Emulated
 from .record import PARTS, ROOT, Record
 
@@ -31,7 +35,7 @@ PAGE = ROOT / "benchmarks" / "results" / "gpu.md"
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     """What the user asked for."""
     parser = argparse.ArgumentParser(prog="gpu.sh", description=__doc__.splitlines()[0])
-    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--part", nargs="+", choices=(*PARTS, "zoo"), default=PARTS)
     parser.add_argument("--official", type=Path, help="checkout of Deformable-DETR")
     parser.add_argument("--minutes", type=float, default=600, help="stop after so many")
     parser.add_argument("--again", action="store_true", help="start over")
@@ -76,6 +80,7 @@ def main(words: list[str] | None = None) -> None:
         "table": lambda: table.run(record, engine, chosen.dry, chosen.official),
         "training": lambda: training.run(record, chosen.dry),
         "profile": lambda: watched.profile(record, chosen.dry),
+        "zoo": lambda: runs.run(record, chosen.dry, chosen.out),
     }
     for part in chosen.part:
         parts[part]()

@@ -1,4 +1,4 @@
-"""`detr-steps zoo`: what the zoo has and lacks; train what is missing."""
+"""`detr-steps zoo`: what it has and lacks; train what is missing; carry runs over."""
 
 import argparse
 import os
@@ -10,19 +10,20 @@ from pathlib import Path
 import torch
 
 from .. import experiment, zoo
-from ..zoo import queue, runs, status
+from ..zoo import archive, queue, runs, status, taking
 
 WORKERS_ON_GPU = 4  # runs of the course's size leave a GPU mostly idle
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Add `zoo status`, `zoo train`."""
+    """Add `zoo status | train | export | import`."""
     parser = commands.add_parser(
         "zoo", help="what the zoo has and lacks; train what is missing"
     )
     parts = parser.add_subparsers(required=True, metavar="PART")
     _add_status(parts)
     _add_train(parts)
+    _add_archives(parts)
     _add_job(parts)
 
 
@@ -69,6 +70,28 @@ def _add_train(parts: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run_train)
 
 
+def _add_archives(parts: argparse._SubParsersAction) -> None:
+    parser = parts.add_parser(
+        "export", help="pack this machine's runs into an archive, for another one"
+    )
+    parser.add_argument("file", type=Path, help="the archive to write, a .zip")
+    parser.add_argument(
+        "--records", action="store_true", help="no weights and no checkpoints: small"
+    )
+    _add_runs(parser)
+    parser.set_defaults(run=run_export)
+    parser = parts.add_parser(
+        "import",
+        help="check an archive of runs and take them in",
+        description="Records and weights go into the zoo, checkpoints to the queue. "
+        "Runs of other recipes and damaged ones are refused; what is here already is "
+        "never overwritten.",
+    )
+    parser.add_argument("file", type=Path, help="what zoo export has written")
+    _add_runs(parser)
+    parser.set_defaults(run=run_import)
+
+
 def _add_job(parts: argparse._SubParsersAction) -> None:
     """What the queue starts for each run; without help, so it is not listed."""
     parser = parts.add_parser("job")
@@ -84,6 +107,10 @@ def _add_seeds_and_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds", type=_positive, default=3, help="records of each recipe (3)"
     )
+    _add_runs(parser)
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs", type=Path, default=runs.RUNS, help=f"where runs lie ({runs.RUNS})"
     )
@@ -163,6 +190,20 @@ def _told(outcome: queue.Outcome) -> str:
     if outcome.left:
         parts.append(f"{len(outcome.left)} left: the same command goes on")
     return ", ".join(parts)
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Write the archive."""
+    if options.file.exists():
+        raise FileExistsError(f"{options.file} exists: name another file, or delete it")
+    print("\n".join(archive.pack(options.file, options.runs, options.records)))
+    print(f"{options.file}: {options.file.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def run_import(options: argparse.Namespace) -> int:
+    """Take in what we lack; 1 where a run was refused."""
+    return 0 if taking.take(options.file, options.runs) else 1
 
 
 def run_job(options: argparse.Namespace) -> int:

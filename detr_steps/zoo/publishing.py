@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis import film as filming
-from ..describable import from_json
+from ..describable import KINDS, from_json
 from ..evaluation import evaluate
 from ..files import read_tensors, write_json, write_tensors, write_whole
 from .comparing import differences
@@ -23,7 +23,8 @@ def publish(run: str | Path, name: str, *, device: torch.device | str = "cpu") -
     weights, before the first file is written. The film comes last: where none can be
     made, one line on stderr says why, and all else is published.
     Raises: FileNotFoundError for a run that has not ended; ValueError where the entry
-    is of another recipe or of another seed. Returns the entry's folder.
+    is of another recipe or of another seed, or the run was validated on a folder of
+    pictures. Returns the entry's folder.
     """
     run, place = Path(run), folder() / name
     description = _check_same_run(run, name)
@@ -31,6 +32,11 @@ def publish(run: str | Path, name: str, *, device: torch.device | str = "cpu") -
         raise ValueError(
             f"{run} is of seed {_seed(description)}, and the weights of {name!r} are "
             f"of seed {own_seed(place)}: publish_record keeps its record"
+        )
+    if description["validation"].get("kind") not in KINDS:
+        raise ValueError(
+            f"{run} was validated on pictures that the zoo has not: publish_record "
+            "keeps its record"
         )
     tensors, notes = read_tensors(run / "model.safetensors")
     half = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}

@@ -35,10 +35,12 @@ MARGIN = 60.0  # seconds before the limit that runs have to save and end, at mos
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train: `workers` runs at a time on a `device` (None: the trainer picks);
-    `minutes` after which all must have ended; what is done with a finished run: its
-    record, and its weights if the zoo lacks them, are published or, with `publish`
-    False, left in its folder. `publish_weights` replaces weights as well.
+    """How a queue trains, and what it does with finished runs.
+
+    `workers` runs at a time on a `device` (None: the trainer picks); `minutes` after
+    which all must have ended. Of a finished run the record, and the weights if the zoo
+    lacks them, are published or, with `publish` False, left in its folder;
+    `publish_weights` replaces weights as well.
     """
 
     workers: int
@@ -76,6 +78,10 @@ def longest_first(runs: Sequence[Run], root: Path) -> list[Run]:
     return sorted(runs, key=lambda run: (-left(run), run.name, run.seed))
 
 
+def _print(line: str) -> None:
+    print(line, flush=True)  # a pipe or a file would hold it back for hours
+
+
 @dataclass
 class Outcome:
     """What became of the runs."""
@@ -93,7 +99,7 @@ class Queue:
     """
 
     def __init__(
-        self, runs: Sequence[Run], plan: Plan, say: Callable[[str], None] = print
+        self, runs: Sequence[Run], plan: Plan, say: Callable[[str], None] = _print
     ) -> None:
         self.waiting, self.plan, self.say = list(runs), plan, say
         self.working: dict[Run, subprocess.Popen] = {}
@@ -147,7 +153,10 @@ class Queue:
         process = run.process
         if process is not None and process not in self.waits_for:
             self.waits_for.add(process)
-            self.say(f"{run}: process {process} is at work in {run.folder}, waiting")
+            self.say(
+                f"{run}: waits for process {process}, which is at work in {run.folder} "
+                "(if it is another program, delete run.lock there)"
+            )
         return process is not None
 
     def _lacks(self, run: Run) -> bool:

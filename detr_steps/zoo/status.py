@@ -22,13 +22,15 @@ HEADER = ("recipe", "weights", "records", "begun", "minutes", "missing")
 
 @dataclass(frozen=True)
 class State:
-    """One recipe: `weights` yes, to come, or none wanted; seeds with whole records;
-    runs that have `begun` and are not in the zoo; `minutes` of one run, None where
-    unknown; runs that are `missing`; whether its data can be drawn here.
+    """What the zoo has of one recipe, and what it lacks.
+
+    `weights` there, to come, or not wanted (None); `seeds` with whole records; runs
+    that have `begun` and are not in the zoo; `minutes` of one run, None where unknown;
+    runs that are `missing`; `trainable` where its data can be drawn here.
     """
 
     name: str
-    weights: bool | None  # None: only records are kept
+    weights: bool | None
     seeds: list[int]
     begun: list[Run]
     minutes: float | None

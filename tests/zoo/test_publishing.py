@@ -69,6 +69,15 @@ def test_a_run_that_has_not_ended_has_no_weights_to_publish(own_zoo, tmp_path):
     assert not (own_zoo / "mine").exists()
 
 
+def test_what_cannot_be_scored_again_is_refused_before_anything(own_zoo, tmp_path):
+    run = trained(tmp_path / "run")
+    description = zoo.recipe(run) | {"validation": {"kind": "folder"}}
+    (run / "recipe.json").write_text(json.dumps(description))
+    with pytest.raises(ValueError, match="pictures that the zoo has not: publish_rec"):
+        zoo.publish(run, "mine")
+    assert not (own_zoo / "mine").exists()
+
+
 class Killed(BaseException):
     """Stands for the end of the process."""
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from detr_steps import zoo
+from detr_steps.cli import main
 from detr_steps.data.scenes import Scenes
 from detr_steps.describable import from_json, to_json
 from detr_steps.files import write_json
@@ -38,7 +39,7 @@ def test_the_zoo_explains_each_run():
 
 
 @pytest.mark.parametrize("name", zoo.recipes())
-def test_every_recipe_can_be_revived(name):
+def test_every_recipe_can_be_read(name):
     recipe = zoo.recipe(name)
     config = from_json(recipe["model"])
     assert to_json(config) == recipe["model"]
@@ -126,7 +127,9 @@ def test_a_recipe_may_say_what_is_shipped(own_zoo):
         zoo.ships_weights("shapes-backbone")
 
 
-def test_another_zoo_must_be_there(monkeypatch, tmp_path):
+def test_another_zoo_must_be_there(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv(zoo.VARIABLE, str(tmp_path / "nowhere"))
     with pytest.raises(FileNotFoundError, match="DETR_STEPS_ZOO=.*is no folder"):
         zoo.names()
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().err.startswith("detr-steps: DETR_STEPS_ZOO=")
