@@ -38,16 +38,16 @@ count_weights = exercise(
 )  # fmt: skip
 
 
-def _weights(q, k, v, size, radius, join=torch.maximum, far=-math.inf, dim=-1, up=0):
-    """Weights `[B, S, S]`, right unless told to make a mistake; `up`: upside down."""
+def _weights(q, k, v, size, radius, join=torch.maximum, far=-math.inf, dim=-1):
+    """Weights `[B, S, S]`, right unless told to make a mistake."""
     cell = torch.arange(size[0] * size[1])
     row, column = cell // size[1], cell % size[1]
     moves = join((row[:, None] - row).abs(), (column[:, None] - column).abs())
     scores = q @ k.transpose(1, 2) / math.sqrt(8)
-    return scores.masked_fill((moves > radius) != up, far).softmax(dim)
+    return scores.masked_fill(moves > radius, far).softmax(dim)
 
 
-QKV = tuple(6 * numbers(3, 2, 24, 8) - 3)  # of maps of 4 rows and 6 columns
+QKV = tuple(4 * numbers(3, 2, 24, 8) - 2)  # of maps of 4 rows and 6 columns
 TWO = {
     "convert": tensors(2),
     "kind": "return two things: what was read [B, S, D], and the weights.",
@@ -63,7 +63,8 @@ attend_near = exercise(
         "masked after the softmax: the rows no longer sum to 1. Fill the *scores* of "
         "far cells with -inf, then take the softmax.":
             lambda *case: _weights(*case[:4], 9) * (_weights(*case) > 0),
-        "the mask is upside down: each cell sees only what is far.": {"up": 1},
+        "the mask is upside down: each cell sees only what is far.":
+            {"join": lambda down, along: 3 - torch.maximum(down, along)},
         "far scores were set to 0, and exp(0) is 1: fill with -inf instead.":
             {"far": 0.0},
         "distance was counted along the row-by-row list: there the last cell of a row "

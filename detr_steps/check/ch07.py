@@ -42,7 +42,7 @@ def _read(value, at, weight, half=0.5, clamp=False, address=None, corners=(1, 1,
         p=torch.arange(queries * points).view(-1, points, 1, 1),
         corner=torch.arange(4)[:, None], pixel=pixel, row=pixel // w, column=pixel % w,
     )  # fmt: skip
-    where = address(i) if address else i.pixel * i.width + i.c
+    where = address(i) + 0 * i.c if address else i.pixel * i.width + i.c
     read = value.flatten()[where.clamp(max=value.numel() - 1)]  # [Q, K, 4, D]
     shares = share * torch.tensor(corners) * weight[..., None]
     return (read * shares[..., None]).sum((1, 2))
@@ -84,17 +84,17 @@ MISREAD = {
     "channels lie side by side: pixel * width + c, not c * pixels + pixel.":
         {"address": lambda i: i.c * SIZE[0] * SIZE[1] + i.pixel},
     "all threads read channel 0: the address lacks + c.":
-        {"address": lambda i: i.pixel * i.width + 0 * i.c},
+        {"address": lambda i: i.pixel * i.width},
     "the points' weights are missing: weight[p] * share * value.":
         {"weight": torch.ones_like},
     "the address is only the pixel's number: its channels are expected at (row * w + "
-    "column) * width + c.": {"address": lambda i: i.pixel + 0 * i.c},
+    "column) * width + c.": {"address": lambda i: i.pixel},
     "the address lacks * width: a pixel has width numbers, (row * w + column) * width "
     "+ c.": {"address": lambda i: i.pixel + i.c},
     **{
         f"a wrong channel: the address ends in + {name}, and should in + c.":
             {"address": lambda i, name=name: i.pixel * i.width + getattr(i, name)}
-        for name in ("i", "p", "corner")
+        for name in ("p", "corner")
     },
 }  # fmt: skip
 

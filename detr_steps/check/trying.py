@@ -182,7 +182,7 @@ def _value(mine: Callable, case: tuple, trial: Trial, name: str, blank: str) -> 
 
 
 def _stopped(error: Exception, case: tuple, trial: Trial, name: str) -> str:
-    said = f"{type(error).__name__}: {error}"
+    said = f"{type(error).__name__}: {error}".rstrip(".")
     for words, diagnosis in trial.errors.items():
         if words in said:
             return diagnosis
