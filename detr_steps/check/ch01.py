@@ -12,8 +12,8 @@ def _cells(height: int, width: int, stride: int) -> int:
     return math.ceil(height / stride) * math.ceil(width / stride)
 
 
-count_weights = exercise(
-    """Check exercise 1, `mine(height, width, stride, heads)` -> weights; in pixels.""",
+count_weights = exercise(__name__, "count_weights", """
+    Check exercise 1, `mine(height, width, stride, heads)` -> weights; in pixels.""",
     named=True, praise="each head asks each pair of tokens.",
     cases=[(640, 480, 32, 8), (100, 133, 16, 4), (50, 70, 8, 1), (33, 65, 32, 2)],
     answer=lambda h, w, s, m: m * _cells(h, w, s) ** 2,
@@ -52,8 +52,8 @@ TWO = {
     "convert": tensors(2),
     "kind": "return two things: what was read [B, S, D], and the weights.",
 }
-attend_near = exercise(
-    """Check exercise 2, `mine(q, k, v [B, S, D], (h, w), radius)` -> read, weights.
+attend_near = exercise(__name__, "attend_near", """
+    Check exercise 2, `mine(q, k, v [B, S, D], (h, w), radius)` -> read, weights.
 
     Attention `[B, S, S]` of each cell to the cells at most `radius` away.""",
     named=True, praise="every cell asks its neighbours, and only them.",
@@ -120,8 +120,8 @@ def _positions(padding, channels, first=1, last=0, turn=2 * math.pi, waves=8):
     return torch.cat(halves, -1) * ~PADDING[..., None]
 
 
-positions = exercise(
-    """Check exercise 3, `mine(padding [B, h, w], C)` -> positions `[B, h, w, C]`.
+positions = exercise(__name__, "positions", """
+    Check exercise 3, `mine(padding [B, h, w], C)` -> positions `[B, h, w, C]`.
 
     Sines of a padded map's real cells. Source: Carion et al. 2020, appendix A.4.""",
     named=True, praise="y and x, each a share of the real image.",

@@ -98,7 +98,6 @@ MISREAD = {
     },
 }  # fmt: skip
 
-
 ROWS = (
     "pixels lie row by row, channels side by side: value[(row * w + column) * width + "
     "c]."
@@ -107,9 +106,8 @@ BORDER = (
     "at the border. A point may lie between the first pixel and the edge: skip corners "
     "with column < 0, column >= w, row < 0 or row >= h."
 )
-one_per_channel = puzzle(
-    "one_per_channel",
-    """Check puzzle 1, the kernel `one_per_channel`: q, c, the border, the address.""",
+one_per_channel = puzzle(__name__, "one_per_channel", """
+    Check puzzle 1, the kernel `one_per_channel`: q, c, the border, the address.""",
     *(
         Launch(
             1, 64, (*case, _unwritten(5, 8), 5, 3, *SIZE, 8), 3,
@@ -153,9 +151,8 @@ NO_PLACE = (
     "a corner outside the map must have a place too, one that exists (0 will do): its "
     "share is 0."
 )
-once_per_point = puzzle(
-    "once_per_point",
-    """Check puzzle 2, the kernel `once_per_point`: share, place, the barrier.""",
+once_per_point = puzzle(__name__, "once_per_point", """
+    Check puzzle 2, the kernel `once_per_point`: share, place, the barrier.""",
     *(
         Launch(
             4, 64, (*case, _unwritten(4, 64), 5, *SIZE), 3,
@@ -229,9 +226,8 @@ def _narrow(trace: lab.Trace) -> str | None:
     return str(least) if least < 16 else None
 
 
-four_at_once = puzzle(
-    "four_at_once",
-    """Check puzzle 3, the kernel `four_at_once`: address, arithmetic, and width.""",
+four_at_once = puzzle(__name__, "four_at_once", """
+    Check puzzle 3, the kernel `four_at_once`: address, arithmetic, and width.""",
     Launch(
         1, 64, (*FOURS_GIVEN, _unwritten(6, 32), 6, 5), 3,
         Trial([FOURS_GIVEN], _fours, FOURS, nan=NOTHING),
@@ -285,9 +281,8 @@ EXCHANGES = {
         {"steps": (16, 4, 1)},
 }  # fmt: skip
 PRODUCTS = (numbers(32), numbers(3, 32))
-butterfly = puzzle(
-    "butterfly",
-    """Check puzzle 4, the kernel `butterfly`: all 32 lanes know the sum.""",
+butterfly = puzzle(__name__, "butterfly", """
+    Check puzzle 4, the kernel `butterfly`: all 32 lanes know the sum.""",
     Launch(
         3, 32, (*PRODUCTS, _unwritten(3, 32)), 2,
         Trial([PRODUCTS], _exchanged, EXCHANGES, nan=NOTHING),
@@ -313,9 +308,8 @@ def _count_adds(trace: lab.Trace) -> str:
     return said
 
 
-count_in_block = puzzle(
-    "count_in_block",
-    """Check puzzle 5, the kernel `count_in_block`: one global add for each pixel.""",
+count_in_block = puzzle(__name__, "count_in_block", """
+    Check puzzle 5, the kernel `count_in_block`: one global add for each pixel.""",
     Launch(
         3, 128, (ENTRIES, torch.zeros(40, dtype=torch.int32), len(ENTRIES), 40), 1,
         Trial([()], PER_BLOCK.sum(0), {

@@ -61,12 +61,16 @@ def test_no_diagnosis_hides_another(name):
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_each_check_says_what_it_checks(name):
-    first = CHECKS[name].__doc__.splitlines()[0]
+    check = CHECKS[name]
+    first = check.__doc__.splitlines()[0]
     assert first.startswith("Check ") and first.endswith(".")
+    assert f"{check.__module__}.{check.__qualname__}" == f"detr_steps.check.{name}"
 
 
 def double(**fields):
-    return exercise("Check it.", cases=[(numbers(4),)], answer=scaled, **fields)
+    return exercise(
+        "a", "b", "Check it.", cases=[(numbers(4),)], answer=scaled, **fields
+    )
 
 
 def scaled(x, by=2.0):
@@ -100,6 +104,8 @@ def test_a_mistake_is_an_option_an_argument_a_result_a_function_or_numbers():
 
 def test_a_mistake_must_explain_all_cases():
     check = exercise(
+        "a",
+        "b",
         "Check it.",
         cases=[(1,), (2,)],
         answer=lambda n: n + 1,
@@ -160,7 +166,9 @@ def test_checks_leave_the_notebooks_random_numbers_alone(name):
 
 def test_later_trials_wait_for_the_first_and_look_at_one_part_of_several():
     twice = Trial([(3,)], lambda n: 2 * n, otherwise="not for 3", convert=float)
-    check = exercise("Check it.", cases=[(1,)], answer=2.0, convert=float, then=[twice])
+    check = exercise(
+        "a", "b", "Check it.", cases=[(1,)], answer=2.0, convert=float, then=[twice]
+    )
     assert check(lambda n: n + 1).message == "not for 3"
     assert check(lambda n: 2 * n) and "expected 2" in check(lambda n: n).message
     pair = double(convert=tensors(2), part=1, after={"a list": lambda v: len(v) != 2})
