@@ -174,3 +174,15 @@ def test_later_trials_wait_for_the_first_and_look_at_one_part_of_several():
     pair = double(convert=tensors(2), part=1, after={"a list": lambda v: len(v) != 2})
     assert pair(lambda x: (x, 2 * x)) and not pair(lambda x: (2 * x, x))
     assert "returns a Tensor" in pair(lambda x: x).message
+
+
+@pytest.mark.parametrize("name", [name for name in CHECKS if "ch07" not in name])
+def test_whatever_a_function_returns_gets_a_verdict(name):
+    odd = [7, "x", [], (), {}, object(), float("nan"), (2, 7), (1, 2, 3), [[1], [2, 3]]]
+    odd += [torch.tensor(1), torch.zeros(0), torch.zeros(2, 3, 4), torch.ones(1) > 0]
+    odd += [(torch.tensor(1),) * count for count in (1, 2, 3, 4)]
+    odd += [(torch.zeros(0), torch.zeros(9, 4)), ("a", "b", "c")]
+    for value in odd:
+        verdict = CHECKS[name](lambda *given, value=value: value)
+        assert not verdict and verdict.message
+        assert not CHECKS[name](value)
