@@ -24,8 +24,8 @@ A_TUPLE = (
     "a tensor cannot be multiplied by the tuple (H, W): make a tensor of it, "
     "(W, H, W, H), one number for each of x0, y0, x1, y1."
 )
-to_pixels = exercise(
-    """Check exercise 1, `mine(cxcywh [n, 4], (H, W))` -> corners in pixels.""",
+to_pixels = exercise(__name__, "to_pixels", """
+    Check exercise 1, `mine(cxcywh [n, 4], (H, W))` -> corners in pixels.""",
     named=True, praise="corners in pixels, x with the width and y with the height.",
     cases=[  # a size with which no side comes out whole
         (torch.tensor([[0.52, 0.47, 0.23, 0.41], [0.26, 0.53, 0.11, 0.18]]), (83, 157))
@@ -73,8 +73,8 @@ def _masks() -> tuple[Tensor, Tensor]:
     return a, b
 
 
-mask_iou = exercise(
-    """Check exercise 2, `mine(a [n, H, W], b [m, H, W])` -> IoU of masks `[n, m]`.""",
+mask_iou = exercise(__name__, "mask_iou", """
+    Check exercise 2, `mine(a [n, H, W], b [m, H, W])` -> IoU of masks `[n, m]`.""",
     named=True, praise="each mask against each mask, empty ones too.",
     cases=[_masks()], answer=_shares,
     mistakes={
@@ -171,8 +171,8 @@ def _suppressions() -> list[tuple[Tensor, Tensor, float]]:
     return cases
 
 
-nms = exercise(
-    """Check exercise 3, `mine(xyxy [n, 4], scores [n], threshold)` -> indices.
+nms = exercise(__name__, "nms", """
+    Check exercise 3, `mine(xyxy [n, 4], scores [n], threshold)` -> indices.
 
     Of the boxes that greedy suppression keeps, best first: a tensor or a list.""",
     named=True, praise="best first, and only kept boxes suppress others.",

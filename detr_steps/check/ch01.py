@@ -12,8 +12,8 @@ def _cells(height: int, width: int, stride: int) -> int:
     return math.ceil(height / stride) * math.ceil(width / stride)
 
 
-count_weights = exercise(
-    """Check exercise 1, `mine(height, width, stride, heads)` -> weights; in pixels.""",
+count_weights = exercise(__name__, "count_weights", """
+    Check exercise 1, `mine(height, width, stride, heads)` -> weights; in pixels.""",
     named=True, praise="each head asks each pair of tokens.",
     cases=[(640, 480, 32, 8), (100, 133, 16, 4), (50, 70, 8, 1), (33, 65, 32, 2)],
     answer=lambda h, w, s, m: m * _cells(h, w, s) ** 2,
@@ -38,22 +38,22 @@ count_weights = exercise(
 )  # fmt: skip
 
 
-def _weights(q, k, v, size, radius, join=torch.maximum, far=-math.inf, dim=-1, up=0):
-    """Weights `[B, S, S]`, right unless told to make a mistake; `up`: upside down."""
+def _weights(q, k, v, size, radius, join=torch.maximum, far=-math.inf, dim=-1):
+    """Weights `[B, S, S]`, right unless told to make a mistake."""
     cell = torch.arange(size[0] * size[1])
     row, column = cell // size[1], cell % size[1]
     moves = join((row[:, None] - row).abs(), (column[:, None] - column).abs())
     scores = q @ k.transpose(1, 2) / math.sqrt(8)
-    return scores.masked_fill((moves > radius) != up, far).softmax(dim)
+    return scores.masked_fill(moves > radius, far).softmax(dim)
 
 
-QKV = tuple(6 * numbers(3, 2, 24, 8) - 3)  # of maps of 4 rows and 6 columns
+QKV = tuple(4 * numbers(3, 2, 24, 8) - 2)  # of maps of 4 rows and 6 columns
 TWO = {
     "convert": tensors(2),
     "kind": "return two things: what was read [B, S, D], and the weights.",
 }
-attend_near = exercise(
-    """Check exercise 2, `mine(q, k, v [B, S, D], (h, w), radius)` -> read, weights.
+attend_near = exercise(__name__, "attend_near", """
+    Check exercise 2, `mine(q, k, v [B, S, D], (h, w), radius)` -> read, weights.
 
     Attention `[B, S, S]` of each cell to the cells at most `radius` away.""",
     named=True, praise="every cell asks its neighbours, and only them.",
@@ -63,7 +63,8 @@ attend_near = exercise(
         "masked after the softmax: the rows no longer sum to 1. Fill the *scores* of "
         "far cells with -inf, then take the softmax.":
             lambda *case: _weights(*case[:4], 9) * (_weights(*case) > 0),
-        "the mask is upside down: each cell sees only what is far.": {"up": 1},
+        "the mask is upside down: each cell sees only what is far.":
+            {"join": lambda down, along: 3 - torch.maximum(down, along)},
         "far scores were set to 0, and exp(0) is 1: fill with -inf instead.":
             {"far": 0.0},
         "distance was counted along the row-by-row list: there the last cell of a row "
@@ -119,8 +120,8 @@ def _positions(padding, channels, first=1, last=0, turn=2 * math.pi, waves=8):
     return torch.cat(halves, -1) * ~PADDING[..., None]
 
 
-positions = exercise(
-    """Check exercise 3, `mine(padding [B, h, w], C)` -> positions `[B, h, w, C]`.
+positions = exercise(__name__, "positions", """
+    Check exercise 3, `mine(padding [B, h, w], C)` -> positions `[B, h, w, C]`.
 
     Sines of a padded map's real cells. Source: Carion et al. 2020, appendix A.4.""",
     named=True, praise="y and x, each a share of the real image.",

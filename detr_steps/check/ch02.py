@@ -15,8 +15,8 @@ def _sums(pair: tuple[int, int]) -> str:
 
 
 QUERIES = "give two query numbers, 0 to 2: (for object 0, for object 1)"
-assignment = exercise(
-    """Check exercise 1, COST matched by hand -> (query of object 0, of object 1).""",
+assignment = exercise(__name__, "assignment", """
+    Check exercise 1, COST matched by hand -> (query of object 0, of object 1).""",
     praise="sum 0.50: query 1 leaves its best object to 2, which is nearly as good",
     blank="write the query of object 0 and the query of object 1",
     by_hand=True, cases=[()], answer=BEST,
@@ -49,8 +49,8 @@ def _loss(logits, wanted, weight=None, no_object=3, log=torch.log, divide=torch.
     return (weights * surprise).sum() / divide(weights)
 
 
-balanced_loss = exercise(
-    """Check exercise 2, `mine(logits [Q, classes + 1], wanted [Q])` -> a scalar.
+balanced_loss = exercise(__name__, "balanced_loss", """
+    Check exercise 2, `mine(logits [Q, classes + 1], wanted [Q])` -> a scalar.
 
     The class loss in which all empty slots together weigh as much as all matched.""",
     cases=[(6 * numbers(9, 4) - 3, torch.tensor([3, 0, 3, 3, 2, 3, 3, 3, 1]))],
@@ -77,7 +77,6 @@ balanced_loss = exercise(
     kind="one number is wanted, yours is a {kind}",
 )  # fmt: skip
 
-
 OUTPUTS = [(8 * numbers(9, 5) - 4, 0.5 * numbers(9, 4) + 0.2, (60, 200))]
 OUTPUTS[0][0][:4, -1] += 6  # several slots say "no object"
 LABELS = Trial(
@@ -98,8 +97,8 @@ BOXES = Trial(
     },
     convert=tensors(3), part=0, unit="query",
 )  # fmt: skip
-postprocess = exercise(
-    """Check exercise 3, `mine(logits [Q, C + 1], boxes [Q, 4], (H, W))`.
+postprocess = exercise(__name__, "postprocess", """
+    Check exercise 3, `mine(logits [Q, C + 1], boxes [Q, 4], (H, W))`.
 
     Returns boxes (xyxy in pixels), scores and labels in the order of the queries.""",
     praise="all nine slots answer, and no threshold was needed",

@@ -9,9 +9,8 @@ from .trying import exercise, numbers, turned
 
 PLACE = (0.25, 0.5)  # of exercise 1: (x, y), shares of a map of 5 rows and 7 columns
 
-
-reading = exercise(
-    """Check exercise 1, by hand: a 5 × 7 map of 10 · row + column, read at PLACE.""",
+reading = exercise(__name__, "reading", """
+    Check exercise 1, by hand: a 5 × 7 map of 10 · row + column, read at PLACE.""",
     praise="column 1.25, row 2: three quarters of 21 and one quarter of 22",
     blank="write the number that is read", by_hand=True,
     cases=[()], answer=21.25,
@@ -43,8 +42,8 @@ def _spread(dilation: int, h: int, w: int, missing: int = 1) -> Tensor:
     return grid[:, None, None].expand(1, 1, 9, h, w, 2)
 
 
-dilation = exercise(
-    """Check exercise 2, `mine(dilation, h, w)` -> offsets `[1, 1, 9, h, w, 2]`.
+dilation = exercise(__name__, "dilation", """
+    Check exercise 2, `mine(dilation, h, w)` -> offsets `[1, 1, 9, h, w, 2]`.
 
     (dx, dy) in pixels, with which a 3 × 3 kernel reads as a dilated one.""",
     praise="a dilated kernel is nine moves that every pixel shares",
@@ -75,8 +74,8 @@ def _modulated(x, weight, offsets, mask, shift=0.5, size=(9, 6)):
     return out
 
 
-from_torchvision = exercise(
-    """Check exercise 3, `mine(x, weight, offsets, mask)` -> `[B, C, H, W]`.
+from_torchvision = exercise(__name__, "from_torchvision", """
+    Check exercise 3, `mine(x, weight, offsets, mask)` -> `[B, C, H, W]`.
 
     A 3 × 3 modulated deformable convolution with padding 1; `offsets [B, 18, H, W]` in
     torchvision's order: (dy, dx) of each tap; `mask [B, 9, H, W]`.""",

@@ -13,8 +13,8 @@ def _extent(size: tuple[int, int]) -> Tensor:
     return torch.tensor([size[1], size[0]])
 
 
-places = exercise(
-    """Check exercise 1, `mine(references [Q, 2], offsets, (h, w))` -> `[Q, M, K, 2]`.
+places = exercise(__name__, "places", """
+    Check exercise 1, `mine(references [Q, 2], offsets, (h, w))` -> `[Q, M, K, 2]`.
 
     Sampling points (x, y), shares like the references; `offsets [Q, M, K, 2]` (dx, dy)
     in pixels. Source: Zhu et al. 2020, equation 2.""",
@@ -53,8 +53,8 @@ def _box_places(boxes, offsets, share=lambda heads, points: 2 * points):
     return centre + offsets * extent / share(*offsets.shape[1:3])
 
 
-box_places = exercise(
-    """Check exercise 2, `mine(boxes [Q, 4], offsets [Q, M, K, 2])` -> `[Q, M, K, 2]`.
+box_places = exercise(__name__, "box_places", """
+    Check exercise 2, `mine(boxes [Q, 4], offsets [Q, M, K, 2])` -> `[Q, M, K, 2]`.
 
     Sampling points (x, y) in shares; K steps reach the side of a box, cxcywh. Source:
     Zhu et al. 2020, appendix A.3.""",
@@ -90,8 +90,8 @@ def _core(value, size, locations, scores, weigh=lambda scores: scores.softmax(-1
     return read.permute(2, 0, 1).flatten(1)
 
 
-core = exercise(
-    """Check exercise 3, `mine(value, (h, w), locations, scores)` -> `[Q, M * D]`.
+core = exercise(__name__, "core", """
+    Check exercise 3, `mine(value, (h, w), locations, scores)` -> `[Q, M * D]`.
 
     `value [S, M, D]`, `locations [Q, M, K, 2]` (x, y), `scores [Q, M, K]` of one image
     and one level. Source: Zhu et al. 2020, equation 2.""",
@@ -138,9 +138,8 @@ core = exercise(
     shape="[Q, M * D] = {}", unit="query",
 )  # fmt: skip
 
-
-half_pixel = exercise(
-    """Check the mended line of section 3, `mine(at [..., 2], (h, w))` -> `[..., 2]`.
+half_pixel = exercise(__name__, "half_pixel", """
+    Check the mended line of section 3, `mine(at [..., 2], (h, w))` -> `[..., 2]`.
 
     Pixel numbers (x, y) to -1 … 1, for `grid_sample` with align_corners=False.""",
     named=True, praise="zero flow gives the map back.",

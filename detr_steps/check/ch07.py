@@ -42,7 +42,7 @@ def _read(value, at, weight, half=0.5, clamp=False, address=None, corners=(1, 1,
         p=torch.arange(queries * points).view(-1, points, 1, 1),
         corner=torch.arange(4)[:, None], pixel=pixel, row=pixel // w, column=pixel % w,
     )  # fmt: skip
-    where = address(i) if address else i.pixel * i.width + i.c
+    where = address(i) + 0 * i.c if address else i.pixel * i.width + i.c
     read = value.flatten()[where.clamp(max=value.numel() - 1)]  # [Q, K, 4, D]
     shares = share * torch.tensor(corners) * weight[..., None]
     return (read * shares[..., None]).sum((1, 2))
@@ -84,20 +84,19 @@ MISREAD = {
     "channels lie side by side: pixel * width + c, not c * pixels + pixel.":
         {"address": lambda i: i.c * SIZE[0] * SIZE[1] + i.pixel},
     "all threads read channel 0: the address lacks + c.":
-        {"address": lambda i: i.pixel * i.width + 0 * i.c},
+        {"address": lambda i: i.pixel * i.width},
     "the points' weights are missing: weight[p] * share * value.":
         {"weight": torch.ones_like},
     "the address is only the pixel's number: its channels are expected at (row * w + "
-    "column) * width + c.": {"address": lambda i: i.pixel + 0 * i.c},
+    "column) * width + c.": {"address": lambda i: i.pixel},
     "the address lacks * width: a pixel has width numbers, (row * w + column) * width "
     "+ c.": {"address": lambda i: i.pixel + i.c},
     **{
         f"a wrong channel: the address ends in + {name}, and should in + c.":
             {"address": lambda i, name=name: i.pixel * i.width + getattr(i, name)}
-        for name in ("i", "p", "corner")
+        for name in ("p", "corner")
     },
 }  # fmt: skip
-
 
 ROWS = (
     "pixels lie row by row, channels side by side: value[(row * w + column) * width + "
@@ -107,9 +106,8 @@ BORDER = (
     "at the border. A point may lie between the first pixel and the edge: skip corners "
     "with column < 0, column >= w, row < 0 or row >= h."
 )
-one_per_channel = puzzle(
-    "one_per_channel",
-    """Check puzzle 1, the kernel `one_per_channel`: q, c, the border, the address.""",
+one_per_channel = puzzle(__name__, "one_per_channel", """
+    Check puzzle 1, the kernel `one_per_channel`: q, c, the border, the address.""",
     *(
         Launch(
             1, 64, (*case, _unwritten(5, 8), 5, 3, *SIZE, 8), 3,
@@ -153,9 +151,8 @@ NO_PLACE = (
     "a corner outside the map must have a place too, one that exists (0 will do): its "
     "share is 0."
 )
-once_per_point = puzzle(
-    "once_per_point",
-    """Check puzzle 2, the kernel `once_per_point`: share, place, the barrier.""",
+once_per_point = puzzle(__name__, "once_per_point", """
+    Check puzzle 2, the kernel `once_per_point`: share, place, the barrier.""",
     *(
         Launch(
             4, 64, (*case, _unwritten(4, 64), 5, *SIZE), 3,
@@ -229,9 +226,8 @@ def _narrow(trace: lab.Trace) -> str | None:
     return str(least) if least < 16 else None
 
 
-four_at_once = puzzle(
-    "four_at_once",
-    """Check puzzle 3, the kernel `four_at_once`: address, arithmetic, and width.""",
+four_at_once = puzzle(__name__, "four_at_once", """
+    Check puzzle 3, the kernel `four_at_once`: address, arithmetic, and width.""",
     Launch(
         1, 64, (*FOURS_GIVEN, _unwritten(6, 32), 6, 5), 3,
         Trial([FOURS_GIVEN], _fours, FOURS, nan=NOTHING),
@@ -285,9 +281,8 @@ EXCHANGES = {
         {"steps": (16, 4, 1)},
 }  # fmt: skip
 PRODUCTS = (numbers(32), numbers(3, 32))
-butterfly = puzzle(
-    "butterfly",
-    """Check puzzle 4, the kernel `butterfly`: all 32 lanes know the sum.""",
+butterfly = puzzle(__name__, "butterfly", """
+    Check puzzle 4, the kernel `butterfly`: all 32 lanes know the sum.""",
     Launch(
         3, 32, (*PRODUCTS, _unwritten(3, 32)), 2,
         Trial([PRODUCTS], _exchanged, EXCHANGES, nan=NOTHING),
@@ -313,9 +308,8 @@ def _count_adds(trace: lab.Trace) -> str:
     return said
 
 
-count_in_block = puzzle(
-    "count_in_block",
-    """Check puzzle 5, the kernel `count_in_block`: one global add for each pixel.""",
+count_in_block = puzzle(__name__, "count_in_block", """
+    Check puzzle 5, the kernel `count_in_block`: one global add for each pixel.""",
     Launch(
         3, 128, (ENTRIES, torch.zeros(40, dtype=torch.int32), len(ENTRIES), 40), 1,
         Trial([()], PER_BLOCK.sum(0), {

@@ -21,8 +21,8 @@ def _place(
 
 
 THREE = "return three whole numbers: level, row, column"
-place = exercise(
-    """Check exercise 1, `mine(token, sizes)` -> (level, row, column), from 0.""",
+place = exercise(__name__, "place", """
+    Check exercise 1, `mine(token, sizes)` -> (level, row, column), from 0.""",
     praise=f"all {TOKENS} tokens of {len(SIZES)} levels are found",
     cases=[(token, SIZES) for token in range(TOKENS)], answer=_place,
     mistakes={
@@ -61,8 +61,8 @@ def _references(sizes, valid, divide=1, multiply=1, half=0.5, swap=0, columns=0)
     return torch.cat(parts, 1)
 
 
-references = exercise(
-    """Check exercise 2, `mine(sizes, valid [B, L, 2])` -> references `[B, S, L, 2]`.
+references = exercise(__name__, "references", """
+    Check exercise 2, `mine(sizes, valid [B, L, 2])` -> references `[B, S, L, 2]`.
 
     (x, y), shares of each padded level. Source: Zhu et al. 2020, section 4.1.""",
     praise="border meets border on every level",
@@ -90,9 +90,8 @@ references = exercise(
     shape="[B, S, L, 2] = {}", unit="token",
 )  # fmt: skip
 
-
-refinement = exercise(
-    """Check exercise 3, `mine(reference [Q, 4], delta [Q, 4])` -> box, next reference.
+refinement = exercise(__name__, "refinement", """
+    Check exercise 3, `mine(reference [Q, 4], delta [Q, 4])` -> box, next reference.
 
     cxcywh, shares of the image. Source: Zhu et al. 2020, appendix A.3.""",
     praise="one step from the reference, and no gradient into the layer before",
@@ -143,8 +142,8 @@ def _proposals(logits, boxes, usable, k, score=lambda x: x[:, 0], sort=False):
 LOGITS, BOXES = 8 * numbers(12, 3) - 4, numbers(12, 4).requires_grad_()
 LOGITS[[0, 3, 5, 5], [0, 1, 2, 1]] = torch.tensor([9, 8, 7, 6.5])  # 5: of two classes
 USABLE, K = torch.arange(12) % 3 != 0, 4
-proposals = exercise(
-    """Check exercise 4, `mine(logits [S, C], boxes [S, 4], usable [S], k)` -> `[k, 4]`.
+proposals = exercise(__name__, "proposals", """
+    Check exercise 4, `mine(logits [S, C], boxes [S, 4], usable [S], k)` -> `[k, 4]`.
 
     Boxes surest of being any object, surest first; fewer than k if fewer are usable.
     Source: Zhu et al. 2020, section 4.2.""",

@@ -9,7 +9,7 @@ from torch import Tensor
 from .. import cuda_lab as lab
 from ..ops.building import NotCompiled
 from . import Verdict, right, wrong
-from .trying import Fault, Fits, Trial, compare, fit
+from .trying import Fault, Fits, Trial, compare, fit, present
 
 GAP = "____"
 SCHEDULES = (0, 1, 2, 3)  # orders in which the threads take turns
@@ -46,12 +46,12 @@ class Launch:
 
 
 def puzzle(
-    name: str, about: str, *launches: Launch, praise: str
+    module: str, name: str, about: str, *launches: Launch, praise: str
 ) -> Callable[[str | None], Verdict]:
-    """Make the check of the kernel `name`: a function of its text, `about` as doc.
+    """Make the check of the kernel `name`: a function of its text.
 
-    The first launch that fails decides. Where there is a GPU, a kernel that is right on
-    the emulator is tried there, too.
+    `module` where the check is found, `about` its docstring. The first launch that
+    fails decides. Where there is a GPU, what is right on the emulator is tried there.
     """
 
     def check(text: str | None) -> Verdict:
@@ -64,7 +64,7 @@ def puzzle(
             return wrong(str(fault))
         return right(" ".join(filter(None, said)))
 
-    check.__doc__, check.trials = about, [launch.trial for launch in launches]
+    present(check, module, name, about, [launch.trial for launch in launches])
     return check
 
 

@@ -6,7 +6,7 @@ mistake, its diagnosis.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from inspect import signature
+from inspect import cleandoc, signature
 
 import torch
 from torch import Tensor
@@ -94,7 +94,15 @@ class Trial:
         return result(self.answer(**given))
 
 
+def present(check: Callable, module: str, name: str, about: str, trials: list) -> None:
+    """Make a function look as if it was defined where readers and the book seek it."""
+    check.__module__, check.__name__, check.__qualname__ = module, name, name
+    check.__doc__, check.trials = cleandoc(about), trials
+
+
 def exercise(
+    module: str,
+    name: str,
     about: str,
     *,
     praise: str = "right",
@@ -104,28 +112,28 @@ def exercise(
     then: Sequence[Trial] = (),
     **first: object,
 ) -> Callable[[object], Verdict]:
-    """Make the check of an exercise: a function of the reader's, with `about` as doc.
+    """Make the check of an exercise: a function of the reader's, `about` its docstring.
 
-    `first` the fields of its first trial; the first trial that fails decides. `named`
-    the reader's function is called by its name; `blank` what is said while nothing is
-    written yet; `by_hand` the reader gives what came out and no function. The check
-    never raises, whatever the reader's function does.
+    `module`, `name` where the check is found; `first` the fields of its first trial;
+    the first trial that fails decides. `named` the reader's function is called by its
+    name; `blank` what is said while nothing is written yet; `by_hand` the reader gives
+    what came out and no function. The check never raises, whatever the function does.
     """
-    trials = (Trial(**first), *then)
+    trials = [Trial(**first), *then]
 
     def check(mine: object) -> Verdict:
         if mine is None and not by_hand:
             return wrong("not yet: give your function")
         given = (lambda: mine) if by_hand else mine
-        name = getattr(mine, "__name__", "") if named else ""
+        called = getattr(mine, "__name__", "") if named else ""
         try:
             for trial in trials:
-                _ask(given, trial, name, blank)
+                _ask(given, trial, called, blank)
         except Fault as fault:
             return wrong(str(fault))
         return right(praise)
 
-    check.__doc__, check.trials = about, trials
+    present(check, module, name, about, trials)
     return check
 
 
@@ -182,7 +190,7 @@ def _value(mine: Callable, case: tuple, trial: Trial, name: str, blank: str) -> 
 
 
 def _stopped(error: Exception, case: tuple, trial: Trial, name: str) -> str:
-    said = f"{type(error).__name__}: {error}"
+    said = f"{type(error).__name__}: {error}".rstrip(".")
     for words, diagnosis in trial.errors.items():
         if words in said:
             return diagnosis

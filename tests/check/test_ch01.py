@@ -26,6 +26,8 @@ def test_count_right():
         (lambda h, w, s, m: m * (h * w) ** 2, "pixels ask pixels"),
         (lambda h, w, s, m: m * ((h // s) * (w // s)) ** 2, "round up"),
         (lambda h, w, s, m: m * (h * w / s) ** 2, "divide both"),
+        (lambda h, w, s, m: m * (h / s * w / s) ** 2, "round each side up"),
+        (lambda h, w, s, m: "many", "returns a str"),
         (lambda h, w, s, m: 7, "expected"),
     ],
 )

@@ -15,6 +15,9 @@ from detr_steps.detections import best_class_per_query
         ((0, 1), "greedy"),
         ((0, 0), "cannot answer for both"),
         ((2, 1), "another pair"),
+        ((2, 1), "turned round"),
+        ((0, 2), "another pair"),
+        (1, "two query numbers"),
         ((0, 7), "0 to 2"),
     ],
 )
@@ -55,6 +58,10 @@ MISTAKES = {
     "this is the sum": lambda *a: torch.stack(weigh(*a, balance)).prod(0).sum(),
     "factor of 2": lambda *a: 2 * mean_of(*weigh(*a, balance)),
     "nobody learns": lambda *a: mean_of(*weigh(*a, lambda e: 0.0)),
+    "it is the last class": lambda logits, wanted: mean_of(
+        torch.where(wanted == 0, (wanted != 0).sum() / (wanted == 0).sum(), 1.0),
+        weigh(logits, wanted, balance)[1],
+    ),
     "probabilities where": lambda *a: mean_of(*weigh(*a, balance, "probability")),
     "has shape": lambda *a: weigh(*a, balance)[1],
     "not by a mistake I know": lambda *a: weigh(*a, balance)[1].max() * 3,
@@ -95,6 +102,10 @@ def test_postprocess_agrees_with_the_library():
     torch.testing.assert_close(mine[0][order], theirs.boxes)
 
 
+def size_of(size):
+    return torch.tensor([size[1], size[0], size[1], size[0]])
+
+
 def by_score(logits, boxes, size):
     found, scores, labels = good(logits, boxes, size)
     order = scores.argsort(descending=True)
@@ -119,6 +130,30 @@ WRONG = {
     ),
     "shares of the image": lambda lo, b, s: good(lo, b, (1, 1)),
     "keep all": lambda lo, b, s: tuple(x[:3] for x in good(lo, b, s)),
+    "centre and size": lambda lo, b, s: (b * size_of(s), *good(lo, b, s)[1:]),
+    "twice too large": lambda lo, b, s: good(lo, b * torch.tensor([1, 1, 2, 2]), s),
+    "least probable": lambda lo, b, s: (
+        good(lo, b, s)[0],
+        *lo.softmax(-1)[:, :-1].min(-1),
+    ),
+    "share one softmax": lambda lo, b, s: (
+        good(lo, b, s)[0],
+        *lo.sigmoid()[:, :-1].max(-1),
+    ),
+    "“no object” column": lambda lo, b, s: (
+        good(lo, b, s)[0],
+        lo.softmax(-1).amax(-1),
+        good(lo, b, s)[2],
+    ),
+    "some labels differ": lambda lo, b, s: (
+        *good(lo, b, s)[:2],
+        3 - good(lo, b, s)[2],
+    ),
+    "return three tensors": lambda lo, b, s: good(lo, b, s)[0],
+    "not by a mistake I know": lambda lo, b, s: (
+        good(lo, b, s)[0] + 1,
+        *good(lo, b, s)[1:],
+    ),
 }
 
 

@@ -35,6 +35,7 @@ def test_places_right():
         (lambda r, o, s: my_places(r, o.flip(-1), s), "dx and dy"),
         (lambda r, o, s: r[:, None, None] * extent(s) + o, "return shares"),
         (lambda r, o, s: 2 * my_places(r, o, s) - 1, "from 0 to 1"),
+        (lambda r, o, s: my_places(r, -o, s), "subtracted"),
         (lambda r, o, s: my_places(r, o, s)[0], "expected [3, 2, 4, 2]"),
         (lambda r, o, s: my_places(r, o, s) * 1.5, "got"),
     ],
@@ -167,6 +168,7 @@ def test_half_pixel_right():
         (lambda at, s: to_grid(at, s, 0.5, 1), "w - 1"),
         (lambda at, s: to_grid(at, s[::-1]), "x comes first"),
         (lambda at, s: (to_grid(at, s) + 1) / 2, "-1 to 1"),
+        (lambda at, s: to_grid(at, s, -0.5), "wrong direction"),
         (lambda at, s: to_grid(at, s) * 1.1, "the first pixel"),
     ],
 )

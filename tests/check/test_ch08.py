@@ -12,12 +12,13 @@ from detr_steps.nn.references import (
 )
 
 
-def find(token, sizes, swap=False, by=1, first=0, keep=False, late=False):
+def find(token, sizes, swap=False, by=1, first=0, keep=False, late=False, corner=0):
     rest = token
     for level, size in enumerate(sizes):
         cells = size[0] * size[1]
         if rest < cells + late or level == len(sizes) - 1:
             row, column = divmod(token if keep else rest, size[by])
+            row, column = row + corner, column + corner
             pair = (column, row) if swap else (row, column)
             return (level + first, *pair)
         rest -= cells
@@ -29,6 +30,7 @@ PLACES = {
     "counted from 0": {"first": 1},
     "subtract": {"keep": True},
     "not <=": {"late": True},
+    "are counted from 0": {"corner": 1},
 }
 
 
@@ -78,6 +80,7 @@ REFERENCES = {
     "never divide": lambda s, v: centres(s, v)[:, :, None] * v[:, None],
     "never multiply": lambda s, v: padded(s, v).expand(-1, -1, 3, -1),
     "padding is not in it": lambda s, v: centres(s, v)[:, :, None].expand(-1, -1, 3, 2),
+    "token's own level": lambda s, v: (padded(s, v) * own(s, v)).expand(-1, -1, 3, 2),
     "half a pixel": lambda s, v: padded(s, v, half=0.0) * v[:, None],
     "x and y": lambda s, v: library(s, v).flip(-1),
     "valid is (x, y)": lambda s, v: library(s, v.flip(-1)),
