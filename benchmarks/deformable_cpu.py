@@ -63,7 +63,7 @@ class Case:
     local: bool = True
 
     def arguments(self) -> list[Tensor]:
-        """Value, locations and weights, which want slopes."""
+        """Value, locations and weights, which want gradients."""
         torch.manual_seed(0)
         levels, tokens = len(self.sizes), sum(h * w for h, w in self.sizes)
         queries = self.queries or tokens
@@ -134,7 +134,7 @@ def peer(case: Case, given: list[Tensor]) -> Tensor:
 
 
 def measure(case: Case, rounds: int) -> dict[str, dict[str, float]]:
-    """Compare the way there and the way back of one case."""
+    """Compare the forward and the backward pass of one case."""
     given = case.arguments()
 
     def read(name: str) -> Tensor:
@@ -145,10 +145,10 @@ def measure(case: Case, rounds: int) -> dict[str, dict[str, float]]:
     if transformers:
         there[PEER] = lambda: peer(case, given)
     results = {label: job() for label, job in there.items()}
-    slope = torch.randn_like(results["torch"])
+    grad = torch.randn_like(results["torch"])
 
     def back(result: Tensor) -> object:
-        return torch.autograd.grad(result, given, slope, retain_graph=True)
+        return torch.autograd.grad(result, given, grad, retain_graph=True)
 
     home = {label: lambda r=r: back(r) for label, r in results.items()}
     return {"forward": compare(there, rounds), "backward": compare(home, rounds)}

@@ -101,7 +101,7 @@ def official(path: Path) -> dict:
 def counted_theirs(kernel: Kernel) -> dict:
     """Once over the queries, four levels, four points; a warp has one query and head.
 
-    On the way back thread 0 of the warp adds up what 32 threads have found.
+    In the backward pass thread 0 of the warp adds up what 32 threads have found.
     """
     inner = [loop.outer is not None and loop.count("LDG") for loop in kernel.loops]
     turns = [4.0 if walks else 1.0 for walks in inner]

@@ -48,17 +48,17 @@ Tensor forward_fused(const Tensor& any_value, Shapes shapes, Counts counts,
 }
 
 Three backward(const Tensor& value, Shapes shapes, Counts counts,
-               const Tensor& locations, const Tensor& weights, const Tensor& slope,
+               const Tensor& locations, const Tensor& weights, const Tensor& grad,
                bool deterministic) {
   STD_TORCH_CHECK(!deterministic || value.scalar_type() != ScalarType::Double,
                   "ms_deform_attn: torch.use_deterministic_algorithms is on, and on a GPU "
-                  "the way back has no fixed order in float64: take float32");
+                  "the backward pass has no fixed order in float64: take float32");
   if (deterministic)
     return run_backward(
-        value, shapes, counts, locations, weights, slope, Backward::FIXED,
+        value, shapes, counts, locations, weights, grad, Backward::FIXED,
         [](auto... given) { return launch_backward(Backward::FIXED, given...); });
   return run_backward(
-      value, shapes, counts, locations, weights, slope, Backward::NAIVE,
+      value, shapes, counts, locations, weights, grad, Backward::NAIVE,
       [](const Call& call, auto... given) {
         return launch_backward(best_backward(call), call, given...) ||
                launch_backward(Backward::VECTORS, call, given...) ||
@@ -68,9 +68,9 @@ Three backward(const Tensor& value, Shapes shapes, Counts counts,
 
 Three backward_fused(const Tensor& value, Shapes shapes, Counts counts,
                      const Tensor& references, const Tensor& offsets,
-                     const Tensor& logits, const Tensor& slope) {
+                     const Tensor& logits, const Tensor& grad) {
   return run_backward_fused(
-      value, shapes, counts, references, offsets, logits, slope,
+      value, shapes, counts, references, offsets, logits, grad,
       [](const Call& call, auto... given) {
         return launch_backward_fused(best_backward(call), call, given...) ||
                launch_backward_fused(Backward::VECTORS, call, given...);

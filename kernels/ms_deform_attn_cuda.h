@@ -36,7 +36,7 @@ inline Tensor settle(const Tensor& given) {
   return address % 16 == 0 ? tensor : torch::stable::clone(tensor);
 }
 
-// Locations, offsets, weights and slopes of them are float32, whatever the value is;
+// Locations, offsets, weights and gradients of them are float32, whatever the value is;
 // only to check kernels there is all in float64.
 inline ScalarType exact(const Tensor& value) {
   return value.scalar_type() == ScalarType::Double ? ScalarType::Double
@@ -51,8 +51,8 @@ inline bool looks(const Tensor& tensor, const Tensor& value, ScalarType type,
     same = tensor.size(i) == shape[i];
   STD_TORCH_CHECK(!same || tensor.scalar_type() == type,
                   "ms_deform_attn: on a GPU the value is float16, bfloat16, float32 or "
-                  "float64, the slope of the result like it, and all else float32 (or "
-                  "float64 with the last)");
+                  "float64, the gradient of the result like it, and all else float32 "
+                  "(or float64 with the last)");
   return same;
 }
 
@@ -157,7 +157,7 @@ bool launch(const Tensor& value, const Work& work) {
   return taken;
 }
 
-// --- the way there ------------------------------------------------------------------
+// --- forward ------------------------------------------------------------------------
 
 inline Tensor empty_result(const Call& call, const Tensor& value) {
   const int64_t channels = int64_t(call.m) * call.d;
@@ -191,12 +191,12 @@ Tensor run_forward(const Tensor& any_value, const Shapes& shapes, const Counts& 
   return result;
 }
 
-// --- the way back -------------------------------------------------------------------
+// --- backward -----------------------------------------------------------------------
 
 // Of the value, of locations or offsets, of weights or logits. The first is added up in
 // float32 at least: sums of a thousand numbers in half precision would lose one in a
 // hundred.
-struct Slopes {
+struct Grads {
   Tensor value, where, weights;
 
   // As torch wants them.
@@ -205,7 +205,7 @@ struct Slopes {
   }
 };
 
-inline Slopes empty_slopes(const Call& call, const Tensor& value, const Tensor& where,
+inline Grads empty_grads(const Call& call, const Tensor& value, const Tensor& where,
                            const Tensor& weights) {
   const auto empty = [&](const Tensor& like, const std::vector<int64_t>& shape) {
     return nothing(call) ? torch::stable::new_zeros(like, shape)
@@ -217,63 +217,63 @@ inline Slopes empty_slopes(const Call& call, const Tensor& value, const Tensor& 
           empty(weights, {call.b, call.q, call.m, call.p})};
 }
 
-inline void check_slope(const Call& call, const Tensor& value, const Tensor& slope) {
-  STD_TORCH_CHECK(looks(slope, value, value.scalar_type(),
+inline void check_grad(const Call& call, const Tensor& value, const Tensor& grad) {
+  STD_TORCH_CHECK(looks(grad, value, value.scalar_type(),
                         {call.b, call.q, int64_t(call.m) * call.d}),
-                  "ms_deform_attn: the slope does not look like the result");
+                  "ms_deform_attn: the gradient does not look like the result");
 }
 
-// `start(call, value, locations, weights, slope, value's slope, locations' slope,
-// weights' slope, scratch, stream)`; `scratch_bytes` of zeros are for it alone.
+// `start(call, value, locations, weights, grad, grad_value, grad_locations,
+// grad_weights, scratch, stream)`; `scratch`: zeros, as many as the step wants.
 template <typename Start>
 std::tuple<Tensor, Tensor, Tensor> run_backward(
     const Tensor& any_value, const Shapes& shapes, const Counts& counts,
-    const Tensor& any_locations, const Tensor& any_weights, const Tensor& any_slope,
+    const Tensor& any_locations, const Tensor& any_weights, const Tensor& any_grad,
     Backward step, const Start& start) {
   const Call call = check(any_value, shapes, counts, any_locations, any_weights);
-  check_slope(call, any_value, any_slope);
-  const Slopes down = empty_slopes(call, any_value, any_locations, any_weights);
-  if (nothing(call)) return down.like(any_value);
+  check_grad(call, any_value, any_grad);
+  const Grads grads = empty_grads(call, any_value, any_locations, any_weights);
+  if (nothing(call)) return grads.like(any_value);
   const Tensor value = settle(any_value), locations = settle(any_locations),
-               weights = settle(any_weights), slope = settle(any_slope);
+               weights = settle(any_weights), grad = settle(any_grad);
   const Tensor scratch = torch::stable::new_zeros(
       value, {backward_scratch(step, call)}, ScalarType::Byte);
   const bool taken = launch(value, [&](auto number, Stream stream) {
     typedef decltype(number) T;
     typedef Wide<T> W;
     return start(call, read<T>(value), read<W>(locations), read<W>(weights),
-                 read<T>(slope), write<W>(down.value), write<W>(down.where),
-                 write<W>(down.weights), scratch.mutable_data_ptr(), stream);
+                 read<T>(grad), write<W>(grads.value), write<W>(grads.where),
+                 write<W>(grads.weights), scratch.mutable_data_ptr(), stream);
   });
   demand(taken, call);
-  return down.like(value);
+  return grads.like(value);
 }
 
-// `start(call, value, asked, slope, value's slope, offsets' slope, logits' slope,
-// stream)`; never in float64.
+// `start(call, value, asked, grad, grad_value, grad_offsets, grad_logits, stream)`;
+// never in float64.
 template <typename Start>
 std::tuple<Tensor, Tensor, Tensor> run_backward_fused(
     const Tensor& any_value, const Shapes& shapes, const Counts& counts,
     const Tensor& any_references, const Tensor& any_offsets, const Tensor& any_logits,
-    const Tensor& any_slope, const Start& start) {
+    const Tensor& any_grad, const Start& start) {
   const Call call = check_asked(any_value, shapes, counts, any_references, any_offsets,
                                 any_logits);
-  check_slope(call, any_value, any_slope);
-  const Slopes down = empty_slopes(call, any_value, any_offsets, any_logits);
-  if (nothing(call)) return down.like(any_value);
+  check_grad(call, any_value, any_grad);
+  const Grads grads = empty_grads(call, any_value, any_offsets, any_logits);
+  if (nothing(call)) return grads.like(any_value);
   const Tensor value = settle(any_value), references = settle(any_references),
                offsets = settle(any_offsets), logits = settle(any_logits),
-               slope = settle(any_slope);
+               grad = settle(any_grad);
   const bool taken = launch(value, [&](auto number, Stream stream) {
     typedef decltype(number) T;
     if constexpr (sizeof(T) < 8)
       return start(call, read<T>(value), asked(references, offsets, logits),
-                   read<T>(slope), write<float>(down.value), write<float>(down.where),
-                   write<float>(down.weights), stream);
+                   read<T>(grad), write<float>(grads.value), write<float>(grads.where),
+                   write<float>(grads.weights), stream);
     return false;
   });
   demand(taken, call);
-  return down.like(value);
+  return grads.like(value);
 }
 
 }  // namespace detr_steps::cuda

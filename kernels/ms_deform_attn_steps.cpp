@@ -15,7 +15,7 @@ Forward forward_step(const std::string& name) {
   if (name == "vectors") return Forward::VECTORS;
   if (name == "tiles") return Forward::TILES;
   STD_TORCH_CHECK(false, "ms_deform_attn: no step ", name,
-                  " on the way there: naive, points, vectors, tiles");
+                  " forward: naive, points, vectors, tiles");
   return Forward::NAIVE;
 }
 
@@ -25,7 +25,7 @@ Backward backward_step(const std::string& name) {
   if (name == "sorted") return Backward::SORTED;
   if (name == "fixed") return Backward::FIXED;
   STD_TORCH_CHECK(false, "ms_deform_attn: no step ", name,
-                  " on the way back: naive, vectors, sorted, fixed");
+                  " backward: naive, vectors, sorted, fixed");
   return Backward::NAIVE;
 }
 
@@ -38,20 +38,20 @@ Tensor forward(const Tensor& value, Shapes shapes, Counts counts,
 }
 
 Three backward(const Tensor& value, Shapes shapes, Counts counts,
-               const Tensor& locations, const Tensor& weights, const Tensor& slope,
+               const Tensor& locations, const Tensor& weights, const Tensor& grad,
                std::string name) {
   const Backward step = backward_step(name);
   return run_backward(
-      value, shapes, counts, locations, weights, slope, step,
+      value, shapes, counts, locations, weights, grad, step,
       [=](auto... given) { return launch_backward(step, given...); });
 }
 
 Three backward_fused(const Tensor& value, Shapes shapes, Counts counts,
                      const Tensor& references, const Tensor& offsets,
-                     const Tensor& logits, const Tensor& slope, std::string name) {
+                     const Tensor& logits, const Tensor& grad, std::string name) {
   const Backward step = backward_step(name);
   return run_backward_fused(
-      value, shapes, counts, references, offsets, logits, slope,
+      value, shapes, counts, references, offsets, logits, grad,
       [=](auto... given) { return launch_backward_fused(step, given...); });
 }
 

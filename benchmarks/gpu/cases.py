@@ -85,12 +85,12 @@ class Inputs:
     references: Tensor  # [B, Q, L, 2]
     offsets: Tensor  # [B, Q, M, P, 2], pixels
     logits: Tensor  # [B, Q, M, P]
-    slope: Tensor  # [B, Q, M·D]
+    grad: Tensor  # [B, Q, M·D]
 
     @property
     def bytes(self) -> int:
         """What all arrays take."""
-        arrays = (self.value, self.locations, self.weights, self.slope)
+        arrays = (self.value, self.locations, self.weights, self.grad)
         return sum(x.numel() * x.element_size() for x in arrays)
 
 
@@ -114,7 +114,7 @@ def make(
         offsets = _OFFSETS[spread](shape, draw, role).expand(b, q, m, p, 2)
     logits = torch.randn(b, q, m, p, generator=draw)
     value = torch.randn(b, shape.tokens, m, shape.width, generator=draw)
-    slope = torch.randn(b, q, m * shape.width, generator=draw)
+    grad = torch.randn(b, q, m * shape.width, generator=draw)
 
     def there(x: Tensor, kind: torch.dtype = torch.float32) -> Tensor:
         return x.to(device, kind).contiguous()
@@ -127,7 +127,7 @@ def make(
         there(centres[:, :, None].expand(-1, -1, len(shape.sizes), -1)),
         there(offsets),
         there(logits),
-        there(slope, dtype),
+        there(grad, dtype),
     )
 
 
@@ -214,7 +214,7 @@ def _moved(seen: Reading, references: Tensor, trace: object) -> Tensor:
 def off_the_grid(given: Inputs) -> Inputs:
     """The same with every point well between pixels.
 
-    On a pixel the slope of a point jumps, and rounding decides which of two right
+    On a pixel the gradient of a location jumps, and rounding decides which of two right
     answers comes out.
     """
     extent, _ = given.shape.by_point(given.locations.device)
@@ -227,7 +227,7 @@ def off_the_grid(given: Inputs) -> Inputs:
 
 
 def exact(given: Inputs) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Result and slopes (value, locations, weights) by torch's operators in float64.
+    """Result and gradients (value, locations, weights) by torch's operators in float64.
 
     From the numbers as they are: values in half precision are not what is rounded here.
     """
@@ -246,7 +246,7 @@ def exact(given: Inputs) -> tuple[Tensor, tuple[Tensor, ...]]:
         read = read.unflatten(0, (shape.images, shape.heads))
         result = result + (read * share.transpose(1, 2)[:, :, None]).sum(-1)
     result = result.permute(0, 3, 1, 2).flatten(2)  # [B, Q, M·D]
-    slopes = torch.autograd.grad(
-        result, (value, locations, weights), given.slope.double()
+    grads = torch.autograd.grad(
+        result, (value, locations, weights), given.grad.double()
     )
-    return result.detach(), slopes
+    return result.detach(), grads

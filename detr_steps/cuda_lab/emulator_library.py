@@ -45,7 +45,7 @@ class Watched:
     writable: bool
 
 
-class Machine:
+class EmulatorLibrary:
     """One library of kernels, loaded; runs one kernel call at a time."""
 
     def __init__(self, file: Path):

@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,13 +120,16 @@ class Array:
         return tuple(self.owner.shape)
 
 
-def check_count(wanted: list[Parameter], given: tuple[Any, ...], kernel: str) -> None:
-    """Raise TypeError unless there is an argument for each parameter."""
+def paired(
+    wanted: list[Parameter], given: tuple[Any, ...], kernel: str
+) -> list[tuple[Parameter, Any]]:
+    """Each parameter with its argument. Raises: TypeError unless there is one."""
     if len(given) != len(wanted):
         names = ", ".join(one.name for one in wanted)
         raise TypeError(
             f"{kernel} takes {len(wanted)} arguments ({names}); {len(given)} were given"
         )
+    return list(zip(wanted, given))
 
 
 def check_array(parameter: Parameter, given: Any) -> None:
@@ -179,9 +183,25 @@ def scalar(parameter: Parameter, given: Any) -> Any:
     return passed(given)
 
 
-def dimensions(given: int | tuple[int, ...], what: str) -> tuple[int, int, int]:
-    """Sizes of a grid or block in x, y, z. Raises: ValueError."""
+Size = int | tuple[int, ...]  # of a grid or block, in up to three dimensions
+
+
+def launch(
+    entry: Any, grid: Size, block: Size, shared_bytes: int, passed: Sequence[Any]
+) -> int:
+    """Call a library's `detr_steps_entry` with what ctypes passes for each parameter.
+
+    The addresses of its arguments are all that a launch takes, whatever their types.
+    Raises: ValueError for a grid or block that cannot be.
+    """
+    pointers = ctypes.c_void_p * max(1, len(passed))
+    addresses = pointers(*(ctypes.addressof(one) for one in passed))
+    sizes = (_dimensions(grid, "grid"), _dimensions(block, "block"))
+    return entry(*sizes, ctypes.c_uint(shared_bytes), addresses)
+
+
+def _dimensions(given: Size, what: str) -> ctypes.Array:
     sizes = (given,) if isinstance(given, int) else tuple(given)
     if not 1 <= len(sizes) <= 3 or not all(0 < size < 2**31 for size in sizes):
         raise ValueError(f"{what} must be one to three sizes of at least 1: {given}")
-    return tuple(int(size) for size in (*sizes, 1, 1)[:3])
+    return (ctypes.c_uint * 3)(*(*sizes, 1, 1)[:3])

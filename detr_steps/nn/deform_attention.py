@@ -7,7 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..ops.read_points import Sizes, ask_points, asks_at_once, check_levels, read_points
+from ..ops.read_points import (
+    Sizes,
+    check_levels,
+    fused_read_points,
+    has_fused_kernel,
+    read_points,
+)
 from .point_weights import FromQuery, QueryScores
 
 
@@ -176,12 +182,13 @@ class MultiScaleDeformableAttention(nn.Module):
     def _in_one(self, heads: Tensor) -> bool:
         """Whether a GPU's kernel does softmax and locations, too (chapter 07)."""
         from_query = isinstance(self.weights, QueryScores)
-        return from_query and asks_at_once(heads, *self.shape[1:])
+        return from_query and has_fused_kernel(heads, *self.shape[1:])
 
     def _read_in_one(self, query: Tensor, places: Places, heads: Tensor) -> Tensor:
         offsets = self.offsets(query).unflatten(-1, (*self.shape, 2))
         scores = self.weights.linear(query).unflatten(-1, self.shape)
-        return ask_points(heads, places.sizes, places.references, offsets, scores)
+        at = places.references
+        return fused_read_points(heads, places.sizes, at, offsets, scores)
 
     def _check(self, query: Tensor, places: Places, value: Tensor) -> None:
         check_levels(value.shape[1], places.sizes)

@@ -20,7 +20,7 @@ struct AskedArrays {
   int numbers;  // of a reference: 2 or 4
 };
 
-// --- the way there ------------------------------------------------------------------
+// --- forward ------------------------------------------------------------------------
 
 template <typename T>  // naive.cu
 bool launch_naive(const Call& call, const T* value, const Wide<T>* locations,
@@ -66,40 +66,40 @@ bool launch_forward_fused(const Call& call, const T* value, const AskedArrays& a
   return launch_tiles(call, value, asked, result, stream);
 }
 
-// --- the way back -------------------------------------------------------------------
+// --- backward -----------------------------------------------------------------------
 
-// Slopes of the value (added to), of locations or offsets, of weights or logits.
+// Gradients of the value (added to), of locations or offsets, of weights or logits.
 template <typename W>
-struct SlopeArrays {
+struct GradArrays {
   W *value, *where, *weights;
 };
 
 template <typename T>  // naive.cu
 bool launch_backward_naive(const Call& call, const T* value, const Wide<T>* locations,
-                           const Wide<T>* weights, const T* slope,
-                           const SlopeArrays<Wide<T>>& down, Stream stream);
+                           const Wide<T>* weights, const T* grad,
+                           const GradArrays<Wide<T>>& grads, Stream stream);
 
 template <typename T>  // backward_vectors.cu, as the next one
 bool launch_backward_vectors(const Call& call, const T* value, const float* locations,
-                             const float* weights, const T* slope,
-                             const SlopeArrays<float>& down, Stream stream);
+                             const float* weights, const T* grad,
+                             const GradArrays<float>& grads, Stream stream);
 template <typename T>
 bool launch_backward_vectors(const Call& call, const T* value, const AskedArrays& asked,
-                             const T* slope, const SlopeArrays<float>& down,
+                             const T* grad, const GradArrays<float>& grads,
                              Stream stream);
 
 template <typename T>  // backward_sorted.cu, as the next two
 bool launch_backward_sorted(const Call& call, const T* value, const float* locations,
-                            const float* weights, const T* slope,
-                            const SlopeArrays<float>& down, Stream stream);
+                            const float* weights, const T* grad,
+                            const GradArrays<float>& grads, Stream stream);
 template <typename T>
 bool launch_backward_sorted(const Call& call, const T* value, const AskedArrays& asked,
-                            const T* slope, const SlopeArrays<float>& down,
+                            const T* grad, const GradArrays<float>& grads,
                             Stream stream);
 template <typename T>
 bool launch_backward_fixed(const Call& call, const T* value, const float* locations,
-                           const float* weights, const T* slope,
-                           const SlopeArrays<float>& down, void* scratch,
+                           const float* weights, const T* grad,
+                           const GradArrays<float>& grads, void* scratch,
                            Stream stream);
 
 // Bytes that a step needs besides its results, zeros at the start.
@@ -114,39 +114,39 @@ inline Backward best_backward(const Call& call) {
   return call.q == call.s ? Backward::SORTED : Backward::VECTORS;
 }
 
-// One step. `value_slope` and `scratch` hold zeros at the start. float64 has no fixed.
+// One step. `grad_value` and `scratch` hold zeros at the start. float64 has no fixed.
 template <typename T>
 bool launch_backward(Backward step, const Call& call, const T* value,
-                     const Wide<T>* locations, const Wide<T>* weights, const T* slope,
-                     Wide<T>* value_slope, Wide<T>* locations_slope,
-                     Wide<T>* weights_slope, void* scratch, Stream stream) {
+                     const Wide<T>* locations, const Wide<T>* weights, const T* grad,
+                     Wide<T>* grad_value, Wide<T>* grad_locations,
+                     Wide<T>* grad_weights, void* scratch, Stream stream) {
   if (call.b == 0 || call.q == 0 || call.m == 0 || call.d == 0) return true;
-  const SlopeArrays<Wide<T>> down = {value_slope, locations_slope, weights_slope};
+  const GradArrays<Wide<T>> grads = {grad_value, grad_locations, grad_weights};
   if (step == Backward::NAIVE)
-    return launch_backward_naive(call, value, locations, weights, slope, down, stream);
+    return launch_backward_naive(call, value, locations, weights, grad, grads, stream);
   if constexpr (sizeof(T) < 8) {  // the fast steps compute in 32 bits
     if (step == Backward::VECTORS)
-      return launch_backward_vectors(call, value, locations, weights, slope, down,
+      return launch_backward_vectors(call, value, locations, weights, grad, grads,
                                      stream);
     if (step == Backward::SORTED)
-      return launch_backward_sorted(call, value, locations, weights, slope, down,
+      return launch_backward_sorted(call, value, locations, weights, grad, grads,
                                     stream);
-    return launch_backward_fixed(call, value, locations, weights, slope, down, scratch,
+    return launch_backward_fixed(call, value, locations, weights, grad, grads, scratch,
                                  stream);
   }
   return false;
 }
 
-// The fused operator: slopes of offsets and logits. `step`: VECTORS or SORTED.
+// The fused operator: gradients of offsets and logits. `step`: VECTORS or SORTED.
 template <typename T>
 bool launch_backward_fused(Backward step, const Call& call, const T* value,
-                           const AskedArrays& asked, const T* slope, float* value_slope,
-                           float* offsets_slope, float* logits_slope, Stream stream) {
+                           const AskedArrays& asked, const T* grad, float* grad_value,
+                           float* grad_offsets, float* grad_logits, Stream stream) {
   if (call.b == 0 || call.q == 0 || call.m == 0 || call.d == 0) return true;
-  const SlopeArrays<float> down = {value_slope, offsets_slope, logits_slope};
+  const GradArrays<float> grads = {grad_value, grad_offsets, grad_logits};
   if (step == Backward::VECTORS)
-    return launch_backward_vectors(call, value, asked, slope, down, stream);
-  return launch_backward_sorted(call, value, asked, slope, down, stream);
+    return launch_backward_vectors(call, value, asked, grad, grads, stream);
+  return launch_backward_sorted(call, value, asked, grad, grads, stream);
 }
 
 }  // namespace detr_steps::cuda

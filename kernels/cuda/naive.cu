@@ -1,4 +1,4 @@
-// Starts step "naive" there and back: small kernels, compiled for all types at once.
+// Starts step "naive", forward and backward: small kernels, all types at once.
 
 #include "forward_naive.cuh"
 #include "launch.h"
@@ -19,25 +19,25 @@ bool launch_naive(const Call& call, const T* value, const Wide<T>* locations,
 
 template <typename T>
 bool launch_backward_naive(const Call& call, const T* value, const Wide<T>* locations,
-                           const Wide<T>* weights, const T* slope,
-                           const SlopeArrays<Wide<T>>& down, Stream stream) {
-  return start_backward_naive(call, value, locations, weights, slope,
-                              Floating<Wide<T>>{down.value}, down.where, down.weights,
-                              stream);
+                           const Wide<T>* weights, const T* grad,
+                           const GradArrays<Wide<T>>& grads, Stream stream) {
+  return start_backward_naive(call, value, locations, weights, grad,
+                              Floating<Wide<T>>{grads.value}, grads.where,
+                              grads.weights, stream);
 }
 
 #if defined(__CUDACC__)
-#define BOTH_WAYS(T)                                                                   \
+#define INSTANTIATE(T)                                                                 \
   template bool launch_naive(const Call&, const T*, const Wide<T>*, const Wide<T>*,    \
                              T*, Stream);                                              \
   template bool launch_backward_naive(const Call&, const T*, const Wide<T>*,           \
                                       const Wide<T>*, const T*,                        \
-                                      const SlopeArrays<Wide<T>>&, Stream);
-BOTH_WAYS(float)
-BOTH_WAYS(half_bits)
-BOTH_WAYS(bfloat_bits)
-BOTH_WAYS(double)
-#undef BOTH_WAYS
+                                      const GradArrays<Wide<T>>&, Stream);
+INSTANTIATE(float)
+INSTANTIATE(half_bits)
+INSTANTIATE(bfloat_bits)
+INSTANTIATE(double)
+#undef INSTANTIATE
 #endif
 
 }  // namespace detr_steps::cuda

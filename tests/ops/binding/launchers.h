@@ -25,7 +25,7 @@ void log(const char* step, const Call& call, const T* value, Arrays... arrays) {
 
 inline bool takes(const Call& call) { return call.d == 32 && call.p <= 32; }
 
-// --- the way there ------------------------------------------------------------------
+// --- forward ------------------------------------------------------------------------
 
 template <typename T>
 bool fill(const Call& call, const T* value, T* result) {
@@ -57,74 +57,74 @@ bool launch_tiles(
   return fill(call, value, result);
 }
 
-// --- the way back -------------------------------------------------------------------
+// --- backward -----------------------------------------------------------------------
 
-// Adds 257 / 256 to the slope of the value, and fills the others with 5 and 6.
+// Adds 257 / 256 to the gradient of the value, and fills the others with 5 and 6.
 template <typename T, typename W>
-bool slopes(const Call& call, const T* slope, const SlopeArrays<W>& down) {
-  if (uintptr_t(slope) % 16) launched << "misaligned slope; ";
-  for (int64_t i = 0; i < call.map(call.b, 0); ++i) down.value[i] += W(257) / W(256);
-  for (int64_t i = 0; i < call.rows(call.b) * call.p * 2; ++i) down.where[i] = 5;
-  for (int64_t i = 0; i < call.rows(call.b) * call.p; ++i) down.weights[i] = 6;
+bool fill_grads(const Call& call, const T* grad, const GradArrays<W>& grads) {
+  if (uintptr_t(grad) % 16) launched << "misaligned grad; ";
+  for (int64_t i = 0; i < call.map(call.b, 0); ++i) grads.value[i] += W(257) / W(256);
+  for (int64_t i = 0; i < call.rows(call.b) * call.p * 2; ++i) grads.where[i] = 5;
+  for (int64_t i = 0; i < call.rows(call.b) * call.p; ++i) grads.weights[i] = 6;
   return true;
 }
 
 template <typename T>
 bool launch_backward_naive(const Call& call, const T* value, const Wide<T>* locations,
-                           const Wide<T>* weights, const T* slope,
-                           const SlopeArrays<Wide<T>>& down, Stream) {
+                           const Wide<T>* weights, const T* grad,
+                           const GradArrays<Wide<T>>& grads, Stream) {
   log("naive", call, value, locations, weights);
-  return slopes(call, slope, down);
+  return fill_grads(call, grad, grads);
 }
 
 template <typename T>
 bool launch_backward_vectors(const Call& call, const T* value, const float* locations,
-                             const float* weights, const T* slope,
-                             const SlopeArrays<float>& down, Stream) {
+                             const float* weights, const T* grad,
+                             const GradArrays<float>& grads, Stream) {
   if (!takes(call)) return false;
   log("vectors", call, value, locations, weights);
-  return slopes(call, slope, down);
+  return fill_grads(call, grad, grads);
 }
 
 template <typename T>
 bool launch_backward_sorted(const Call& call, const T* value, const float* locations,
-                            const float* weights, const T* slope,
-                            const SlopeArrays<float>& down, Stream) {
+                            const float* weights, const T* grad,
+                            const GradArrays<float>& grads, Stream) {
   if (!takes(call) || call.levels > 1) return false;
   log("sorted", call, value, locations, weights);
-  return slopes(call, slope, down);
+  return fill_grads(call, grad, grads);
 }
 
 template <typename T>
 bool launch_backward_fixed(const Call& call, const T* value, const float* locations,
-                           const float* weights, const T* slope,
-                           const SlopeArrays<float>& down, void* scratch, Stream) {
+                           const float* weights, const T* grad,
+                           const GradArrays<float>& grads, void* scratch, Stream) {
   log("fixed", call, value, locations, weights);
   for (int64_t i = 0; i < backward_scratch(Backward::FIXED, call); ++i)
     if (static_cast<char*>(scratch)[i]) launched << "scratch is not 0; ";
-  return slopes(call, slope, down);
+  return fill_grads(call, grad, grads);
 }
 
 template <typename T>
-bool fused_back(const char* step, const Call& call, const T* value,
-                const AskedArrays& asked, const T* slope,
-                const SlopeArrays<float>& down) {
+bool fused_backward(const char* step, const Call& call, const T* value,
+                const AskedArrays& asked, const T* grad,
+                const GradArrays<float>& grads) {
   log("fused", call, value, asked.references, asked.offsets, asked.logits);
   launched << step << "; ";
-  return slopes(call, slope, down);
+  return fill_grads(call, grad, grads);
 }
 
 template <typename T>
 bool launch_backward_vectors(const Call& call, const T* value, const AskedArrays& asked,
-                             const T* slope, const SlopeArrays<float>& down, Stream) {
-  return takes(call) && fused_back("vectors", call, value, asked, slope, down);
+                             const T* grad, const GradArrays<float>& grads, Stream) {
+  return takes(call) && fused_backward("vectors", call, value, asked, grad, grads);
 }
 
 template <typename T>
 bool launch_backward_sorted(const Call& call, const T* value, const AskedArrays& asked,
-                            const T* slope, const SlopeArrays<float>& down, Stream) {
+                            const T* grad, const GradArrays<float>& grads, Stream) {
   return takes(call) && call.levels == 1 &&
-         fused_back("sorted", call, value, asked, slope, down);
+         fused_backward("sorted", call, value, asked, grad, grads);
 }
 
 }  // namespace detr_steps::cuda
