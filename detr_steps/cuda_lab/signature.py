@@ -9,36 +9,18 @@ from typing import Any
 import numpy
 import torch
 
-# How C calls a number: what torch and numpy call it, and how ctypes passes it.
-_NUMBERS = {
-    "float": ("float32", ctypes.c_float),
-    "double": ("float64", ctypes.c_double),
-    "bool": ("bool", ctypes.c_bool),
-    "char": ("int8", ctypes.c_int8),
-    "signed char": ("int8", ctypes.c_int8),
-    "unsigned char": ("uint8", ctypes.c_uint8),
-    "short": ("int16", ctypes.c_int16),
-    "unsigned short": ("uint16", ctypes.c_uint16),
-    "int": ("int32", ctypes.c_int32),
-    "unsigned": ("uint32", ctypes.c_uint32),
-    "unsigned int": ("uint32", ctypes.c_uint32),
-    "long": ("int64", ctypes.c_int64),
-    "unsigned long": ("uint64", ctypes.c_uint64),
-    "long long": ("int64", ctypes.c_int64),
-    "unsigned long long": ("uint64", ctypes.c_uint64),
-    "size_t": ("uint64", ctypes.c_uint64),
-} | {
-    f"{sign}int{bits}_t": (
-        f"{sign}int{bits}",
-        getattr(ctypes, f"c_{sign}int{bits}"),
-    )
-    for sign in ("", "u")
-    for bits in (8, 16, 32, 64)
-}
-_VECTOR = re.compile(r"(u?(?:char|short|int|longlong)|float|double)([234])")
-_SHORT = {"uchar": "uint8", "ushort": "uint16", "uint": "uint32", "char": "int8",
-          "short": "int16", "int": "int32", "longlong": "int64", "ulonglong": "uint64",
-          "float": "float32", "double": "float64"}  # fmt: skip
+_WHOLE = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+# How ctypes passes a number, by what torch and numpy call its type.
+_PASSED = {name: getattr(ctypes, f"c_{name}") for name in ("bool", *_WHOLE)}
+_PASSED |= {"float32": ctypes.c_float, "float64": ctypes.c_double}
+# What torch calls the types of C; `long` as on Linux and macOS.
+_DTYPES = {f"{name}_t": name for name in _WHOLE}
+_DTYPES |= {"float": "float32", "double": "float64", "bool": "bool", "size_t": "uint64",
+            "signed char": "int8", "unsigned": "uint32"}  # fmt: skip
+_SIGNED = {"char": 8, "short": 16, "int": 32, "long": 64, "long long": 64}
+_DTYPES |= {name: f"int{bits}" for name, bits in _SIGNED.items()}
+_DTYPES |= {f"unsigned {name}": f"uint{bits}" for name, bits in _SIGNED.items()}
+_VECTOR = re.compile(r"(u?)(char|short|int|longlong|float|double)([234])")
 # Bits that a kernel takes apart itself: whatever has as many of them may be passed.
 _SAME_BITS = {
     "uint16": {"uint16", "int16", "float16", "bfloat16"},
@@ -63,16 +45,18 @@ class Parameter:
     @property
     def dtype(self) -> str | None:
         """What an array for it holds, as torch calls it; None for what is not known."""
-        vector = _VECTOR.fullmatch(self.type)
-        if vector:
-            return _SHORT[vector[1]]
-        return _NUMBERS[self.type][0] if self.type in _NUMBERS else None
+        type_ = self.type
+        if vector := _VECTOR.fullmatch(type_):
+            type_ = "unsigned " * bool(vector[1]) + vector[2].replace(
+                "longlong", "long long"
+            )
+        return _DTYPES.get(type_)
 
     @property
     def numbers(self) -> int:
         """How many numbers an element has: 4 for `float4*`."""
         vector = _VECTOR.fullmatch(self.type)
-        return int(vector[2]) if vector else 1
+        return int(vector[3]) if vector else 1
 
 
 def parameters(text: str, name: str) -> list[Parameter]:
@@ -98,7 +82,7 @@ def _parameter(declared: str) -> Parameter:
     const = "const" in words[: words.index("*")] if "*" in words else False
     type_, name = " ".join(kept[:-1]), kept[-1]
     one = Parameter(name, type_.replace(" : : ", "::"), "*" in words, const)
-    if not one.pointer and one.type not in _NUMBERS:
+    if not one.pointer and one.type not in _DTYPES:
         raise ValueError(
             f"`{declared}`: a kernel takes pointers and single numbers "
             f"({', '.join(('float', 'double', 'int', 'unsigned', 'int64_t'))}, ...)"
@@ -172,7 +156,7 @@ def array(parameter: Parameter, given: Any) -> Array:
 
 def scalar(parameter: Parameter, given: Any) -> Any:
     """A number as ctypes passes it. Raises: TypeError for what is not one."""
-    dtype, passed = _NUMBERS[parameter.type]
+    dtype = _DTYPES[parameter.type]
     if isinstance(given, torch.Tensor | numpy.generic) and given.ndim == 0:
         given = given.item()
     fits = (int, float) if dtype.startswith("float") else (int,)
@@ -180,7 +164,7 @@ def scalar(parameter: Parameter, given: Any) -> Any:
         raise TypeError(
             f"{parameter.name} is `{parameter.type}`; {type(given).__name__} was given"
         )
-    return passed(given)
+    return _PASSED[dtype](given)
 
 
 Size = int | tuple[int, ...]  # of a grid or block, in up to three dimensions

@@ -29,13 +29,13 @@ def library(tmp_path_factory) -> ctypes.CDLL:
     except building.NotCompiled as error:
         pytest.skip(str(error))
     work = tmp_path_factory.mktemp("binding")
-    built, torchs = work / "binding.so", Path(torch.__file__).parent / "lib"
+    built = work / "binding.so"
     command = [
         *(building.compiler().split()[0], "-shared", "-fPIC", f"-I{HERE}"),
         f"-I{compiled.sources()}",
         *(flag for flag in flags() if not flag.startswith("-X")),
         *(str(HERE / "binding.cpp"), "-o", str(built), "-Wl,--no-as-needed"),
-        *(f"-L{torchs}", "-ltorch_cpu", "-lc10"),
+        *compiled_tools.torch_libraries(),
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
