@@ -32,27 +32,31 @@ Backward backward_step(const std::string& name) {
 Tensor forward(const Tensor& value, Shapes shapes, Counts counts,
                const Tensor& locations, const Tensor& weights, std::string name) {
   const Forward step = forward_step(name);
-  return run_forward(
-      value, shapes, counts, locations, weights,
-      [=](auto... given) { return launch_forward(step, given...); });
+  return run_forward(value, shapes, counts, GivenTensors{locations, weights},
+                     [=](auto... given) { return launch_forward(step, given...); });
+}
+
+template <typename Tensors>
+Three run_backward_step(const Tensor& value, const Shapes& shapes, const Counts& counts,
+                        const Tensors& tensors, const Tensor& grad,
+                        const std::string& name) {
+  const Backward step = backward_step(name);
+  return run_backward(value, shapes, counts, tensors, grad, step,
+                      [=](auto... given) { return launch_backward(step, given...); });
 }
 
 Three backward(const Tensor& value, Shapes shapes, Counts counts,
                const Tensor& locations, const Tensor& weights, const Tensor& grad,
                std::string name) {
-  const Backward step = backward_step(name);
-  return run_backward(
-      value, shapes, counts, locations, weights, grad, step,
-      [=](auto... given) { return launch_backward(step, given...); });
+  const GivenTensors tensors = {locations, weights};
+  return run_backward_step(value, shapes, counts, tensors, grad, name);
 }
 
 Three backward_fused(const Tensor& value, Shapes shapes, Counts counts,
                      const Tensor& references, const Tensor& offsets,
                      const Tensor& logits, const Tensor& grad, std::string name) {
-  const Backward step = backward_step(name);
-  return run_backward_fused(
-      value, shapes, counts, references, offsets, logits, grad,
-      [=](auto... given) { return launch_backward_fused(step, given...); });
+  const AskedTensors tensors = {references, offsets, logits};
+  return run_backward_step(value, shapes, counts, tensors, grad, name);
 }
 
 }  // namespace

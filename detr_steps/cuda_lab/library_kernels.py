@@ -193,14 +193,12 @@ class _Call:
         given = {name: one.detach().contiguous() for name, one in self.given.items()}
         arrays = [_watched(name, one, False) for name, one in given.items()]
         arrays += [_watched(name, one, True) for name, one in made.items()]
-        entry, head = used.function("emulated"), (self.step,)
-        if "references" in given:
-            entry = used.function("emulated_fused")
-            head = self.step, given["references"].shape[-1]
+        numbers = given["references"].shape[-1] if "references" in given else 0
+        entry = used.function("emulated")
         how = {"schedule": self.run.schedule, "seconds": self.run.seconds}
         with used.session(arrays, **how) as addresses:
             passed = (ctypes.c_void_p * len(addresses))(*(a.value for a in addresses))
-            if not entry(*head, *self.numbers(), passed):
+            if not entry(self.step, numbers, *self.numbers(), passed):
                 raise ValueError(
                     f"this step does not take value {list(self.given['value'].shape)}, "
                     f"points {list(self.points)}"

@@ -69,7 +69,6 @@ class Step:
         return WARP // self.lanes(dtype) * self.of_group(dtype)
 
 
-_GIVEN, _SORTED = "Given, GivenGrads", "backward_sorted<{T}, 32, "
 STEPS = (
     Step("forward", "naive", "forward_naive<{T}>", True, r"LDG", 7, (4,)),
     Step("forward", "points", "forward_points<{T}, 32, 16>", True, r"LDG"),
@@ -80,13 +79,12 @@ STEPS = (
          rounds=4),
     Step("backward", "naive", "backward_naive<{T}, Floating<float> >", True, r"LDG", 8,
          (4,), idle="LDS"),
-    Step("backward", "vectors", f"backward_vectors<{{T}}, 32, {_GIVEN}>",
-         around=(FIND,)),
-    Step("backward", "sorted", f"{_SORTED}{_GIVEN}, Floating<float> >",
+    Step("backward", "vectors", "backward_vectors<{T}, 32, Given>", around=(FIND,)),
+    Step("backward", "sorted", "backward_sorted<{T}, 32, Given, Floating<float> >",
          around=(4, 1), block=256, entries=1024),
-    Step("backward", "fixed", f"{_SORTED}{_GIVEN}, FixedPoint>",
+    Step("backward", "fixed", "backward_sorted<{T}, 32, Given, FixedPoint>",
          around=(4, 1), block=256, entries=1024, file="backward_fixed"),
-    Step("backward", "fused", f"{_SORTED}Asked, AskedGrads, Floating<float> >",
+    Step("backward", "fused", "backward_sorted<{T}, 32, Asked, Floating<float> >",
          around=(4, 1), block=256, entries=1024),
 )  # fmt: skip
 

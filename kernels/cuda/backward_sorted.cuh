@@ -114,10 +114,11 @@ struct alignas(16) Query {
   int64_t first;  // where they start among all points; -1: the tile has no such query
 };
 
-template <typename T, int D, typename Points, typename Grads, typename Sums>
+template <typename T, int D, typename Points, typename Sums>
 __global__ void __launch_bounds__(SORTED_THREADS, BLOCKS_AT_ONCE<D>)
     backward_sorted(Call call, const T* __restrict__ value, Points points,
-                    const T* __restrict__ grad, Sums sums, Grads grads) {
+                    const T* __restrict__ grad, Sums sums,
+                    typename Points::Grads grads) {
   constexpr int LANES = D / LENGTH<T>;  // that share a row
   constexpr int GROUPS = SORTED_THREADS / LANES;
   __shared__ Query<Points> queries[TILE];

@@ -18,10 +18,11 @@ namespace detr_steps::cuda {
 
 constexpr int BACK_THREADS = 256;
 
-template <typename T, int D, typename Points, typename Grads>
+template <typename T, int D, typename Points>
 __global__ void __launch_bounds__(BACK_THREADS, BLOCKS_AT_ONCE<D>)
     backward_vectors(Call call, const T* __restrict__ value, Points points,
-                     const T* __restrict__ grad, Floating<float> sums, Grads grads) {
+                     const T* __restrict__ grad, Floating<float> sums,
+                     typename Points::Grads grads) {
   constexpr int LANES = D / LENGTH<T>;  // that share a query and head
   constexpr int GROUPS = BACK_THREADS / LANES;
   __shared__ PointLevel levels[MAX_POINTS];

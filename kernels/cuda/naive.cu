@@ -7,31 +7,30 @@
 namespace detr_steps::cuda {
 
 template <typename T>
-bool launch_naive(const Call& call, const T* value, const Wide<T>* locations,
-                  const Wide<T>* weights, T* result, Stream stream) {
+bool launch_naive(const Call& call, const T* value, const GivenArrays<Wide<T>>& given,
+                  T* result, Stream stream) {
   constexpr int THREADS = 256;
   if (!call.fits()) return false;
   const dim3 grid(blocks(int64_t(call.q) * call.m * call.d, THREADS), call.b);
-  LAUNCH((forward_naive<T>), grid, dim3(THREADS), stream, call, value, locations,
-         weights, result);
+  LAUNCH((forward_naive<T>), grid, dim3(THREADS), stream, call, value, given.locations,
+         given.weights, result);
   return true;
 }
 
 template <typename T>
-bool launch_backward_naive(const Call& call, const T* value, const Wide<T>* locations,
-                           const Wide<T>* weights, const T* grad,
+bool launch_backward_naive(const Call& call, const T* value,
+                           const GivenArrays<Wide<T>>& given, const T* grad,
                            const GradArrays<Wide<T>>& grads, Stream stream) {
-  return start_backward_naive(call, value, locations, weights, grad,
-                              Floating<Wide<T>>{grads.value}, grads.where,
-                              grads.weights, stream);
+  const Floating<Wide<T>> sums = {grads.value};
+  return start_backward_naive(call, value, given, grad, sums, grads, stream);
 }
 
 #if defined(__CUDACC__)
 #define INSTANTIATE(T)                                                                 \
-  template bool launch_naive(const Call&, const T*, const Wide<T>*, const Wide<T>*,    \
-                             T*, Stream);                                              \
-  template bool launch_backward_naive(const Call&, const T*, const Wide<T>*,           \
-                                      const Wide<T>*, const T*,                        \
+  template bool launch_naive(const Call&, const T*, const GivenArrays<Wide<T>>&, T*,   \
+                             Stream);                                                  \
+  template bool launch_backward_naive(const Call&, const T*,                           \
+                                      const GivenArrays<Wide<T>>&, const T*,           \
                                       const GradArrays<Wide<T>>&, Stream);
 INSTANTIATE(float)
 INSTANTIATE(half_bits)

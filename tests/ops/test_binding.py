@@ -132,10 +132,10 @@ def test_no_fixed_order_in_float64(launches):
 def test_all_at_once(launches, sides):
     arguments = asked(sides, dtype=torch.bfloat16)
     result = ops.ms_deform_attn_fused(*arguments)
-    assert launches() == f"fused 2x31x2x32 of 2: 8 0.25 2; {sides}; "
+    assert launches() == f"fused 2x31x2x32 of 2: 8 0.25 2; tiles {sides}; "
     assert (result == 0.5).all() and result.dtype == torch.bfloat16
     grads = ops.ms_deform_attn_fused_backward(*arguments, grad(arguments))
-    assert launches() == "fused 2x31x2x32 of 2: 8 0.25 2; vectors; "
+    assert launches() == f"fused 2x31x2x32 of 2: 8 0.25 2; vectors {sides}; "
     assert [x.dtype for x in grads] == [torch.bfloat16, FLOAT, FLOAT]
     assert [x.shape for x in grads] == [arguments[i].shape for i in (0, 4, 5)]
 
@@ -194,7 +194,7 @@ def test_however_it_lies_in_memory(launches, change):
     ops.ms_deform_attn_backward(*plain, upstream, False)
     assert launches() == "vectors 2x31x2x32 of 4: 0.25 2; "
     ops.ms_deform_attn_fused(*arguments)
-    assert launches() == "fused 2x31x2x32 of 4: 8 0.25 2; 2; "
+    assert launches() == "fused 2x31x2x32 of 4: 8 0.25 2; tiles 2; "
 
 
 def test_a_launch_that_fails_is_no_silence(library, launches):

@@ -23,6 +23,17 @@ void log(const char* step, const Call& call, const T* value, Arrays... arrays) {
   launched << "; ";
 }
 
+template <typename T, typename W>
+void log(const char* step, const Call& call, const T* value, const GivenArrays<W>& in) {
+  log(step, call, value, in.locations, in.weights);
+}
+
+template <typename T>
+void log(const char* step, const Call& call, const T* value, const AskedArrays& in) {
+  log("fused", call, value, in.references, in.offsets, in.logits);
+  launched << step << " " << in.numbers << "; ";
+}
+
 inline bool takes(const Call& call) { return call.d == 32 && call.p <= 32; }
 
 // --- forward ------------------------------------------------------------------------
@@ -34,26 +45,17 @@ bool fill(const Call& call, const T* value, T* result) {
 }
 
 template <typename T>
-bool launch_naive(const Call& call, const T* value, const Wide<T>* locations,
-                  const Wide<T>* weights, T* result, Stream) {
-  log("naive", call, value, locations, weights);
+bool launch_naive(const Call& call, const T* value, const GivenArrays<Wide<T>>& given,
+                  T* result, Stream) {
+  log("naive", call, value, given);
   return fill(call, value, result);
 }
 
-template <typename T>
-bool launch_tiles(const Call& call, const T* value, const float* locations,
-                  const float* weights, T* result, Stream) {
-  if (!takes(call)) return false;
-  log("tiles", call, value, locations, weights);
-  return fill(call, value, result);
-}
-
-template <typename T>
+template <typename T, typename Arrays>
 bool launch_tiles(
-    const Call& call, const T* value, const AskedArrays& asked, T* result, Stream) {
+    const Call& call, const T* value, const Arrays& arrays, T* result, Stream) {
   if (!takes(call)) return false;
-  log("fused", call, value, asked.references, asked.offsets, asked.logits);
-  launched << asked.numbers << "; ";
+  log("tiles", call, value, arrays);
   return fill(call, value, result);
 }
 
@@ -70,61 +72,37 @@ bool fill_grads(const Call& call, const T* grad, const GradArrays<W>& grads) {
 }
 
 template <typename T>
-bool launch_backward_naive(const Call& call, const T* value, const Wide<T>* locations,
-                           const Wide<T>* weights, const T* grad,
+bool launch_backward_naive(const Call& call, const T* value,
+                           const GivenArrays<Wide<T>>& given, const T* grad,
                            const GradArrays<Wide<T>>& grads, Stream) {
-  log("naive", call, value, locations, weights);
+  log("naive", call, value, given);
   return fill_grads(call, grad, grads);
 }
 
-template <typename T>
-bool launch_backward_vectors(const Call& call, const T* value, const float* locations,
-                             const float* weights, const T* grad,
-                             const GradArrays<float>& grads, Stream) {
+template <typename T, typename Arrays>
+bool launch_backward_vectors(const Call& call, const T* value, const Arrays& arrays,
+                             const T* grad, const GradArrays<float>& grads, Stream) {
   if (!takes(call)) return false;
-  log("vectors", call, value, locations, weights);
+  log("vectors", call, value, arrays);
   return fill_grads(call, grad, grads);
 }
 
-template <typename T>
-bool launch_backward_sorted(const Call& call, const T* value, const float* locations,
-                            const float* weights, const T* grad,
-                            const GradArrays<float>& grads, Stream) {
+template <typename T, typename Arrays>
+bool launch_backward_sorted(const Call& call, const T* value, const Arrays& arrays,
+                            const T* grad, const GradArrays<float>& grads, Stream) {
   if (!takes(call) || call.levels > 1) return false;
-  log("sorted", call, value, locations, weights);
+  log("sorted", call, value, arrays);
   return fill_grads(call, grad, grads);
 }
 
 template <typename T>
-bool launch_backward_fixed(const Call& call, const T* value, const float* locations,
-                           const float* weights, const T* grad,
+bool launch_backward_fixed(const Call& call, const T* value,
+                           const GivenArrays<float>& given, const T* grad,
                            const GradArrays<float>& grads, void* scratch, Stream) {
-  log("fixed", call, value, locations, weights);
+  log("fixed", call, value, given);
   for (int64_t i = 0; i < backward_scratch(Backward::FIXED, call); ++i)
     if (static_cast<char*>(scratch)[i]) launched << "scratch is not 0; ";
   return fill_grads(call, grad, grads);
-}
-
-template <typename T>
-bool fused_backward(const char* step, const Call& call, const T* value,
-                const AskedArrays& asked, const T* grad,
-                const GradArrays<float>& grads) {
-  log("fused", call, value, asked.references, asked.offsets, asked.logits);
-  launched << step << "; ";
-  return fill_grads(call, grad, grads);
-}
-
-template <typename T>
-bool launch_backward_vectors(const Call& call, const T* value, const AskedArrays& asked,
-                             const T* grad, const GradArrays<float>& grads, Stream) {
-  return takes(call) && fused_backward("vectors", call, value, asked, grad, grads);
-}
-
-template <typename T>
-bool launch_backward_sorted(const Call& call, const T* value, const AskedArrays& asked,
-                            const T* grad, const GradArrays<float>& grads, Stream) {
-  return takes(call) && call.levels == 1 &&
-         fused_backward("sorted", call, value, asked, grad, grads);
 }
 
 }  // namespace detr_steps::cuda
