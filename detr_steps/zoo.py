@@ -76,7 +76,7 @@ def _data(part: str) -> Path:
 def measured(name: str) -> dict:
     """Read what a benchmark has measured: `data/measured/<name>.json`.
 
-    `python benchmarks/<name>.py` measures it again, on another machine with other
+    `python -m benchmarks.<name>` measures it again, on another machine with other
     numbers. Raises: KeyError for an unknown name.
     """
     file = _data("measured") / f"{name}.json"

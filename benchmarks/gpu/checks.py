@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from .cases import DRY, DTYPES, ODD, Inputs, Shape, exact, make, off_the_grid
+from .cases import DRY, DTYPES, ODD, STANDARD, Inputs, Shape, exact, make, off_the_grid
 from .engines import STEPS, Card, Emulated, Grads, asked, plain
 from .record import Record
 
@@ -42,7 +42,7 @@ def _tried(check: Callable[[], dict]) -> dict:
 
 
 def _all(engine: Engine, dry: bool) -> Iterator[tuple[str, Callable[[], dict]]]:
-    shapes = DRY if dry else USUAL | {"photo, " + k: v for k, v in _photo().items()}
+    shapes = DRY if dry else USUAL | {"photo, " + k: v for k, v in STANDARD.items()}
     for name, shape in shapes.items():
         for dtype in DTYPES:
             for direction, steps in STEPS.items():
@@ -60,12 +60,6 @@ def _all(engine: Engine, dry: bool) -> Iterator[tuple[str, Callable[[], dict]]]:
     yield "fixed twice the same bits", lambda: _same_bits(engine, shapes)
     if not dry:
         yield from _of_torch()
-
-
-def _photo() -> dict[str, Shape]:
-    from .cases import STANDARD
-
-    return STANDARD
 
 
 def _compare(

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.measuring import memory
 from detr_steps.ops import backend
 from detr_steps.ops.read_points import read_points
 from detr_steps.ops.sample import sample_by_hand
@@ -110,18 +110,8 @@ def test_a_second_gradient_is_refused_not_wrong():
 
 def numbers_used(call) -> tuple[object, float, float]:
     """Result of a call, most float32 numbers it held at once, and how many it kept."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        result = call()
-    events = [
-        event
-        for event in seen.profiler.kineto_results.events()
-        if event.name() == "[memory]"
-    ]
-    now = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        most = max(most, now)
-    return result, most / 4, now / 4
+    result, most, kept = memory(call)
+    return result, most / 4, kept / 4
 
 
 @pytest.mark.parametrize("sizes", [((40, 30),), ((40, 30), (20, 15), (10, 8), (5, 4))])
