@@ -1,19 +1,20 @@
 """Kernels run on the CPU, thread by thread, with every access watched."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy
+import torch
 
 from ..ops.building import compiler, digest, kept
 from .emulator_library import SECONDS, EmulatorLibrary, Watched
 from .faults import TEXT
 from .library_kernels import backward, backward_fused, forward, forward_fused, library
 from .signature import (
-    Array,
     Parameter,
     Size,
-    array,
+    check_array,
     launch,
     paired,
     parameters,
@@ -104,31 +105,26 @@ class EmulatedKernel:
         for arguments that do not suit its parameters.
         """
         pairs = paired(self.parameters, arguments, self.name)
-        arrays = {i: array(*pair) for i, pair in enumerate(pairs) if pair[0].pointer}
-        numbers = {i: scalar(*pair) for i, pair in enumerate(pairs) if i not in arrays}
-        watched = [_watched(self.parameters[i], one) for i, one in arrays.items()]
-        with self._library.session(
-            watched, schedule=schedule, trace=trace, shared_bytes=shared_bytes,
-            seconds=seconds,
-        ) as addresses:  # fmt: skip
+        arrays = {i: _watched(*each) for i, each in enumerate(pairs) if each[0].pointer}
+        numbers = {i: scalar(*each) for i, each in enumerate(pairs) if i not in arrays}
+        how = {"schedule": schedule, "trace": trace, "seconds": seconds}
+        session = self._library.session(arrays.values(), shared_bytes, **how)
+        with session as addresses:
             passed = dict(zip(arrays, addresses, strict=True)) | numbers
+            in_order = [passed[i] for i in range(len(pairs))]
             entry = self._library.function("detr_steps_entry")
-            launch(
-                entry, grid, block, shared_bytes, [passed[i] for i in sorted(passed)]
-            )
-            return self._trace(list(arrays), list(arrays.values())) if trace else None
+            launch(entry, grid, block, shared_bytes, in_order)
+            return self._trace(arguments, arrays) if trace else None
 
-    def _trace(self, numbers, arrays) -> Trace:
+    def _trace(self, arguments: Sequence[Any], arrays: dict[int, Watched]) -> Trace:
         events = self._library.events()
-        shapes, items = [()] * len(self.parameters), [1] * len(self.parameters)
-        for number, one in zip(numbers, arrays, strict=True):
-            shapes[number] = one.shape
-            items[number] = _item(self.parameters[number], one)
+        shapes = [tuple(getattr(each, "shape", ())) for each in arguments]
+        items = [arrays[i].item_bytes if i in arrays else 1 for i in range(len(shapes))]
         accesses = numpy.zeros(len(events), ACCESS)
         for name in ("block", "thread", "step", "bytes"):
             accesses[name] = events[name]
         accesses["kind"], accesses["instruction"] = events["access"], events["site"]
-        accesses["argument"] = numpy.array([*numbers, 0])[events["array"]]
+        accesses["argument"] = numpy.array([*arrays, 0])[events["array"]]
         item = numpy.array(items)[accesses["argument"]]
         accesses["element"] = events["byte"] // item
         sites, which = numpy.unique(events["site"], return_inverse=True)
@@ -138,17 +134,24 @@ class EmulatedKernel:
         return Trace(accesses, names, tuple(shapes), tuple(items))
 
 
-def _item(parameter: Parameter, one: Array) -> int:
-    """Bytes of what a kernel calls an element: 16 of a `float4*`."""
-    return one.number_bytes * parameter.numbers
+def _watched(parameter: Parameter, given: Any) -> Watched:
+    """The memory of a tensor or array on the CPU, which a kernel works on in place.
 
-
-def _watched(parameter: Parameter, one: Array) -> Watched:
+    Raises: TypeError or ValueError where it does not suit the parameter.
+    """
+    check_array(parameter, given)
+    if isinstance(given, torch.Tensor) and given.device.type != "cpu":
+        raise ValueError(
+            f"{parameter.name} is on {given.device}; the emulator works on the CPU: "
+            "use .cpu()"
+        )
+    tensor = isinstance(given, torch.Tensor)
+    address = given.data_ptr() if tensor else given.ctypes.data
     return Watched(
         parameter.name,
-        one.address,
-        one.bytes,
-        _item(parameter, one),
-        one.number_bytes,
+        address,
+        given.nbytes,
+        given.itemsize * parameter.numbers,  # 16 of a `float4*`
+        given.itemsize,
         not parameter.const,
     )

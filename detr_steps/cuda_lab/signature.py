@@ -90,20 +90,6 @@ def _parameter(declared: str) -> Parameter:
     return one
 
 
-@dataclass(frozen=True)
-class Array:
-    """Memory of a tensor or array that a kernel works on, in place."""
-
-    owner: torch.Tensor | numpy.ndarray
-    address: int
-    bytes: int
-    number_bytes: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.owner.shape)
-
-
 def paired(
     wanted: list[Parameter], given: tuple[Any, ...], kernel: str
 ) -> list[tuple[Parameter, Any]]:
@@ -135,23 +121,6 @@ def check_array(parameter: Parameter, given: Any) -> None:
         raise ValueError(f"{parameter.name} is not contiguous: use .contiguous()")
     if not tensor and not parameter.const and not given.flags.writeable:
         raise ValueError(f"{parameter.name} cannot be written: give a copy")
-
-
-def array(parameter: Parameter, given: Any) -> Array:
-    """The memory of a tensor or array on the CPU.
-
-    Raises: TypeError or ValueError where it does not suit the parameter.
-    """
-    check_array(parameter, given)
-    if isinstance(given, numpy.ndarray):
-        return Array(given, given.ctypes.data, given.nbytes, given.itemsize)
-    if given.device.type != "cpu":
-        raise ValueError(
-            f"{parameter.name} is on {given.device}; the emulator works on the CPU: "
-            "use .cpu()"
-        )
-    item = given.element_size()
-    return Array(given, given.data_ptr(), given.numel() * item, item)
 
 
 def scalar(parameter: Parameter, given: Any) -> Any:
