@@ -1,6 +1,6 @@
 """How long the compiled op takes to build: the first time, and after an edit.
 
-    python benchmarks/build_times.py [--rounds 3] [--gpus 75 90]
+    python -m benchmarks.build_times [--rounds 3] [--gpus 75 90]
 
 Everything is built from a copy of the sources into an empty folder, with as many
 compilers at a time as there are cores. An edit adds a line to one file. The part for
@@ -13,11 +13,9 @@ Results: benchmarks/results/build_times.json and .md.
 import argparse
 import multiprocessing
 import os
-import platform
 import shutil
 import statistics
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -26,10 +24,10 @@ from pathlib import Path
 import torch
 
 from detr_steps.cuda_lab import emulator
-from detr_steps.files import write_json
-from detr_steps.ops import compiled, compiled_cuda
+from detr_steps.ops import building, compiled, compiled_cuda
 
-RESULTS = Path(__file__).parent / "results" / "build_times.json"
+from .measuring import RESULTS, machine, markdown_table, save, seconds
+
 QUIET = 0.75  # processes that want to run, on average, for each core
 COLD, ONE_EDIT, ALL_EDIT = "cold", "edit", "edit of what all kernels include"
 GOALS = {("cpu", COLD): 15, ("cpu", ONE_EDIT): 5, ("cuda", COLD): 30,
@@ -71,7 +69,7 @@ def cpu(folder: Path, _: int) -> Times:
 
 def cuda(folder: Path, gpu: int) -> Times:
     """All rows of the part for GPUs of one kind."""
-    shelf, name = compiled.cache(), f"cuda, sm_{gpu}"
+    shelf, name = building.cache(), f"cuda, sm_{gpu}"
     shelf.mkdir(parents=True)
 
     def build() -> float:
@@ -105,13 +103,6 @@ def reader(folder: Path, _: int) -> Times:
             lambda: run(TEXT.replace("2 *", "3 *"))
         ),
     }
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """How long that takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def edit(path: Path) -> None:
@@ -156,10 +147,9 @@ def measure(rounds: int, gpus: list[int]) -> dict:
         for (part, what, file), taken in times.items()
     ]  # fmt: skip
     return {
-        "processor": platform.machine(),
+        "machine": machine(),
         "cores": os.cpu_count(),
         "nvcc": compiled_cuda.toolkit() or "none: nothing built for GPUs",
-        "torch": torch.__version__,
         "rounds": rounds,
         "load_before": round(loads[0], 2),
         "rows": [row | {"seconds": round(row["seconds"], 2)} for row in rows],
@@ -173,23 +163,17 @@ def goal(row: dict) -> float | None:
 
 def as_markdown(result: dict) -> str:
     """The page of the results."""
-    lines = [
-        "# Build times of the compiled op",
-        "",
-        f"{result['processor']}, {result['cores']} cores, nvcc {result['nvcc']}, torch "
-        f"{result['torch']}; medians of {result['rounds']}. "
-        + quiet(result["load_before"] / result["cores"]),
-        "",
-        "| part | what | edited | seconds | goal |",
-        "| :-- | :-- | :-- | --: | --: |",
-    ]
+    about = (
+        f"{result['machine']}, {result['cores']} cores, nvcc {result['nvcc']}; medians "
+        f"of {result['rounds']}. {quiet(result['load_before'] / result['cores'])}"
+    )
+    rows = []
     for row in result["rows"]:
         name = f"`{row['file']}`" if "." in row["file"] else row["file"]
-        lines.append(
-            f"| {row['part']} | {row['what']} | {name} | {row['seconds']:.1f} | "
-            f"{goal(row) or ''} |"
-        )
-    return "\n".join(lines) + "\n"
+        each = f"{row['seconds']:.1f}", goal(row) or ""
+        rows.append([row["part"], row["what"], name, *each])
+    table = markdown_table(["part", "what", "edited", "seconds", "goal"], "lllrr", rows)
+    return "\n".join(["# Build times of the compiled op", "", about, "", *table, ""])
 
 
 def quiet(load: float) -> str:
@@ -205,13 +189,10 @@ def main() -> None:
     parser.add_argument(
         "--gpus", type=int, nargs="*", default=[75, 90], help="as in sm_90"
     )
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "build_times.json")
     chosen = parser.parse_args()
     result = measure(chosen.rounds, chosen.gpus)
-    print(text := as_markdown(result))
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(chosen.out, result)
-    chosen.out.with_suffix(".md").write_text(text, encoding="utf-8")
+    save(chosen.out, result, as_markdown(result))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Deformable against dense attention in an encoder, as the tokens grow.
 
-    python benchmarks/encoder_tokens.py [--rounds 3] [--threads 1]
+    python -m benchmarks.encoder_tokens [--rounds 3] [--threads 1]
 
 One encoder layer's attention, forward and backward, C = 256, M = 8, K = 4, one image
 on four levels of strides 8 to 64. Deformable attention is measured with its compiled
@@ -12,22 +12,20 @@ arguments. Results: data/measured/encoder_tokens.json, which chapters read.
 """
 
 import argparse
-import platform
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
-from detr_steps.files import write_json
 from detr_steps.nn.attention import Attention
-from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, ReferencePoints
+from detr_steps.nn.deform_attention import (
+    MultiScaleDeformableAttention,
+    ReferencePoints,
+)
 from detr_steps.nn.references import on_levels, token_centres
 from detr_steps.ops import backend
 
-RESULTS = Path(__file__).parent.parent / "data" / "measured" / "encoder_tokens.json"
+from .measuring import MEASURED, machine, memory, save, take_turns
+
 CHANNELS, WRITTEN_OUT_MOST = 256, 5_000
 # stride 8 of images from 256 x 192 to 1,072 x 800 pixels
 FINEST = ((24, 32), (32, 44), (50, 68), (75, 100), (100, 134))
@@ -59,17 +57,13 @@ def passes(sizes: tuple[tuple[int, int], ...]) -> dict[str, Callable[[], None]]:
         read.sum().backward()
         tokens.grad = None
 
-    def by_torch() -> None:
-        with backend.use("torch"):
-            run(points, references)
-
-    def compiled() -> None:
-        with backend.use("cpp"):
+    def deformable(name: str) -> None:
+        with backend.use(name):
             run(points, references)
 
     kinds = {
-        "deformable": compiled,
-        "deformable, torch alone": by_torch,
+        "deformable": lambda: deformable("cpp"),
+        "deformable, torch alone": lambda: deformable("torch"),
         "dense": lambda: run(dense, None),
     }
     if count <= WRITTEN_OUT_MOST:
@@ -77,35 +71,15 @@ def passes(sizes: tuple[tuple[int, int], ...]) -> dict[str, Callable[[], None]]:
     return kinds
 
 
-def peak(work: Callable[[], None]) -> float:
-    """Most memory in MiB that was held at once beyond what was there before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof:
-        work()
-    events = [
-        e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"
-    ]
-    held = most = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        most = max(most, held)
-    return most / 2**20
-
-
 def measure(finest: tuple[int, int], rounds: int) -> dict:
     """Seconds and MiB of each kind on one pyramid."""
     sizes = pyramid(finest)
     kinds = passes(sizes)
-    seconds: dict[str, list[float]] = {name: [] for name in kinds}
-    kinds["deformable"]()  # builds and warms up
-    for _ in range(rounds):
-        for name, work in kinds.items():
-            start = time.perf_counter()
-            work()
-            seconds[name].append(time.perf_counter() - start)
+    seconds = take_turns(kinds, rounds)
     row = {"tokens": sum(h * w for h, w in sizes), "sizes": [list(s) for s in sizes]}
     for name, work in kinds.items():
-        median = statistics.median(seconds[name])
-        row[name] = {"seconds": round(median, 4), "MiB": round(peak(work), 1)}
+        _, most, _ = memory(work)
+        row[name] = {"seconds": round(seconds[name], 4), "MiB": round(most / 2**20, 1)}
     return row
 
 
@@ -120,10 +94,9 @@ def main() -> None:
     for finest in FINEST:
         rows.append(measure(finest, options.rounds))
         print(rows[-1], flush=True)
-    about = (
-        f"{platform.machine()}, {options.threads} thread(s), torch {torch.__version__}"
-    )
-    write_json(RESULTS, {"machine": about, "rounds": options.rounds, "rows": rows})
+    about = f"{options.threads} thread(s), {machine()}"
+    result = {"machine": about, "rounds": options.rounds, "rows": rows}
+    save(MEASURED / "encoder_tokens.json", result)
 
 
 if __name__ == "__main__":

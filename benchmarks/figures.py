@@ -1,6 +1,6 @@
 """Interactive figures: frames kept, time of a drawing, size on disk.
 
-    python benchmarks/figures.py [--seconds 3] [--tries 3]
+    python -m benchmarks.figures [--seconds 3] [--tries 3]
 
 Every view in headless Chromium (no GPU), the pointer going round over the stage; of
 several tries the calmest. Figures of `detr-tiny` on a scene, and two made-up ones of a
@@ -18,15 +18,14 @@ from playwright.sync_api import Browser, sync_playwright
 
 from detr_steps import viz, zoo
 from detr_steps.data.scenes import Scenes
-from detr_steps.files import write_json, write_whole
 from detr_steps.viz.figure import InteractiveFigure
 
-HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent / "tests"))
+from .measuring import RESULTS, markdown_table, save
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 import sample_figures  # noqa: E402
 from conftest import find_chromium  # noqa: E402
 
-RESULTS = HERE / "results" / "figures.json"
 BUDGET = {"frame_p95_ms": 18, "draw_ms": 1}
 SIZES = {"100 queries, 8 x 8": 400_000, "100 queries, 25 x 34": 1_500_000}
 READY = "() => globalThis.detrFigure?.ready.then(() => true)"
@@ -50,11 +49,7 @@ def main() -> None:
         browser.close()
     machine = f"{platform.machine()}, Chromium {version}, no GPU"
     result = {"machine": machine, "budget": BUDGET, "sizes": SIZES, "figures": rows}
-    text = as_markdown(result)
-    print(text)
-    write_json(RESULTS, result)
-    page = RESULTS.with_suffix(".md")
-    write_whole(page, lambda part: part.write_text(text, encoding="utf-8"))
+    save(RESULTS / "figures.json", result, as_markdown(result))
 
 
 def examples() -> dict[str, InteractiveFigure]:
@@ -103,16 +98,14 @@ def measure(
 
 def as_markdown(result: dict) -> str:
     """The results as a table, with what is over its budget in bold."""
-    lines = [
-        "# Interactive figures",
-        "",
+    about = (
         f"{result['machine']}. The pointer moves over the stage for seconds; best of "
         "several tries. Budget: 95 % of frames within "
-        f"{BUDGET['frame_p95_ms']} ms, {BUDGET['draw_ms']} ms for a drawing (mean).",
-        "",
-        "| figure | frame, p95 (ms) | drawing, mean (ms) | HTML (KB) | budget (KB) |",
-        "| :-- | --: | --: | --: | --: |",
-    ]
+        f"{BUDGET['frame_p95_ms']} ms, {BUDGET['draw_ms']} ms for a drawing (mean)."
+    )
+    head = ["figure", "frame, p95 (ms)", "drawing, mean (ms)", "HTML (KB)",
+            "budget (KB)"]  # fmt: skip
+    rows = []
     for name, row in result["figures"].items():
         most = SIZES.get(name)
         cells = [
@@ -122,8 +115,9 @@ def as_markdown(result: dict) -> str:
             _cell(row["html_bytes"] / 1000, most and most / 1000, 0),
             f"{most / 1000:.0f}" if most else "",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    table = markdown_table(head, "lrrrr", rows)
+    return "\n".join(["# Interactive figures", "", about, "", *table, ""])
 
 
 def _cell(value: float, most: float | None, digits: int) -> str:

@@ -1,6 +1,6 @@
 """What our CUDA kernels are made of: instructions per sample, registers, shared memory.
 
-    python benchmarks/kernel_instructions.py [--official PATH]
+    python -m benchmarks.kernel_instructions [--official PATH]
 
 Needs nvcc and nvdisasm, and no graphics card. A sample is one point of one query and
 head: four corner pixels of 32 channels. `per_sample` counts what a warp issues for it,
@@ -26,9 +26,9 @@ from detr_steps.cuda_lab.instructions import (
     run,
 )
 from detr_steps.cuda_lab.steps import STEPS, TYPES, Step
-from detr_steps.files import write_json
 
-RECORD = Path(__file__).parents[1] / "data" / "measured" / "kernel_instructions.json"
+from .measuring import MEASURED, save
+
 # What is worth knowing by kind: what a warp issues of it for one sample.
 KINDS = {
     "wide loads": r"LDG\S*\.128",
@@ -101,7 +101,7 @@ def official(path: Path) -> dict:
 def counted_theirs(kernel: Kernel) -> dict:
     """Once over the queries, four levels, four points; a warp has one query and head.
 
-    On the way back thread 0 of the warp adds up what 32 threads have found.
+    In the backward pass thread 0 of the warp adds up what 32 threads have found.
     """
     inner = [loop.outer is not None and loop.count("LDG") for loop in kernel.loops]
     turns = [4.0 if walks else 1.0 for walks in inner]
@@ -113,9 +113,11 @@ def main() -> None:
     """Count, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--official", type=Path, help="checkout of Deformable-DETR")
-    parser.add_argument("--out", type=Path, default=RECORD)
+    parser.add_argument(
+        "--out", type=Path, default=MEASURED / "kernel_instructions.json"
+    )
     chosen = parser.parse_args()
-    words = ["benchmarks/kernel_instructions.py"]
+    words = ["python -m benchmarks.kernel_instructions"]
     if chosen.official:
         words += ["--official", "PATH"]  # where that was is nobody's business
     found = ours(TYPES)
@@ -128,7 +130,7 @@ def main() -> None:
     }
     if chosen.official:
         record["official"] = official(chosen.official)
-    write_json(chosen.out, record)
+    save(chosen.out, record)
 
 
 if __name__ == "__main__":

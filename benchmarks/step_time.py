@@ -1,6 +1,6 @@
 """Time of a training step (forward, loss, backward) against transformers' DETR.
 
-    python benchmarks/step_time.py [tiny] [coco_r50] [--rounds 5] [--threads 2]
+    python -m benchmarks.step_time [tiny] [coco_r50] [--rounds 5] [--threads 2]
 
 One 640 x 640 image with ten objects, both models in one process, taking turns; the
 medians and their ratio go to the screen and to benchmarks/results/step_time.json.
@@ -13,9 +13,6 @@ sides use ours, and the difference is in the transformer and the loss.
 
 import argparse
 import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,9 +22,9 @@ from torch import nn
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from detr_steps import DETR, DETRConfig, ImageBatch
-from detr_steps.files import write_json
 
-RESULTS = Path(__file__).parent / "results" / "step_time.json"
+from .measuring import RESULTS, machine, save, take_turns
+
 SIDE, OBJECTS = 640, 10
 
 
@@ -109,15 +106,8 @@ def steps(config: DETRConfig) -> dict[str, Callable[[], None]]:
 
 
 def measure(config: DETRConfig, rounds: int) -> dict[str, float]:
-    """Let both take turns; the first turn of each only warms up."""
-    contenders = steps(config)
-    seconds = {name: [] for name in contenders}
-    for _ in range(rounds + 1):
-        for name, step in contenders.items():
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
-    medians = {k: statistics.median(v[1:]) for k, v in seconds.items()}
+    """Let both take turns."""
+    medians = take_turns(steps(config), rounds)
     return medians | {"ratio": medians["ours"] / medians["theirs"]}
 
 
@@ -128,7 +118,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=list(presets), metavar="MODEL")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "step_time.json")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     results = {}
@@ -142,13 +132,11 @@ def main() -> None:
     about = {
         "what": f"forward + loss + backward, one {SIDE} x {SIDE} image, median seconds",
         "peer": f"transformers {transformers.__version__}",
-        "torch": torch.__version__,
         "threads": chosen.threads,
         "rounds": chosen.rounds,
-        "processor": platform.machine(),
+        "machine": machine(),
     }
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(chosen.out, about | {"models": results})
+    save(chosen.out, about | {"models": results})
 
 
 if __name__ == "__main__":

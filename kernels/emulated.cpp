@@ -4,7 +4,8 @@
 // Compiled once for each kind of value (EMULATED_TYPE) and each direction
 // (EMULATED_BACKWARD), when it is first needed: all at once take half a minute. Each
 // function takes a step's number, sizes (b, s, m, d, q, levels), shapes (h, w of each
-// level), points (K of each level) and arrays. It returns 0 where the step does not
+// level), points (K of each level) and arrays; `numbers` of a reference are 0 where
+// locations and weights are given. It returns 0 where the step does not
 // take such a call.
 
 #include "cuda/launch.h"
@@ -39,9 +40,20 @@ Number* out(void* array) {
   return static_cast<Number*>(array);
 }
 
-// References, offsets and logits; `numbers` of a reference: 2, or 4 of a box.
+// Locations and weights.
+GivenArrays<Coordinate> read_given(void* const* arrays) {
+  return {in<Coordinate>(arrays[0]), in<Coordinate>(arrays[1])};
+}
+
+// References, offsets and logits.
 AskedArrays read_asked(void* const* arrays, int numbers) {
   return {in<float>(arrays[0]), in<float>(arrays[1]), in<float>(arrays[2]), numbers};
+}
+
+// Gradients of the value and of two more.
+template <typename W>
+GradArrays<W> read_grads(void* const* arrays) {
+  return {out<W>(arrays[0]), out<W>(arrays[1]), out<W>(arrays[2])};
 }
 
 }  // namespace
@@ -54,42 +66,35 @@ extern "C" int64_t emulated_scratch(int step, const int64_t* sizes,
   return backward_scratch(Backward(step), read_call(sizes, shapes, points));
 }
 
-extern "C" int emulated(int step, const int64_t* sizes, const int64_t* shapes,
-                        const int64_t* points, void* const* arrays) {
-  return launch_backward<T>(
-      Backward(step), read_call(sizes, shapes, points), in<T>(arrays[0]),
-      in<Coordinate>(arrays[1]), in<Coordinate>(arrays[2]), in<T>(arrays[3]),
-      out<Coordinate>(arrays[4]), out<Coordinate>(arrays[5]),
-      out<Coordinate>(arrays[6]), arrays[7], nullptr);
-}
-
-extern "C" int emulated_fused(int step, int numbers, const int64_t* sizes,
-                              const int64_t* shapes, const int64_t* points,
-                              void* const* arrays) {
+extern "C" int emulated(int step, int numbers, const int64_t* sizes,
+                        const int64_t* shapes, const int64_t* points,
+                        void* const* arrays) {
+  const Call call = read_call(sizes, shapes, points);
+  const T* value = in<T>(arrays[0]);
+  if (numbers == 0)
+    return launch_backward<T>(Backward(step), call, value, read_given(arrays + 1),
+                              in<T>(arrays[3]), read_grads<Coordinate>(arrays + 4),
+                              arrays[7], nullptr);
   if constexpr (sizeof(T) < 8)
-    return launch_backward_fused<T>(
-        Backward(step), read_call(sizes, shapes, points), in<T>(arrays[0]),
-        read_asked(arrays + 1, numbers), in<T>(arrays[4]), out<float>(arrays[5]),
-        out<float>(arrays[6]), out<float>(arrays[7]), nullptr);
+    return launch_backward<T>(Backward(step), call, value,
+                              read_asked(arrays + 1, numbers), in<T>(arrays[4]),
+                              read_grads<float>(arrays + 5), nullptr, nullptr);
   return 0;
 }
 
 #else
 
-extern "C" int emulated(int step, const int64_t* sizes, const int64_t* shapes,
-                        const int64_t* points, void* const* arrays) {
-  return launch_forward<T>(Forward(step), read_call(sizes, shapes, points),
-                           in<T>(arrays[0]), in<Coordinate>(arrays[1]),
-                           in<Coordinate>(arrays[2]), out<T>(arrays[3]), nullptr);
-}
-
-extern "C" int emulated_fused(int, int numbers, const int64_t* sizes,
-                              const int64_t* shapes, const int64_t* points,
-                              void* const* arrays) {
+extern "C" int emulated(int step, int numbers, const int64_t* sizes,
+                        const int64_t* shapes, const int64_t* points,
+                        void* const* arrays) {
+  const Call call = read_call(sizes, shapes, points);
+  const T* value = in<T>(arrays[0]);
+  if (numbers == 0)
+    return launch_forward<T>(Forward(step), call, value, read_given(arrays + 1),
+                             out<T>(arrays[3]), nullptr);
   if constexpr (sizeof(T) < 8)
-    return launch_forward_fused<T>(read_call(sizes, shapes, points), in<T>(arrays[0]),
-                                   read_asked(arrays + 1, numbers), out<T>(arrays[4]),
-                                   nullptr);
+    return launch_forward<T>(call, value, read_asked(arrays + 1, numbers),
+                             out<T>(arrays[4]), nullptr);
   return 0;
 }
 

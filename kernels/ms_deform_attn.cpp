@@ -105,7 +105,7 @@ T* output(const Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
-// --- the way there ------------------------------------------------------------------
+// --- forward ------------------------------------------------------------------------
 
 // Few queries: every thread takes some of them. They read here and there, and memory is
 // far away: the places of all heads are found first, so that then many rows can be on
@@ -173,27 +173,27 @@ Tensor forward(const Tensor& any_value, Shapes shapes, Counts counts,
   return result;
 }
 
-// --- the way back -------------------------------------------------------------------
+// --- backward -----------------------------------------------------------------------
 
 template <typename T>
-struct Slopes {
+struct Grads {
   T *value, *locations, *weights;
 };
 
 // All queries of one head of one image.
 template <typename T>
 void backward_head(const Sizes& n, const std::vector<Levels<T>>& tables, Inputs<T> in,
-                   const T* slope, Slopes<T> out, int64_t b, int64_t m, const T* map,
-                   T* map_slope) {
+                   const T* grad, Grads<T> out, int64_t b, int64_t m, const T* map,
+                   T* grad_map) {
   for (int64_t q = 0; q < n.q; ++q) {
     const int64_t i = n.points(b, q, m), soon = n.points(b, q + AHEAD, m);
     fetch(in.locations + 2 * soon, 2 * n.p);
     fetch(in.weights + soon, n.p);
-    fetch(slope + n.result(b, q + AHEAD, m), n.d);
+    fetch(grad + n.result(b, q + AHEAD, m), n.d);
     fetch_to_write(out.locations + 2 * soon, 2 * n.p);
     fetch_to_write(out.weights + soon, n.p);
     detr_steps::read_backward(tables, in.locations + 2 * i, in.weights + i, map,
-                              int(n.d), slope + n.result(b, q, m), map_slope,
+                              int(n.d), grad + n.result(b, q, m), grad_map,
                               out.locations + 2 * i, out.weights + i);
   }
 }
@@ -202,24 +202,24 @@ void backward_head(const Sizes& n, const std::vector<Levels<T>>& tables, Inputs<
 // that no addition needs to be atomic, and the result never depends on the threads.
 template <typename T>
 void backward_all(const Sizes& n, const Shapes& shapes, const Counts& counts,
-                  Inputs<T> in, const T* slope, Slopes<T> out, bool packs) {
+                  Inputs<T> in, const T* grad, Grads<T> out, bool packs) {
   const int64_t apart = n.m * n.d;  // from a pixel to the next, in `value`
   const auto tables =
       detr_steps::tables<T>(shapes, counts, int32_t(packs ? n.d : apart));
   torch::stable::parallel_for(0, n.b * n.m, 1, [&](int64_t begin, int64_t end) {
-    std::vector<T> map(packs ? n.s * n.d : 0), map_slope(map.size());
+    std::vector<T> map(packs ? n.s * n.d : 0), grad_map(map.size());
     for (int64_t at = begin; at < end; ++at) {
       const int64_t b = at / n.m, m = at % n.m;
       const T* pixels = in.value + n.pixels(b, m);
-      T* slopes = out.value + n.pixels(b, m);
+      T* grads = out.value + n.pixels(b, m);
       if (!packs) {
-        backward_head(n, tables, in, slope, out, b, m, pixels, slopes);
+        backward_head(n, tables, in, grad, out, b, m, pixels, grads);
         continue;
       }
       detr_steps::copy_rows(pixels, apart, map.data(), n.d, n.s, int(n.d));
-      map_slope.assign(map_slope.size(), T(0));
-      backward_head<T>(n, tables, in, slope, out, b, m, map.data(), map_slope.data());
-      detr_steps::copy_rows<T>(map_slope.data(), n.d, slopes, apart, n.s, int(n.d));
+      grad_map.assign(grad_map.size(), T(0));
+      backward_head<T>(n, tables, in, grad, out, b, m, map.data(), grad_map.data());
+      detr_steps::copy_rows<T>(grad_map.data(), n.d, grads, apart, n.s, int(n.d));
     }
   });
 }
@@ -227,20 +227,20 @@ void backward_all(const Sizes& n, const Shapes& shapes, const Counts& counts,
 // Always deterministic.
 std::tuple<Tensor, Tensor, Tensor> backward(
     const Tensor& any_value, Shapes shapes, Counts counts, const Tensor& any_locations,
-    const Tensor& any_weights, const Tensor& any_slope, bool) {
+    const Tensor& any_weights, const Tensor& any_grad, bool) {
   const Sizes n = check(any_value, shapes, counts, any_locations, any_weights);
   const Tensor value = contiguous(any_value), locations = contiguous(any_locations),
-               weights = contiguous(any_weights), slope = contiguous(any_slope);
-  STD_TORCH_CHECK(slope.numel() == n.b * n.q * n.m * n.d &&
-                      slope.scalar_type() == value.scalar_type(),
-                  "ms_deform_attn: the slope does not look like the result");
-  const Tensor down[] = {torch::stable::new_empty(value, {n.b, n.s, n.m, n.d}),
+               weights = contiguous(any_weights), grad = contiguous(any_grad);
+  STD_TORCH_CHECK(grad.numel() == n.b * n.q * n.m * n.d &&
+                      grad.scalar_type() == value.scalar_type(),
+                  "ms_deform_attn: the gradient does not look like the result");
+  const Tensor grads[] = {torch::stable::new_empty(value, {n.b, n.s, n.m, n.d}),
                          torch::stable::empty_like(locations),
                          torch::stable::empty_like(weights)};
   const bool work = value.numel() > 0 && n.q * n.p > 0, packs = n.packs();
   for (int i = 0; i < 3; ++i)
     if (!work || (i == 0 && !packs)) {
-      Tensor each = down[i];
+      Tensor each = grads[i];
       torch::stable::zero_(each);
     }
   if (work)
@@ -248,10 +248,10 @@ std::tuple<Tensor, Tensor, Tensor> backward(
       typedef decltype(zero) T;
       backward_all<T>(
           n, shapes, counts, inputs<T>(value, locations, weights),
-          static_cast<const T*>(slope.const_data_ptr()),
-          {output<T>(down[0]), output<T>(down[1]), output<T>(down[2])}, packs);
+          static_cast<const T*>(grad.const_data_ptr()),
+          {output<T>(grads[0]), output<T>(grads[1]), output<T>(grads[2])}, packs);
     });
-  return {down[0], down[1], down[2]};
+  return {grads[0], grads[1], grads[2]};
 }
 
 }  // namespace

@@ -46,7 +46,7 @@ template <typename T>
 struct Pair {
   T base;                    // a whole number, 0 <= base <= last
   T near, far;               // shares of pixel base and of pixel base + 1
-  T near_slope, far_slope;   // what one pixel further changes them by
+  T near_grad, far_grad;     // their derivatives: what one pixel further changes
 };
 
 // Find the pair of a location. Beyond the map both shares are 0; NaN gives base 0 and
@@ -54,23 +54,24 @@ struct Pair {
 template <typename T>
 DETR_STEPS_BOTH Pair<T> pair(T location, Extent<T> along) {
   const T zero = 0, one = 1;
-  // location * size - 0.5, in the steps of torch's grid_sample: a point exactly on a
-  // pixel has two slopes, and this way both take the same one.
+  // location * size - 0.5, rounded in the same steps as by torch's grid_sample: exactly
+  // on a pixel the derivative jumps, and this way both take it from the same side.
   const T grid = T(2) * location - one;
   const T x = (grid + one) * (along.size * T(0.5)) - T(0.5);
   T held = x > zero ? x : zero;  // in this order NaN becomes 0
   held = smaller(held, along.last);
   const T base = T(int(held));
   const T t = x - base;  // 0 <= t < 1 inside, less or more at the border
+  // Each share is a tent, 1 - distance: 1 on its own pixel, 0 on both neighbours.
   const T near = smaller(one - t, one + t), far = smaller(t, T(2) - t);
   Pair<T> found;
   found.base = base;
   found.near = near < zero ? zero : near;
   found.far = (far < zero ? zero : far) * along.second;
   const T rises = t >= -one ? one : zero, falls = t < one ? -one : zero;
-  found.near_slope = t < zero ? rises : falls;
+  found.near_grad = t < zero ? rises : falls;
   const T left = t >= zero ? one : zero, right = t < T(2) ? -one : zero;
-  found.far_slope = (t < one ? left : right) * along.second;
+  found.far_grad = (t < one ? left : right) * along.second;
   return found;
 }
 

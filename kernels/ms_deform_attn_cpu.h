@@ -88,11 +88,11 @@ std::vector<Levels<T>> tables(
 
 template <typename T>
 struct Pairs {
-  Lanes<T> near, far, near_slope, far_slope;
+  Lanes<T> near, far, near_grad, far_grad;
 
   DETR_STEPS_INLINE void set(int i, const Pair<T>& one) {
     near[i] = one.near, far[i] = one.far;
-    near_slope[i] = one.near_slope, far_slope[i] = one.far_slope;
+    near_grad[i] = one.near_grad, far_grad[i] = one.far_grad;
   }
 };
 
@@ -110,7 +110,7 @@ struct Points : Corners<T> {
 };
 
 // Find the corners of LANES points. What of `found` nobody reads, the compiler leaves
-// out: the way there needs no slopes.
+// out: the forward pass needs no derivatives.
 template <typename T>
 DETR_STEPS_INLINE void locate(
     const Levels<T>& levels, const T* locations, const T* weights, Points<T>& found) {
@@ -135,7 +135,7 @@ DETR_STEPS_INLINE void locate(
   }
 }
 
-// --- the way there ------------------------------------------------------------------
+// --- forward ------------------------------------------------------------------------
 
 // Add what points `first` up to `end` read to `sum`. Each corner has a running sum of
 // its own, so that no addition waits for the one before.
@@ -206,26 +206,27 @@ inline void read_heads(
     }
 }
 
-// --- the way back -------------------------------------------------------------------
+// --- backward -----------------------------------------------------------------------
 
-// Walk the points once: multiply what they read by the slope (`dots`, a number for each
-// point and corner), and hand each corner its share of the slope.
+// Walk the points once. `dots`, for each point and corner: the pixel's row times the
+// upstream gradient, which is the gradient of that corner's share. And each corner's
+// pixel gets its share of the upstream gradient.
 template <typename R, typename T>
 DETR_STEPS_INLINE void spread_rows(
-    const Levels<T>& levels, const Points<T>& points, const T* map, const T* slope,
-    T* map_slope, T (*dots)[4]) {
-  const R down = load<R>(slope);
+    const Levels<T>& levels, const Points<T>& points, const T* map, const T* grad,
+    T* grad_map, T (*dots)[4]) {
+  const R upstream = load<R>(grad);
   for (int i = 0; i < levels.count; ++i) {
     const int32_t top = points.corner[i], bottom = top + levels.below[i];
     const int32_t right = levels.right[i];
     const int32_t at[4] = {top, top + right, bottom, bottom + right};
     typename R::Piece products[4];
-    for (int c = 0; c < 4; ++c) products[c] = multiply(load<R>(map + at[c]), down);
+    for (int c = 0; c < 4; ++c) products[c] = multiply(load<R>(map + at[c]), upstream);
     add_sums(products, dots[i], Length<R::LENGTH>());
     for (int c = 0; c < 4; ++c) {  // one by one: two corners may be the same pixel
-      R row = load<R>(map_slope + at[c]);
-      add(row, points.share[c][i], down);
-      store(map_slope + at[c], row);
+      R row = load<R>(grad_map + at[c]);
+      add(row, points.share[c][i], upstream);
+      store(grad_map + at[c], row);
     }
   }
 }
@@ -240,47 +241,49 @@ DETR_STEPS_INLINE void copy_some(T* to, const T* from, int count) {
   }
 }
 
-// Turn the products of rows and slope into the slopes of locations and weights.
+// From `dots` to the gradients of locations and weights, by the chain rule: a share is
+// the product of a weight, a share along x and one along y (ms_deform_attn.h), and a
+// location counts in maps, not pixels: times the map's size.
 template <typename T>
 DETR_STEPS_INLINE void finish(
     const Levels<T>& levels, const Points<T>& points, const T (*dots)[4],
-    T* locations_slope, T* weights_slope) {
+    T* grad_locations, T* grad_weights) {
   const Pairs<T>&x = points.x, &y = points.y;
   alignas(64) T by_location[2 * LANES], by_weight[LANES];
   for (int i = 0; i < LANES; ++i) {
     const T *top = dots[i], *bottom = dots[i] + 2;  // left and right of each
     const T top_read = x.near[i] * top[0] + x.far[i] * top[1];
     const T bottom_read = x.near[i] * bottom[0] + x.far[i] * bottom[1];
-    const T top_slope = x.near_slope[i] * top[0] + x.far_slope[i] * top[1];
-    const T bottom_slope = x.near_slope[i] * bottom[0] + x.far_slope[i] * bottom[1];
-    const T by_x = y.near[i] * top_slope + y.far[i] * bottom_slope;
-    const T by_y = y.near_slope[i] * top_read + y.far_slope[i] * bottom_read;
+    const T top_grad = x.near_grad[i] * top[0] + x.far_grad[i] * top[1];
+    const T bottom_grad = x.near_grad[i] * bottom[0] + x.far_grad[i] * bottom[1];
+    const T by_x = y.near[i] * top_grad + y.far[i] * bottom_grad;
+    const T by_y = y.near_grad[i] * top_read + y.far_grad[i] * bottom_read;
     by_weight[i] = y.near[i] * top_read + y.far[i] * bottom_read;
-    by_location[2 * i] = by_x * points.weight[i] * levels.x.size[i];  // from pixels
+    by_location[2 * i] = by_x * points.weight[i] * levels.x.size[i];
     by_location[2 * i + 1] = by_y * points.weight[i] * levels.y.size[i];
   }
-  copy_some<2 * LANES>(locations_slope, by_location, 2 * levels.count);
-  copy_some<LANES>(weights_slope, by_weight, levels.count);
+  copy_some<2 * LANES>(grad_locations, by_location, 2 * levels.count);
+  copy_some<LANES>(grad_weights, by_weight, levels.count);
 }
 
-// One query and head on the way back; `slope` is that of its `width` results. Adds to
-// `map_slope`, writes the other two.
+// The backward pass of one query and head; `grad` is that of its `width` results. Adds
+// to `grad_map`, writes the other two.
 template <typename T>
 inline void read_backward(
     const std::vector<Levels<T>>& tables, const T* locations, const T* weights,
-    const T* map, int width, const T* slope, T* map_slope, T* locations_slope,
-    T* weights_slope) {
+    const T* map, int width, const T* grad, T* grad_map, T* grad_locations,
+    T* grad_weights) {
   for (const Levels<T>& levels : tables) {
     Points<T> points;
     alignas(64) T dots[LANES][4] = {};
     locate(levels, locations, weights, points);
     each_slice<T>(width, [&](auto slice, int at) {
       typedef decltype(slice) R;
-      spread_rows<R>(levels, points, map + at, slope + at, map_slope + at, dots);
+      spread_rows<R>(levels, points, map + at, grad + at, grad_map + at, dots);
     });
-    finish(levels, points, dots, locations_slope, weights_slope);
+    finish(levels, points, dots, grad_locations, grad_weights);
     locations += 2 * LANES, weights += LANES;
-    locations_slope += 2 * LANES, weights_slope += LANES;
+    grad_locations += 2 * LANES, grad_weights += LANES;
   }
 }
 

@@ -12,53 +12,39 @@ using namespace detr_steps::cuda;
 typedef std::tuple<Tensor, Tensor, Tensor> Three;
 
 template <typename T>
-bool start_forward(const Call& call, const T* value, const Wide<T>* locations,
-                   const Wide<T>* weights, T* result, Stream stream) {
+bool start_forward(const Call& call, const T* value, const GivenArrays<Wide<T>>& given,
+                   T* result, Stream stream) {
   if constexpr (sizeof(T) < 8)
-    if (launch_tiles(call, value, locations, weights, result, stream))
-      return true;
-  return launch_naive(call, value, locations, weights, result, stream);
+    if (launch_tiles(call, value, given, result, stream)) return true;
+  return launch_naive(call, value, given, result, stream);
 }
 
 Tensor forward(const Tensor& value, Shapes shapes, Counts counts,
                const Tensor& locations, const Tensor& weights) {
-  return run_forward(value, shapes, counts, locations, weights,
+  return run_forward(value, shapes, counts, GivenTensors{locations, weights},
                      [](auto... given) { return start_forward(given...); });
 }
 
-Tensor forward_fused(const Tensor& any_value, Shapes shapes, Counts counts,
-                     const Tensor& any_references, const Tensor& any_offsets,
-                     const Tensor& any_logits) {
-  const Call call = check_asked(any_value, shapes, counts, any_references, any_offsets,
-                                any_logits);
-  const Tensor result = empty_result(call, any_value);
-  if (nothing(call)) return result;
-  const Tensor value = settle(any_value), references = settle(any_references),
-               offsets = settle(any_offsets), logits = settle(any_logits);
-  const bool taken = launch(value, [&](auto number, Stream stream) {
-    typedef decltype(number) T;
-    if constexpr (sizeof(T) < 8)
-      return launch_forward_fused(call, read<T>(value),
-                                  asked(references, offsets, logits), write<T>(result),
-                                  stream);
-    return false;
-  });
-  demand(taken, call);
-  return result;
+Tensor forward_fused(const Tensor& value, Shapes shapes, Counts counts,
+                     const Tensor& references, const Tensor& offsets,
+                     const Tensor& logits) {
+  return run_forward(value, shapes, counts, AskedTensors{references, offsets, logits},
+                     [](auto... given) { return launch_forward(given...); });
 }
 
 Three backward(const Tensor& value, Shapes shapes, Counts counts,
-               const Tensor& locations, const Tensor& weights, const Tensor& slope,
+               const Tensor& locations, const Tensor& weights, const Tensor& grad,
                bool deterministic) {
   STD_TORCH_CHECK(!deterministic || value.scalar_type() != ScalarType::Double,
-                  "ms_deform_attn: torch.use_deterministic_algorithms is on, and on a GPU "
-                  "the way back has no fixed order in float64: take float32");
+                  "ms_deform_attn: torch.use_deterministic_algorithms is on, and on a "
+                  "GPU the backward pass has no fixed order in float64: take float32");
+  const GivenTensors tensors = {locations, weights};
   if (deterministic)
     return run_backward(
-        value, shapes, counts, locations, weights, slope, Backward::FIXED,
+        value, shapes, counts, tensors, grad, Backward::FIXED,
         [](auto... given) { return launch_backward(Backward::FIXED, given...); });
   return run_backward(
-      value, shapes, counts, locations, weights, slope, Backward::NAIVE,
+      value, shapes, counts, tensors, grad, Backward::NAIVE,
       [](const Call& call, auto... given) {
         return launch_backward(best_backward(call), call, given...) ||
                launch_backward(Backward::VECTORS, call, given...) ||
@@ -68,12 +54,12 @@ Three backward(const Tensor& value, Shapes shapes, Counts counts,
 
 Three backward_fused(const Tensor& value, Shapes shapes, Counts counts,
                      const Tensor& references, const Tensor& offsets,
-                     const Tensor& logits, const Tensor& slope) {
-  return run_backward_fused(
-      value, shapes, counts, references, offsets, logits, slope,
-      [](const Call& call, auto... given) {
-        return launch_backward_fused(best_backward(call), call, given...) ||
-               launch_backward_fused(Backward::VECTORS, call, given...);
+                     const Tensor& logits, const Tensor& grad) {
+  return run_backward(
+      value, shapes, counts, AskedTensors{references, offsets, logits}, grad,
+      Backward::VECTORS, [](const Call& call, auto... given) {
+        return launch_backward(best_backward(call), call, given...) ||
+               launch_backward(Backward::VECTORS, call, given...);
       });
 }
 

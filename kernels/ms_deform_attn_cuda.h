@@ -36,7 +36,7 @@ inline Tensor settle(const Tensor& given) {
   return address % 16 == 0 ? tensor : torch::stable::clone(tensor);
 }
 
-// Locations, offsets, weights and slopes of them are float32, whatever the value is;
+// Locations, offsets, weights and gradients of them are float32, whatever the value is;
 // only to check kernels there is all in float64.
 inline ScalarType exact(const Tensor& value) {
   return value.scalar_type() == ScalarType::Double ? ScalarType::Double
@@ -51,8 +51,8 @@ inline bool looks(const Tensor& tensor, const Tensor& value, ScalarType type,
     same = tensor.size(i) == shape[i];
   STD_TORCH_CHECK(!same || tensor.scalar_type() == type,
                   "ms_deform_attn: on a GPU the value is float16, bfloat16, float32 or "
-                  "float64, the slope of the result like it, and all else float32 (or "
-                  "float64 with the last)");
+                  "float64, the gradient of the result like it, and all else float32 "
+                  "(or float64 with the last)");
   return same;
 }
 
@@ -92,18 +92,6 @@ inline Call check(const Tensor& value, const Shapes& shapes, const Counts& count
   return call;
 }
 
-// References [B, Q, L, 2 or 4] beside offsets and logits, all float32.
-inline Call check_asked(const Tensor& value, const Shapes& shapes, const Counts& counts,
-                 const Tensor& references, const Tensor& offsets,
-                 const Tensor& logits) {
-  const Call call = check(value, shapes, counts, offsets, logits);
-  const int64_t numbers = references.dim() == 4 && references.size(3) == 4 ? 4 : 2;
-  STD_TORCH_CHECK(looks(references, value, ScalarType::Float,
-                        {call.b, call.q, call.levels, numbers}),
-                  "ms_deform_attn: expected references [B, Q, L, 2 or 4]");
-  return call;
-}
-
 inline bool nothing(const Call& call) {  // a grid must not be empty
   return int64_t(call.b) * call.s * call.q * call.m * call.d * call.p == 0;
 }
@@ -118,11 +106,71 @@ T* write(const Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
-inline AskedArrays asked(const Tensor& references, const Tensor& offsets,
-                         const Tensor& logits) {
-  return {read<float>(references), read<float>(offsets), read<float>(logits),
-          int(references.size(3))};
+// Gradients of the value, of locations or offsets, of weights or logits. The first is
+// added up in float32 at least: sums of a thousand numbers in half precision would lose
+// one in a hundred.
+struct Grads {
+  Tensor value, where, weights;
+
+  template <typename W>
+  GradArrays<W> arrays() const {
+    return {write<W>(value), write<W>(where), write<W>(weights)};
+  }
+  // As torch wants them.
+  std::tuple<Tensor, Tensor, Tensor> like(const Tensor& given) const {
+    return {torch::stable::to(value, given.scalar_type()), where, weights};
+  }
+};
+
+inline Grads empty_grads(const Call& call, const Tensor& value, const Tensor& where,
+                         const Tensor& weights) {
+  const auto empty = [&](const Tensor& like, const std::vector<int64_t>& shape) {
+    return nothing(call) ? torch::stable::new_zeros(like, shape)
+                         : torch::stable::new_empty(like, shape);
+  };
+  return {torch::stable::new_zeros(value, {call.b, call.s, call.m, call.d},
+                                   exact(value)),
+          empty(where, {call.b, call.q, call.m, call.p, 2}),
+          empty(weights, {call.b, call.q, call.m, call.p})};
 }
+
+// What the plain operator takes beside the value: locations and weights.
+struct GivenTensors {
+  Tensor where, weights;
+  static constexpr int MAX_BYTES = 8;  // of the value's numbers
+
+  Call check(const Tensor& value, const Shapes& shapes, const Counts& counts) const {
+    return detr_steps::cuda::check(value, shapes, counts, where, weights);
+  }
+  GivenTensors settled() const { return {settle(where), settle(weights)}; }
+  template <typename T>
+  GivenArrays<Wide<T>> arrays() const {
+    return {read<Wide<T>>(where), read<Wide<T>>(weights)};
+  }
+};
+
+// What the fused operator takes: references, offsets and logits; never in float64.
+struct AskedTensors {
+  Tensor references, where, weights;
+  static constexpr int MAX_BYTES = 4;
+
+  Call check(const Tensor& value, const Shapes& shapes, const Counts& counts) const {
+    const Call call = detr_steps::cuda::check(value, shapes, counts, where, weights);
+    const int64_t numbers = references.dim() == 4 && references.size(3) == 4 ? 4 : 2;
+    STD_TORCH_CHECK(looks(references, value, ScalarType::Float,
+                          {call.b, call.q, call.levels, numbers}),
+                    "ms_deform_attn: expected references [B, Q, L, 2 or 4]");
+    return call;
+  }
+  AskedTensors settled() const {
+    return {settle(references), settle(where), settle(weights)};
+  }
+  template <typename T>
+  AskedArrays arrays() const {
+    return {read<float>(references), read<float>(where), read<float>(weights),
+            int(references.size(3))};
+  }
+};
 
 // --- a launch -----------------------------------------------------------------------
 
@@ -157,7 +205,7 @@ bool launch(const Tensor& value, const Work& work) {
   return taken;
 }
 
-// --- the way there ------------------------------------------------------------------
+// --- forward ------------------------------------------------------------------------
 
 inline Tensor empty_result(const Call& call, const Tensor& value) {
   const int64_t channels = int64_t(call.m) * call.d;
@@ -171,109 +219,56 @@ inline void demand(bool taken, const Call& call) {
                   call.p, " points and numbers of this type");
 }
 
-// `start(call, value, locations, weights, result, stream)` gets plain pointers, and
-// says whether it takes the shape.
-template <typename Start>
+// `start(call, value, arrays, result, stream)` gets plain pointers, and says whether it
+// takes the shape. `Tensors`: GivenTensors or AskedTensors.
+template <typename Tensors, typename Start>
 Tensor run_forward(const Tensor& any_value, const Shapes& shapes, const Counts& counts,
-                   const Tensor& any_locations, const Tensor& any_weights,
-                   const Start& start) {
-  const Call call = check(any_value, shapes, counts, any_locations, any_weights);
+                   const Tensors& any_tensors, const Start& start) {
+  const Call call = any_tensors.check(any_value, shapes, counts);
   const Tensor result = empty_result(call, any_value);
   if (nothing(call)) return result;
-  const Tensor value = settle(any_value), locations = settle(any_locations),
-               weights = settle(any_weights);
+  const Tensor value = settle(any_value);
+  const Tensors tensors = any_tensors.settled();
   const bool taken = launch(value, [&](auto number, Stream stream) {
     typedef decltype(number) T;
-    return start(call, read<T>(value), read<Wide<T>>(locations),
-                 read<Wide<T>>(weights), write<T>(result), stream);
+    if constexpr (sizeof(T) <= Tensors::MAX_BYTES)
+      return start(call, read<T>(value), tensors.template arrays<T>(),
+                   write<T>(result), stream);
+    return false;
   });
   demand(taken, call);
   return result;
 }
 
-// --- the way back -------------------------------------------------------------------
+// --- backward -----------------------------------------------------------------------
 
-// Of the value, of locations or offsets, of weights or logits. The first is added up in
-// float32 at least: sums of a thousand numbers in half precision would lose one in a
-// hundred.
-struct Slopes {
-  Tensor value, where, weights;
-
-  // As torch wants them.
-  std::tuple<Tensor, Tensor, Tensor> like(const Tensor& given) const {
-    return {torch::stable::to(value, given.scalar_type()), where, weights};
-  }
-};
-
-inline Slopes empty_slopes(const Call& call, const Tensor& value, const Tensor& where,
-                           const Tensor& weights) {
-  const auto empty = [&](const Tensor& like, const std::vector<int64_t>& shape) {
-    return nothing(call) ? torch::stable::new_zeros(like, shape)
-                         : torch::stable::new_empty(like, shape);
-  };
-  return {torch::stable::new_zeros(value, {call.b, call.s, call.m, call.d},
-                                   exact(value)),
-          empty(where, {call.b, call.q, call.m, call.p, 2}),
-          empty(weights, {call.b, call.q, call.m, call.p})};
-}
-
-inline void check_slope(const Call& call, const Tensor& value, const Tensor& slope) {
-  STD_TORCH_CHECK(looks(slope, value, value.scalar_type(),
-                        {call.b, call.q, int64_t(call.m) * call.d}),
-                  "ms_deform_attn: the slope does not look like the result");
-}
-
-// `start(call, value, locations, weights, slope, value's slope, locations' slope,
-// weights' slope, scratch, stream)`; `scratch_bytes` of zeros are for it alone.
-template <typename Start>
+// `start(call, value, arrays, grad, grads, scratch, stream)`; `scratch`: zeros, as many
+// bytes as the step wants.
+template <typename Tensors, typename Start>
 std::tuple<Tensor, Tensor, Tensor> run_backward(
     const Tensor& any_value, const Shapes& shapes, const Counts& counts,
-    const Tensor& any_locations, const Tensor& any_weights, const Tensor& any_slope,
-    Backward step, const Start& start) {
-  const Call call = check(any_value, shapes, counts, any_locations, any_weights);
-  check_slope(call, any_value, any_slope);
-  const Slopes down = empty_slopes(call, any_value, any_locations, any_weights);
-  if (nothing(call)) return down.like(any_value);
-  const Tensor value = settle(any_value), locations = settle(any_locations),
-               weights = settle(any_weights), slope = settle(any_slope);
+    const Tensors& any_tensors, const Tensor& any_grad, Backward step,
+    const Start& start) {
+  const Call call = any_tensors.check(any_value, shapes, counts);
+  STD_TORCH_CHECK(looks(any_grad, any_value, any_value.scalar_type(),
+                        {call.b, call.q, int64_t(call.m) * call.d}),
+                  "ms_deform_attn: the gradient does not look like the result");
+  const Grads grads =
+      empty_grads(call, any_value, any_tensors.where, any_tensors.weights);
+  if (nothing(call)) return grads.like(any_value);
+  const Tensor value = settle(any_value), grad = settle(any_grad);
+  const Tensors tensors = any_tensors.settled();
   const Tensor scratch = torch::stable::new_zeros(
       value, {backward_scratch(step, call)}, ScalarType::Byte);
   const bool taken = launch(value, [&](auto number, Stream stream) {
     typedef decltype(number) T;
-    typedef Wide<T> W;
-    return start(call, read<T>(value), read<W>(locations), read<W>(weights),
-                 read<T>(slope), write<W>(down.value), write<W>(down.where),
-                 write<W>(down.weights), scratch.mutable_data_ptr(), stream);
-  });
-  demand(taken, call);
-  return down.like(value);
-}
-
-// `start(call, value, asked, slope, value's slope, offsets' slope, logits' slope,
-// stream)`; never in float64.
-template <typename Start>
-std::tuple<Tensor, Tensor, Tensor> run_backward_fused(
-    const Tensor& any_value, const Shapes& shapes, const Counts& counts,
-    const Tensor& any_references, const Tensor& any_offsets, const Tensor& any_logits,
-    const Tensor& any_slope, const Start& start) {
-  const Call call = check_asked(any_value, shapes, counts, any_references, any_offsets,
-                                any_logits);
-  check_slope(call, any_value, any_slope);
-  const Slopes down = empty_slopes(call, any_value, any_offsets, any_logits);
-  if (nothing(call)) return down.like(any_value);
-  const Tensor value = settle(any_value), references = settle(any_references),
-               offsets = settle(any_offsets), logits = settle(any_logits),
-               slope = settle(any_slope);
-  const bool taken = launch(value, [&](auto number, Stream stream) {
-    typedef decltype(number) T;
-    if constexpr (sizeof(T) < 8)
-      return start(call, read<T>(value), asked(references, offsets, logits),
-                   read<T>(slope), write<float>(down.value), write<float>(down.where),
-                   write<float>(down.weights), stream);
+    if constexpr (sizeof(T) <= Tensors::MAX_BYTES)
+      return start(call, read<T>(value), tensors.template arrays<T>(), read<T>(grad),
+                   grads.arrays<Wide<T>>(), scratch.mutable_data_ptr(), stream);
     return false;
   });
   demand(taken, call);
-  return down.like(value);
+  return grads.like(value);
 }
 
 }  // namespace detr_steps::cuda

@@ -15,7 +15,7 @@ Forward forward_step(const std::string& name) {
   if (name == "vectors") return Forward::VECTORS;
   if (name == "tiles") return Forward::TILES;
   STD_TORCH_CHECK(false, "ms_deform_attn: no step ", name,
-                  " on the way there: naive, points, vectors, tiles");
+                  " forward: naive, points, vectors, tiles");
   return Forward::NAIVE;
 }
 
@@ -25,34 +25,38 @@ Backward backward_step(const std::string& name) {
   if (name == "sorted") return Backward::SORTED;
   if (name == "fixed") return Backward::FIXED;
   STD_TORCH_CHECK(false, "ms_deform_attn: no step ", name,
-                  " on the way back: naive, vectors, sorted, fixed");
+                  " backward: naive, vectors, sorted, fixed");
   return Backward::NAIVE;
 }
 
 Tensor forward(const Tensor& value, Shapes shapes, Counts counts,
                const Tensor& locations, const Tensor& weights, std::string name) {
   const Forward step = forward_step(name);
-  return run_forward(
-      value, shapes, counts, locations, weights,
-      [=](auto... given) { return launch_forward(step, given...); });
+  return run_forward(value, shapes, counts, GivenTensors{locations, weights},
+                     [=](auto... given) { return launch_forward(step, given...); });
+}
+
+template <typename Tensors>
+Three run_backward_step(const Tensor& value, const Shapes& shapes, const Counts& counts,
+                        const Tensors& tensors, const Tensor& grad,
+                        const std::string& name) {
+  const Backward step = backward_step(name);
+  return run_backward(value, shapes, counts, tensors, grad, step,
+                      [=](auto... given) { return launch_backward(step, given...); });
 }
 
 Three backward(const Tensor& value, Shapes shapes, Counts counts,
-               const Tensor& locations, const Tensor& weights, const Tensor& slope,
+               const Tensor& locations, const Tensor& weights, const Tensor& grad,
                std::string name) {
-  const Backward step = backward_step(name);
-  return run_backward(
-      value, shapes, counts, locations, weights, slope, step,
-      [=](auto... given) { return launch_backward(step, given...); });
+  const GivenTensors tensors = {locations, weights};
+  return run_backward_step(value, shapes, counts, tensors, grad, name);
 }
 
 Three backward_fused(const Tensor& value, Shapes shapes, Counts counts,
                      const Tensor& references, const Tensor& offsets,
-                     const Tensor& logits, const Tensor& slope, std::string name) {
-  const Backward step = backward_step(name);
-  return run_backward_fused(
-      value, shapes, counts, references, offsets, logits, slope,
-      [=](auto... given) { return launch_backward_fused(step, given...); });
+                     const Tensor& logits, const Tensor& grad, std::string name) {
+  const AskedTensors tensors = {references, offsets, logits};
+  return run_backward_step(value, shapes, counts, tensors, grad, name);
 }
 
 }  // namespace

@@ -24,12 +24,12 @@ import torch
 from detr_steps.files import write_whole
 from detr_steps.ops.building import NotCompiled
 
+from ..measuring import MEASURED, RESULTS
 from . import ceilings, checks, report, runs, table, timing, training, watched
 from .engines import Card, Emulated
-from .record import PARTS, ROOT, Record
+from .record import PARTS, Record
 
-RECORD = ROOT / "data" / "measured" / "kernel_times.json"
-PAGE = ROOT / "benchmarks" / "results" / "gpu.md"
+RECORD, PAGE = MEASURED / "kernel_times.json", RESULTS / "gpu.md"
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:

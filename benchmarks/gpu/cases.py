@@ -9,8 +9,10 @@ from torch.nn import functional as F
 
 from detr_steps import zoo
 from detr_steps.data.scenes import Scenes
-from detr_steps.nn.deform_attention import Reading, star
+from detr_steps.nn.deform_attention import star
+from detr_steps.nn.trace import SamplingPoints
 from detr_steps.ops.read_points import Sizes
+from detr_steps.systems.output import Trace
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SPREADS = ("uniform", "gaussian", "initial", "trained")
@@ -85,12 +87,12 @@ class Inputs:
     references: Tensor  # [B, Q, L, 2]
     offsets: Tensor  # [B, Q, M, P, 2], pixels
     logits: Tensor  # [B, Q, M, P]
-    slope: Tensor  # [B, Q, M·D]
+    grad: Tensor  # [B, Q, M·D]
 
     @property
     def bytes(self) -> int:
         """What all arrays take."""
-        arrays = (self.value, self.locations, self.weights, self.slope)
+        arrays = (self.value, self.locations, self.weights, self.grad)
         return sum(x.numel() * x.element_size() for x in arrays)
 
 
@@ -114,7 +116,7 @@ def make(
         offsets = _OFFSETS[spread](shape, draw, role).expand(b, q, m, p, 2)
     logits = torch.randn(b, q, m, p, generator=draw)
     value = torch.randn(b, shape.tokens, m, shape.width, generator=draw)
-    slope = torch.randn(b, q, m * shape.width, generator=draw)
+    grad = torch.randn(b, q, m * shape.width, generator=draw)
 
     def there(x: Tensor, kind: torch.dtype = torch.float32) -> Tensor:
         return x.to(device, kind).contiguous()
@@ -127,7 +129,7 @@ def make(
         there(centres[:, :, None].expand(-1, -1, len(shape.sizes), -1)),
         there(offsets),
         there(logits),
-        there(slope, dtype),
+        there(grad, dtype),
     )
 
 
@@ -194,16 +196,16 @@ def trained_offsets(role: str, pictures: int = 16) -> tuple[Tensor, Tensor]:
         batch, _ = next(Scenes("val").evaluation_batches(pictures, pictures))
         trace = model(batch, trace=True).trace
         if role == "encoder":
-            moved = _moved(trace.encoder[-1], trace.tokens, trace)
+            moved = _moved(trace.encoder[-1], trace.centres, trace)
         else:
-            steps = zip(trace.decoder, trace.references)
+            steps = zip(trace.decoder_cross, trace.references)
             moved = torch.cat([_moved(seen, at, trace) for seen, at in steps], 1)
         flat = moved.flatten(0, 1)  # [B·Q, M, L, K, 2]
         _KNOWN[role] = flat.mean(0), flat.std(0)
     return _KNOWN[role]
 
 
-def _moved(seen: Reading, references: Tensor, trace: object) -> Tensor:
+def _moved(seen: SamplingPoints, references: Tensor, trace: Trace) -> Tensor:
     """Offsets in pixels `[B, Q, M, L, K, 2]`: locations less where they start from."""
     start = references[:, :, None, None, None, :2]
     start = start * trace.valid[:, None, None, :, None]
@@ -214,7 +216,7 @@ def _moved(seen: Reading, references: Tensor, trace: object) -> Tensor:
 def off_the_grid(given: Inputs) -> Inputs:
     """The same with every point well between pixels.
 
-    On a pixel the slope of a point jumps, and rounding decides which of two right
+    On a pixel the gradient of a location jumps, and rounding decides which of two right
     answers comes out.
     """
     extent, _ = given.shape.by_point(given.locations.device)
@@ -227,7 +229,7 @@ def off_the_grid(given: Inputs) -> Inputs:
 
 
 def exact(given: Inputs) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Result and slopes (value, locations, weights) by torch's operators in float64.
+    """Result and gradients (value, locations, weights) by torch's operators in float64.
 
     From the numbers as they are: values in half precision are not what is rounded here.
     """
@@ -246,7 +248,7 @@ def exact(given: Inputs) -> tuple[Tensor, tuple[Tensor, ...]]:
         read = read.unflatten(0, (shape.images, shape.heads))
         result = result + (read * share.transpose(1, 2)[:, :, None]).sum(-1)
     result = result.permute(0, 3, 1, 2).flatten(2)  # [B, Q, M·D]
-    slopes = torch.autograd.grad(
-        result, (value, locations, weights), given.slope.double()
+    grads = torch.autograd.grad(
+        result, (value, locations, weights), given.grad.double()
     )
-    return result.detach(), slopes
+    return result.detach(), grads

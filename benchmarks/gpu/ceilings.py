@@ -16,7 +16,7 @@ SOURCE = Path(__file__).with_name("ceilings.cu")
 ROW = 128  # bytes
 PIECE = 16
 THREADS = 256
-MAP_ROWS = 285_136  # 36.5 MB: the values of two pictures, or their slopes
+MAP_ROWS = 285_136  # 36.5 MB: the values of two pictures, or their gradients
 FEW_ROWS = 1024
 
 

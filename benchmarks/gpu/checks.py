@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from .cases import DRY, DTYPES, ODD, Inputs, Shape, exact, make, off_the_grid
-from .engines import STEPS, Card, Emulated, Slopes, asked, plain
+from .cases import DRY, DTYPES, ODD, STANDARD, Inputs, Shape, exact, make, off_the_grid
+from .engines import STEPS, Card, Emulated, Grads, asked, plain
 from .record import Record
 
 # Relative to the norm: sums in float32, then one rounding to the type of the values.
-# Slopes of values pass through as many sums as queries read a pixel.
+# Gradients of values pass through as many sums as queries read a pixel.
 LIMITS = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 1.6e-2}
 # Shapes of the published models, smaller: every step takes them. 277 = 9·17 + 64 + 60
 # queries fill no tile evenly.
@@ -42,7 +42,7 @@ def _tried(check: Callable[[], dict]) -> dict:
 
 
 def _all(engine: Engine, dry: bool) -> Iterator[tuple[str, Callable[[], dict]]]:
-    shapes = DRY if dry else USUAL | {"photo, " + k: v for k, v in _photo().items()}
+    shapes = DRY if dry else USUAL | {"photo, " + k: v for k, v in STANDARD.items()}
     for name, shape in shapes.items():
         for dtype in DTYPES:
             for direction, steps in STEPS.items():
@@ -62,32 +62,26 @@ def _all(engine: Engine, dry: bool) -> Iterator[tuple[str, Callable[[], dict]]]:
         yield from _of_torch()
 
 
-def _photo() -> dict[str, Shape]:
-    from .cases import STANDARD
-
-    return STANDARD
-
-
 def _compare(
     engine: Engine, shape: Shape, direction: str, step: str, dtype: str = "fp32"
 ) -> Callable[[], dict]:
     def check() -> dict:
         given = off_the_grid(make(shape, "gaussian", DTYPES[dtype], engine.device))
-        result, slopes = exact(given)
+        result, grads = exact(given)
         if direction == "forward":
             found, wanted = (engine.forward(step, given),), (result,)
         else:
             found = engine.backward(step, given)
-            wanted = _by_asked(given, slopes) if step == "fused" else slopes
+            wanted = _by_asked(given, grads) if step == "fused" else grads
         off = max(distance(mine, right) for mine, right in zip(found, wanted))
         return {"ok": off <= LIMITS[dtype], "off": off}
 
     return check
 
 
-def _by_asked(given: Inputs, slopes: Slopes) -> Slopes:
-    """Slopes of locations and weights as slopes of offsets and logits."""
-    value, locations, weights = slopes
+def _by_asked(given: Inputs, grads: Grads) -> Grads:
+    """Gradients of locations and weights as gradients of offsets and logits."""
+    value, locations, weights = grads
     extent, _ = given.shape.by_point(value.device)
     share = given.weights.double()
     logits = share * (weights - (share * weights).sum(-1, keepdim=True))
@@ -191,7 +185,7 @@ def _captured() -> dict:
     torch.cuda.synchronize()
     with torch.cuda.graph(graph):
         found = (engine.forward("tiles", given), *engine.backward("sorted", given))
-    for name in ("value", "locations", "weights", "slope"):
+    for name in ("value", "locations", "weights", "grad"):
         getattr(given, name).copy_(getattr(other, name))
     graph.replay()
     wanted = (engine.forward("tiles", other), *engine.backward("sorted", other))
@@ -200,7 +194,7 @@ def _captured() -> dict:
 
 
 def _deterministic() -> dict:
-    """Under torch.use_deterministic_algorithms the slopes are the same bits, always."""
+    """Under torch.use_deterministic_algorithms gradients are always the same bits."""
     given = make(USUAL["square"], "gaussian", device="cuda")
     torch.use_deterministic_algorithms(True)
     try:
@@ -208,7 +202,7 @@ def _deterministic() -> dict:
         for _ in range(4):
             wanting = _wanting(given)
             result = _operator(given)(*wanting)
-            runs.append(torch.autograd.grad(result, wanting, given.slope))
+            runs.append(torch.autograd.grad(result, wanting, given.grad))
     finally:
         torch.use_deterministic_algorithms(False)
     same = all(torch.equal(a, b) for run in runs for a, b in zip(runs[0], run))

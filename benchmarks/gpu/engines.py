@@ -20,7 +20,7 @@ STEPS = {
     "forward": ("naive", "points", "vectors", "tiles", "fused"),
     "backward": ("naive", "vectors", "sorted", "fixed", "fused"),
 }
-Slopes = tuple[Tensor, Tensor, Tensor]
+Grads = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Card:
             return torch.ops.detr_steps.ms_deform_attn_fused(*asked(given))
         return torch.ops.detr_steps.ms_deform_attn_step(*plain(given), step)
 
-    def backward(self, step: str, given: Inputs) -> Slopes:
-        """Slopes of value, locations (offsets) and weights (logits)."""
+    def backward(self, step: str, given: Inputs) -> Grads:
+        """Gradients of value, locations (offsets) and weights (logits)."""
         ops = torch.ops.detr_steps
         if step == "fused":
-            return ops.ms_deform_attn_fused_backward(*asked(given), given.slope)
-        return ops.ms_deform_attn_backward_step(*plain(given), given.slope, step)
+            return ops.ms_deform_attn_fused_backward(*asked(given), given.grad)
+        return ops.ms_deform_attn_backward_step(*plain(given), given.grad, step)
 
 
 @dataclass(frozen=True)
@@ -58,21 +58,21 @@ class Emulated:
 
     def forward(self, step: str, given: Inputs) -> Tensor:
         """Result of one step `[B, Q, M·D]`."""
-        if not given.slope.numel():  # the operator launches nothing then
-            return torch.zeros_like(given.slope)
+        if not given.grad.numel():  # the operator launches nothing then
+            return torch.zeros_like(given.grad)
         if step == "fused":
             return library_kernels.forward_fused(*self._sized(asked(given)))
         return library_kernels.forward(step, *self._sized(plain(given)))
 
-    def backward(self, step: str, given: Inputs) -> Slopes:
-        """Slopes of value, locations (offsets) and weights (logits)."""
-        if not given.slope.numel():
+    def backward(self, step: str, given: Inputs) -> Grads:
+        """Gradients of value, locations (offsets) and weights (logits)."""
+        if not given.grad.numel():
             arrays = (given.value, given.locations, given.weights)
             return tuple(map(torch.zeros_like, arrays))
         if step == "fused":
             arguments = self._sized(asked(given))
-            return library_kernels.backward_fused("sorted", *arguments, given.slope)
-        return library_kernels.backward(step, *self._sized(plain(given)), given.slope)
+            return library_kernels.backward_fused("sorted", *arguments, given.grad)
+        return library_kernels.backward(step, *self._sized(plain(given)), given.grad)
 
     @staticmethod
     def _sized(arguments: tuple) -> tuple:
@@ -106,7 +106,7 @@ def torch_forward(given: Inputs) -> Tensor:
 
 
 def torch_backward(given: Inputs) -> Callable[[], object]:
-    """The way back by torch's operators: a call that can be repeated."""
+    """The backward pass by torch's operators: a call that can be repeated."""
     arrays = [x.detach().requires_grad_() for x in
               (given.value, given.locations, given.weights)]  # fmt: skip
     value, locations, weights = arrays
@@ -114,7 +114,7 @@ def torch_backward(given: Inputs) -> Callable[[], object]:
     result = torch_forward(wanting)
 
     def back() -> object:
-        return torch.autograd.grad(result, arrays, given.slope, retain_graph=True)
+        return torch.autograd.grad(result, arrays, given.grad, retain_graph=True)
 
     return back
 

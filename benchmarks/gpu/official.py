@@ -89,6 +89,6 @@ class Official:
         return functools.partial(
             self.module.ms_deform_attn_backward,
             *self._arguments(given),
-            given.slope,
+            given.grad,
             STEP,
         )

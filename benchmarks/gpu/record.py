@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from detr_steps.files import write_json
+from detr_steps.ops.building import digest
 
 ROOT = Path(__file__).resolve().parents[2]
 FAILED = "failed"  # rows of the table that raised
@@ -119,13 +120,9 @@ def card() -> dict:
 
 def fingerprint() -> str:
     """A name for the state of kernels/, committed or not."""
-    import hashlib
-
-    content = hashlib.sha256()
-    for path in sorted((ROOT / "kernels").rglob("*")):
-        if path.is_file():
-            content.update(path.read_bytes())
-    return content.hexdigest()[:16]
+    return digest(
+        path for path in sorted((ROOT / "kernels").rglob("*")) if path.is_file()
+    )
 
 
 def said(command: list[str]) -> str:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ..measuring import markdown_table
+
 Found = dict[str, dict]  # rows of the table by their key
 
 
@@ -81,13 +83,17 @@ def _heading(about: dict) -> str:
 
 
 def _goals(about: dict, rows: dict) -> list[str]:
-    lines = ["## Goals (set for an H200)", "", "| goal | limit | found | met |"]
-    lines += ["| :-- | --: | --: | :-- |"]
+    cells = []
     for goal in judge(about, rows):
         found = "" if goal["found"] is None else f"{goal['found']:.4g}"
         met = {True: "yes", False: "no", None: "not measured"}[goal["met"]]
-        lines.append(f"| {goal['goal']} | {goal['limit']} | {found} | {met} |")
-    return [*lines, ""]
+        cells.append([goal["goal"], goal["limit"], found, met])
+    head = ["goal", "limit", "found", "met"]
+    return _section("Goals (set for an H200)", head, "lrrl", cells)
+
+
+def _section(title: str, head: list[str], align: str, rows: list[list]) -> list[str]:
+    return [f"## {title}", "", *markdown_table(head, align, rows), ""]
 
 
 def _checks(rows: dict) -> list[str]:
@@ -104,10 +110,9 @@ def _checks(rows: dict) -> list[str]:
 
 
 def _ceilings(rows: dict) -> list[str]:
-    lines = ["## Ceilings", "", "| | GB/s |", "| :-- | --: |"]
-    for name, row in rows["ceilings"].items():
-        lines.append(f"| {name} | {row['bytes per second'] / 1e9:,.0f} |")
-    return [*lines, ""]
+    found = rows["ceilings"].items()
+    cells = [[name, f"{row['bytes per second'] / 1e9:,.0f}"] for name, row in found]
+    return _section("Ceilings", ["", "GB/s"], "lr", cells)
 
 
 def _table(rows: dict) -> list[str]:
@@ -120,13 +125,12 @@ def _table(rows: dict) -> list[str]:
         ]
     lines = ["## Microseconds", ""]
     for (case, direction, dtype), steps in groups.items():
-        lines += [f"### {case}, {direction}, {dtype}", ""]
-        lines += ["| step | " + " | ".join(spreads) + " |"]
-        lines += ["| :-- |" + " --: |" * len(spreads)]
-        for step, found in steps.items():
-            cells = [_cell(found.get(spread)) for spread in spreads]
-            lines.append(f"| {step} | " + " | ".join(cells) + " |")
-        lines.append("")
+        cells = [
+            [step, *(_cell(found.get(spread)) for spread in spreads)]
+            for step, found in steps.items()
+        ]
+        title, align = f"# {case}, {direction}, {dtype}", "l" + "r" * len(spreads)
+        lines += _section(title, ["step", *spreads], align, cells)
     return lines + [f"- {key}: {why}" for key, why in rows["failed"].items()]
 
 
@@ -137,6 +141,6 @@ def _cell(us: float | None) -> str:
 def _training(rows: dict) -> list[str]:
     if not rows["training"]:
         return []
-    lines = ["## A training step of deformable-tiny", "", "| backend | ms |"]
-    lines += ["| :-- | --: |"]
-    return lines + [f"| {k} | {v['ms']:.1f} |" for k, v in rows["training"].items()]
+    cells = [[name, f"{row['ms']:.1f}"] for name, row in rows["training"].items()]
+    title = "A training step of deformable-tiny"
+    return _section(title, ["backend", "ms"], "lr", cells)

@@ -106,7 +106,7 @@ def _call(
 
 def _torch(row: Row, sets: Sequence[Inputs]) -> float:
     """Pure torch: autograd cannot be captured here, so its launches count; it takes
-    milliseconds. One set of inputs for the way back, as what it keeps is large."""
+    milliseconds. One set of inputs for the backward pass, as what it keeps is large."""
     if row.direction == "forward":
         return seconds_eager([lambda g=g: torch_forward(g) for g in sets[:2]])
     return seconds_eager([torch_backward(sets[0])])

@@ -86,11 +86,6 @@ class Kernel:
         """All loops, in the order of their first instruction, outer ones first."""
         return _loops(*_blocks(self), self.code)
 
-    @cached_property
-    def opcodes(self) -> Counter[str]:
-        """How often each opcode is in the code."""
-        return Counter(x.opcode for block in self.blocks for x in self._of(block))
-
     def count(self, pattern: str) -> int:
         """How many instructions of the code begin like this."""
         return count((x for block in self.blocks for x in self._of(block)), pattern)

@@ -1,28 +1,29 @@
 """Kernels run on the CPU, thread by thread, with every access watched."""
 
-import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy
+import torch
 
 from ..ops.building import compiler, digest, kept
-from .emulator_library import SECONDS, Machine, Watched
+from .emulator_library import SECONDS, EmulatorLibrary, Watched
 from .faults import TEXT
 from .library_kernels import backward, backward_fused, forward, forward_fused, library
 from .signature import (
-    Array,
     Parameter,
-    array,
-    check_count,
-    dimensions,
+    Size,
+    check_array,
+    launch,
+    paired,
     parameters,
     scalar,
 )
 from .trace import ACCESS, Trace
 from .watching import (
     READER_SLOTS,
-    machine_code,
+    emulator_objects,
     make_library,
     watch,
     watched_sources,
@@ -38,10 +39,11 @@ __all__ = [
     "library",
 ]
 _ENTRY = """
-extern "C" void detr_steps_entry(const unsigned* grid, const unsigned* block,
-                                 void* const* arguments) {{
+extern "C" int detr_steps_entry(const unsigned* grid, const unsigned* block, unsigned,
+                                void* const* arguments) {{
   emulator::launch("{name}", dim3(grid[0], grid[1], grid[2]),
                    dim3(block[0], block[1], block[2]), {name}, arguments);
+  return 0;
 }}
 """
 
@@ -56,11 +58,11 @@ def compile(text: str, name: str, *, folder: Path | None = None) -> "EmulatedKer
     """
     wanted = parameters(text, name)
     included = watched_sources(folder)
-    asked = [included.name, machine_code().name, compiler(), name, text]
+    asked = [included.name, emulator_objects().name, compiler(), name, text]
     built = kept(
         f"kernel-{digest(asked)}", lambda work: _build(text, name, included, work)
     )
-    return EmulatedKernel(name, wanted, Machine(built / f"{TEXT}.so"))
+    return EmulatedKernel(name, wanted, EmulatorLibrary(built / f"{TEXT}.so"))
 
 
 def _build(text: str, name: str, folder: Path, work: Path) -> None:
@@ -79,14 +81,13 @@ class EmulatedKernel:
 
     where = "emulator"
 
-    def __init__(self, name: str, wanted: list[Parameter], machine: Machine):
-        self.name, self.parameters = name, wanted
-        self._machine = machine
+    def __init__(self, name: str, wanted: list[Parameter], library: EmulatorLibrary):
+        self.name, self.parameters, self._library = name, wanted, library
 
     def __call__(
         self,
-        grid: int | tuple[int, ...],
-        block: int | tuple[int, ...],
+        grid: Size,
+        block: Size,
         *arguments: Any,
         schedule: int = 0,
         trace: bool = False,
@@ -103,57 +104,54 @@ class EmulatedKernel:
         Raises: KernelFault, and then no argument is changed; TypeError or ValueError
         for arguments that do not suit its parameters.
         """
-        check_count(self.parameters, arguments, self.name)
-        pairs = list(zip(self.parameters, arguments, strict=True))
-        arrays = {i: array(*pair) for i, pair in enumerate(pairs) if pair[0].pointer}
-        numbers = {i: scalar(*pair) for i, pair in enumerate(pairs) if i not in arrays}
-        sizes = dimensions(grid, "grid"), dimensions(block, "block")
-        watched = [_watched(self.parameters[i], one) for i, one in arrays.items()]
-        with self._machine.session(
-            watched, schedule=schedule, trace=trace, shared_bytes=shared_bytes,
-            seconds=seconds,
-        ) as addresses:  # fmt: skip
+        pairs = paired(self.parameters, arguments, self.name)
+        arrays = {i: _watched(*each) for i, each in enumerate(pairs) if each[0].pointer}
+        numbers = {i: scalar(*each) for i, each in enumerate(pairs) if i not in arrays}
+        how = {"schedule": schedule, "trace": trace, "seconds": seconds}
+        session = self._library.session(arrays.values(), shared_bytes, **how)
+        with session as addresses:
             passed = dict(zip(arrays, addresses, strict=True)) | numbers
-            self._launch(sizes, [passed[i] for i in range(len(pairs))])
-            return self._trace(list(arrays), list(arrays.values())) if trace else None
+            in_order = [passed[i] for i in range(len(pairs))]
+            entry = self._library.function("detr_steps_entry")
+            launch(entry, grid, block, shared_bytes, in_order)
+            return self._trace(arguments, arrays) if trace else None
 
-    def _launch(self, sizes, passed) -> None:
-        three, pointers = ctypes.c_uint * 3, ctypes.c_void_p * max(1, len(passed))
-        addresses = pointers(*(ctypes.addressof(one) for one in passed))
-        grid, block = (three(*one) for one in sizes)
-        self._machine.function("detr_steps_entry")(grid, block, addresses)
-
-    def _trace(self, numbers, arrays) -> Trace:
-        events = self._machine.events()
-        shapes, items = [()] * len(self.parameters), [1] * len(self.parameters)
-        for number, one in zip(numbers, arrays, strict=True):
-            shapes[number] = one.shape
-            items[number] = _item(self.parameters[number], one)
+    def _trace(self, arguments: Sequence[Any], arrays: dict[int, Watched]) -> Trace:
+        events = self._library.events()
+        shapes = [tuple(getattr(each, "shape", ())) for each in arguments]
+        items = [arrays[i].item_bytes if i in arrays else 1 for i in range(len(shapes))]
         accesses = numpy.zeros(len(events), ACCESS)
         for name in ("block", "thread", "step", "bytes"):
             accesses[name] = events[name]
         accesses["kind"], accesses["instruction"] = events["access"], events["site"]
-        accesses["argument"] = numpy.array([*numbers, 0])[events["array"]]
+        accesses["argument"] = numpy.array([*arrays, 0])[events["array"]]
         item = numpy.array(items)[accesses["argument"]]
         accesses["element"] = events["byte"] // item
         sites, which = numpy.unique(events["site"], return_inverse=True)
-        lines = [line for _, line in self._machine.lines(sites.tolist())]
+        lines = [line for _, line in self._library.lines(sites.tolist())]
         accesses["line"] = numpy.array([*lines, 0])[which]
         names = tuple(one.name for one in self.parameters)
         return Trace(accesses, names, tuple(shapes), tuple(items))
 
 
-def _item(parameter: Parameter, one: Array) -> int:
-    """Bytes of what a kernel calls an element: 16 of a `float4*`."""
-    return one.number_bytes * parameter.numbers
+def _watched(parameter: Parameter, given: Any) -> Watched:
+    """The memory of a tensor or array on the CPU, which a kernel works on in place.
 
-
-def _watched(parameter: Parameter, one: Array) -> Watched:
+    Raises: TypeError or ValueError where it does not suit the parameter.
+    """
+    check_array(parameter, given)
+    if isinstance(given, torch.Tensor) and given.device.type != "cpu":
+        raise ValueError(
+            f"{parameter.name} is on {given.device}; the emulator works on the CPU: "
+            "use .cpu()"
+        )
+    tensor = isinstance(given, torch.Tensor)
+    address = given.data_ptr() if tensor else given.ctypes.data
     return Watched(
         parameter.name,
-        one.address,
-        one.bytes,
-        _item(parameter, one),
-        one.number_bytes,
+        address,
+        given.nbytes,
+        given.itemsize * parameter.numbers,  # 16 of a `float4*`
+        given.itemsize,
         not parameter.const,
     )

@@ -4,7 +4,7 @@ import ctypes
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ class Watched:
     writable: bool
 
 
-class Machine:
+class EmulatorLibrary:
     """One library of kernels, loaded; runs one kernel call at a time."""
 
     def __init__(self, file: Path):
@@ -64,11 +64,11 @@ class Machine:
     @contextmanager
     def session(
         self,
-        arrays: Sequence[Watched],
+        arrays: Iterable[Watched],
+        shared_bytes: int = 0,
         *,
         schedule: int = 0,
         trace: bool = False,
-        shared_bytes: int = 0,
         seconds: float = SECONDS,
     ) -> Iterator[list[ctypes.c_void_p]]:
         """Give the addresses of copies to run on; copy back what may be written.
@@ -76,8 +76,8 @@ class Machine:
         Raises: KernelFault when the run ends with one (nothing is copied back),
         MemoryError where an array is too large for the emulator.
         """
+        arrays, c = list(arrays), self._library
         with self._lock:
-            c = self._library
             try:
                 if not c.emulator_open(trace):
                     raise MemoryError("the emulator gets no address space here")

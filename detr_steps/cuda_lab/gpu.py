@@ -12,8 +12,15 @@ from ..ops.building import NotCompiled, digest, kept, run
 from ..ops.compiled import sources
 from ..ops.compiled_cuda import nvcc
 from .faults import TEXT, CompileFault, KernelFault
-from .signature import Parameter, check_array, check_count, dimensions, parameters
-from .signature import scalar as number
+from .signature import (
+    Parameter,
+    Size,
+    check_array,
+    launch,
+    paired,
+    parameters,
+    scalar,
+)
 
 # The kernel's address and the addresses of its arguments: that is all a launch takes.
 _ENTRY = """
@@ -100,8 +107,8 @@ class CudaKernel:
 
     def __call__(
         self,
-        grid: int | tuple[int, ...],
-        block: int | tuple[int, ...],
+        grid: Size,
+        block: Size,
         *arguments: Any,
         schedule: int = 0,
         trace: bool = False,
@@ -117,22 +124,23 @@ class CudaKernel:
         """
         if trace:
             raise ValueError("a card cannot trace: compile with where='emulator'")
-        check_count(self.parameters, arguments, self.name)
-        pairs = list(zip(self.parameters, arguments, strict=True))
+        pairs = paired(self.parameters, arguments, self.name)
         there = [_on_card(*pair) if pair[0].pointer else None for pair in pairs]
         passed = [
-            number(*pair) if moved is None else ctypes.c_void_p(moved.data_ptr())
+            scalar(*pair) if moved is None else ctypes.c_void_p(moved.data_ptr())
             for pair, moved in zip(pairs, there, strict=True)
         ]
-        self._launch(grid, block, shared_bytes, passed)
+        torch.cuda.synchronize()  # it does not run on torch's stream
+        if error := launch(self._entry, grid, block, shared_bytes, passed):
+            raise KernelFault("card", _told(self._reason(error)), kernel=self.name)
         for (parameter, given), moved in zip(pairs, there, strict=True):
             if moved is not None and moved is not given and not parameter.const:
                 torch.as_tensor(given).copy_(moved)
 
     def milliseconds(
         self,
-        grid: int | tuple[int, ...],
-        block: int | tuple[int, ...],
+        grid: Size,
+        block: Size,
         *arguments: Any,
         repeats: int = 20,
         shared_bytes: int = 0,
@@ -153,17 +161,6 @@ class CudaKernel:
             end.synchronize()
             taken.append(start.elapsed_time(end))
         return sorted(taken[1:])[repeats // 2]  # the first one loads the kernel
-
-    def _launch(self, grid, block, shared_bytes, passed) -> None:
-        three, pointers = ctypes.c_uint * 3, ctypes.c_void_p * max(1, len(passed))
-        sizes = dimensions(grid, "grid"), dimensions(block, "block")
-        addresses = pointers(*(ctypes.addressof(one) for one in passed))
-        torch.cuda.synchronize()  # it does not run on torch's stream
-        error = self._entry(
-            *(three(*one) for one in sizes), ctypes.c_uint(shared_bytes), addresses
-        )
-        if error:
-            raise KernelFault("card", _told(self._reason(error)), kernel=self.name)
 
 
 def _on_card(parameter: Parameter, given: Any) -> Tensor:

@@ -109,8 +109,11 @@ def readable(names: list[str]) -> list[str]:
 
 
 def find(kernels: list[Kernel], name: str) -> Kernel:
-    """The one kernel whose name holds `name`. Raises: LookupError."""
-    found = [kernel for kernel in kernels if name in kernel.name]
+    """The one kernel whose name, without our namespace, holds `name`.
+
+    Raises: LookupError.
+    """
+    found = [k for k in kernels if name in k.name.replace("detr_steps::cuda::", "")]
     if len(found) != 1:
         names = ", ".join(kernel.name for kernel in kernels)
         raise LookupError(f"{len(found)} kernels are called {name!r}; all: {names}")

@@ -2,7 +2,7 @@
 
 Arrays are those of `kernels/cuda/call.h`: `value [B, S, M, D]`, `shapes` (h, w) of each
 level, `points` K of each level (P of them in all), `locations [B, Q, M, P, 2]`,
-`weights [B, Q, M, P]`, `slope [B, Q, M·D]`. Locations and weights are float32, or
+`weights [B, Q, M, P]`, `grad [B, Q, M·D]`. Locations and weights are float32, or
 float64 like the value.
 """
 
@@ -10,14 +10,16 @@ import ctypes
 import functools
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..ops.building import digest, kept
-from .emulator_library import SECONDS, Machine, Watched
-from .watching import machine_code, make_library, watched_sources
+from .emulator_library import SECONDS, EmulatorLibrary, Watched
+from .watching import emulator_objects, make_library, watched_sources
 
 FORWARD = ("naive", "points", "vectors", "tiles")  # as enum Forward counts them
 BACKWARD = ("naive", "vectors", "sorted", "fixed")  # as enum Backward does
@@ -30,32 +32,18 @@ TYPES = {
 Shapes = Sequence[tuple[int, int]]
 
 
-def library(
-    dtype: torch.dtype = torch.float32,
-    *,
-    backward: bool = False,
-    folder: Path | None = None,
-) -> Machine:
-    """The kernels for one type of value and one direction, built on first use.
+@dataclass(frozen=True)
+class Run:
+    """How the emulator runs a step.
 
-    `folder`: other sources than those of the library (a copy of `kernels/` in which
-    something was changed).
-    Raises: NotCompiled; CompileFault for sources that do not compile.
+    `schedule`: in which order threads and blocks run (see `EmulatedKernel`); `seconds`
+    after which it has hung; `folder` of other sources than the library's (a copy of
+    `kernels/` in which something was changed).
     """
-    return _library(dtype, backward, watched_sources(folder))
 
-
-@functools.cache
-def _library(dtype: torch.dtype, backward: bool, folder: Path) -> Machine:
-    options = [f"-DEMULATED_TYPE={TYPES[dtype]}"]
-    options += ["-DEMULATED_BACKWARD"] if backward else []
-    name = f"library-{digest([folder.name, machine_code().name, *options])}"
-
-    def build(work: Path) -> None:
-        source = Path(shutil.copy(folder / "emulated.cpp", work))
-        make_library(folder, source, options)
-
-    return Machine(kept(name, build) / "emulated.so")
+    schedule: int = 0
+    seconds: float = SECONDS
+    folder: Path | None = None
 
 
 def forward(
@@ -65,24 +53,15 @@ def forward(
     points: Sequence[int],
     locations: Tensor,
     weights: Tensor,
-    *,
-    schedule: int = 0,
-    seconds: float = SECONDS,
-    folder: Path | None = None,
+    **run: Any,
 ) -> Tensor:
     """What each query reads, `[B, Q, M·D]`, computed by a step's kernel.
 
-    `schedule`: in which order threads and blocks run (see `EmulatedKernel`).
+    `run`: the fields of `Run`.
     Raises: KernelFault; ValueError where the step does not take such a call.
     """
-    sizes = _sizes(value, locations.shape[1], shapes)
-    result = _empty(value, locations.shape[1])
     given = {"value": value, "locations": locations, "weights": weights}
-    machine = library(value.dtype, folder=folder)
-    call = (FORWARD.index(step),)
-    _run(machine, "emulated", call, sizes, shapes, points, given, {"result": result},
-         schedule, seconds)  # fmt: skip
-    return result
+    return _Call(FORWARD.index(step), given, shapes, points, Run(**run)).forward()
 
 
 def forward_fused(
@@ -92,25 +71,16 @@ def forward_fused(
     references: Tensor,
     offsets: Tensor,
     logits: Tensor,
-    *,
-    schedule: int = 0,
-    seconds: float = SECONDS,
-    folder: Path | None = None,
+    **run: Any,
 ) -> Tensor:
     """The same from `references [B, Q, L, 2 or 4]`, `offsets [B, Q, M, P, 2]` and
     `logits [B, Q, M, P]`: softmax and locations happen in the kernel.
 
     Raises: KernelFault; ValueError where the kernel does not take such a call.
     """
-    sizes = _sizes(value, offsets.shape[1], shapes)
-    result = _empty(value, offsets.shape[1])
     given = {"value": value, "references": references, "offsets": offsets,
              "logits": logits}  # fmt: skip
-    machine = library(value.dtype, folder=folder)
-    call = (0, references.shape[-1])
-    _run(machine, "emulated_fused", call, sizes, shapes, points, given,
-         {"result": result}, schedule, seconds)  # fmt: skip
-    return result
+    return _Call(0, given, shapes, points, Run(**run)).forward()
 
 
 def backward(
@@ -120,29 +90,15 @@ def backward(
     points: Sequence[int],
     locations: Tensor,
     weights: Tensor,
-    slope: Tensor,
-    *,
-    schedule: int = 0,
-    seconds: float = SECONDS,
-    folder: Path | None = None,
+    grad: Tensor,
+    **run: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Slopes of value (float32, or float64), locations and weights by a step's kernel.
+    """Gradients of value, locations and weights by a step's kernel: float32 or float64.
 
     Raises: KernelFault; ValueError where the step does not take such a call.
     """
-    sizes = _sizes(value, locations.shape[1], shapes)
-    given = {"value": value, "locations": locations, "weights": weights,
-             "slope": slope}  # fmt: skip
-    made = _slopes(value, locations, weights, ("value", "locations", "weights"))
-    machine = library(value.dtype, backward=True, folder=folder)
-    number = BACKWARD.index(step)
-    size = machine.function("emulated_scratch")
-    size.restype = ctypes.c_int64
-    scratch = size(number, *_call_numbers(sizes, shapes, points))
-    made["scratch"] = torch.zeros(scratch // 4, dtype=torch.int32)
-    _run(machine, "emulated", (number,), sizes, shapes, points, given, made, schedule,
-         seconds)  # fmt: skip
-    return tuple(made.values())[:3]
+    given = {"value": value, "locations": locations, "weights": weights, "grad": grad}
+    return _Call(BACKWARD.index(step), given, shapes, points, Run(**run)).backward()
 
 
 def backward_fused(
@@ -153,81 +109,100 @@ def backward_fused(
     references: Tensor,
     offsets: Tensor,
     logits: Tensor,
-    slope: Tensor,
-    *,
-    schedule: int = 0,
-    seconds: float = SECONDS,
-    folder: Path | None = None,
+    grad: Tensor,
+    **run: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Slopes of value (float32), offsets and logits by a step's kernel.
+    """Gradients of value, offsets and logits (float32) by a step's kernel.
 
     Raises: KernelFault; ValueError where the step does not take such a call.
     """
-    sizes = _sizes(value, offsets.shape[1], shapes)
     given = {"value": value, "references": references, "offsets": offsets,
-             "logits": logits, "slope": slope}  # fmt: skip
-    made = _slopes(value, offsets, logits, ("value", "offsets", "logits"))
-    machine = library(value.dtype, backward=True, folder=folder)
-    call = (BACKWARD.index(step), references.shape[-1])
-    _run(machine, "emulated_fused", call, sizes, shapes, points, given, made, schedule,
-         seconds)  # fmt: skip
-    return tuple(made.values())
+             "logits": logits, "grad": grad}  # fmt: skip
+    return _Call(BACKWARD.index(step), given, shapes, points, Run(**run)).backward()
 
 
-def _sizes(value: Tensor, queries: int, shapes: Shapes) -> tuple[int, ...]:
-    b, s, m, d = value.shape
-    return b, s, m, d, queries, len(shapes)
+def library(
+    dtype: torch.dtype = torch.float32,
+    *,
+    backward: bool = False,
+    folder: Path | None = None,
+) -> EmulatorLibrary:
+    """The kernels for one type of value and one direction, built on first use.
+
+    `folder`: as in `Run`. Raises: NotCompiled; CompileFault for sources that do not
+    compile.
+    """
+    return _library(dtype, backward, watched_sources(folder))
 
 
-def _empty(value: Tensor, queries: int) -> Tensor:
-    """Full of NaN: what a kernel leaves out shows."""
-    b, _, m, d = value.shape
-    return value.new_full((b, queries, m * d), torch.nan)
+@functools.cache
+def _library(dtype: torch.dtype, backward: bool, folder: Path) -> EmulatorLibrary:
+    options = [f"-DEMULATED_TYPE={TYPES[dtype]}"]
+    options += ["-DEMULATED_BACKWARD"] if backward else []
+    name = f"library-{digest([folder.name, emulator_objects().name, *options])}"
+
+    def build(work: Path) -> None:
+        source = Path(shutil.copy(folder / "emulated.cpp", work))
+        make_library(folder, source, options)
+
+    return EmulatorLibrary(kept(name, build) / "emulated.so")
 
 
-def _slopes(
-    value: Tensor, places: Tensor, shares: Tensor, names: tuple[str, ...]
-) -> dict[str, Tensor]:
-    wide = torch.float64 if value.dtype == torch.float64 else torch.float32
-    made = (
-        torch.zeros(value.shape, dtype=wide),  # kernels add to it
-        torch.full(places.shape, torch.nan, dtype=wide),
-        torch.full(shares.shape, torch.nan, dtype=wide),
-    )
-    return {f"{name}_slope": one for name, one in zip(names, made, strict=True)}
+@dataclass(frozen=True)
+class _Call:
+    """One call of a function in kernels/emulated.cpp; `given` arrays in its order."""
 
+    step: int
+    given: dict[str, Tensor]
+    shapes: Shapes
+    points: Sequence[int]
+    run: Run
 
-def _run(
-    machine: Machine,
-    entry: str,
-    call: tuple[int, ...],
-    sizes: tuple[int, ...],
-    shapes: Shapes,
-    points: Sequence[int],
-    given: dict[str, Tensor],
-    made: dict[str, Tensor],
-    schedule: int,
-    seconds: float,
-) -> None:
-    given = {name: one.detach().contiguous() for name, one in given.items()}
-    arrays = [_watched(name, one, False) for name, one in given.items()]
-    arrays += [_watched(name, one, True) for name, one in made.items()]
-    numbers = _call_numbers(sizes, shapes, points)
-    with machine.session(arrays, schedule=schedule, seconds=seconds) as addresses:
-        passed = (ctypes.c_void_p * len(addresses))(*(a.value for a in addresses))
-        if not machine.function(entry)(*call, *numbers, passed):
-            raise ValueError(f"this step does not take value {sizes}, points {points}")
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """B, S, M, D, Q, L."""
+        weights = self.given.get("weights", self.given.get("logits"))
+        return (*self.given["value"].shape, weights.shape[1], len(self.shapes))
 
+    def numbers(self) -> tuple[ctypes.Array, ...]:
+        """Sizes, shapes and points as make_call of kernels/cuda/call.h takes them."""
+        lists = self.sizes, sum(map(tuple, self.shapes), ()), self.points
+        return tuple((ctypes.c_int64 * len(each))(*each) for each in lists)
 
-def _call_numbers(
-    sizes: Sequence[int], shapes: Shapes, points: Sequence[int]
-) -> tuple[ctypes.Array, ...]:
-    """As make_call of kernels/cuda/call.h takes them."""
-    return _numbers(sizes), _numbers(sum(map(tuple, shapes), ())), _numbers(points)
+    def forward(self) -> Tensor:
+        value, (b, _, m, d, q, _) = self.given["value"], self.sizes
+        result = value.new_full((b, q, m * d), torch.nan)  # what is left out shows
+        self._launch(library(value.dtype, folder=self.run.folder), {"result": result})
+        return result
 
+    def backward(self) -> tuple[Tensor, ...]:
+        value = self.given["value"]
+        used = library(value.dtype, backward=True, folder=self.run.folder)
+        wide = torch.promote_types(value.dtype, torch.float32)
+        made = {"grad_value": torch.zeros(value.shape, dtype=wide)}  # kernels add to it
+        for name in list(self.given)[-3:-1]:
+            shape = self.given[name].shape
+            made[f"grad_{name}"] = torch.full(shape, torch.nan, dtype=wide)
+        scratch = used.function("emulated_scratch")
+        scratch.restype = ctypes.c_int64
+        size = scratch(self.step, *self.numbers()) // 4
+        self._launch(used, made | {"scratch": torch.zeros(size, dtype=torch.int32)})
+        return tuple(made.values())
 
-def _numbers(given: Sequence[int]) -> ctypes.Array:
-    return (ctypes.c_int64 * len(given))(*given)
+    def _launch(self, used: EmulatorLibrary, made: dict[str, Tensor]) -> None:
+        given = {name: one.detach().contiguous() for name, one in self.given.items()}
+        arrays = [_watched(name, one, False) for name, one in given.items()]
+        arrays += [_watched(name, one, True) for name, one in made.items()]
+        numbers = given["references"].shape[-1] if "references" in given else 0
+        entry = used.function("emulated")
+        how = {"schedule": self.run.schedule, "seconds": self.run.seconds}
+        with used.session(arrays, **how) as addresses:
+            passed = (ctypes.c_void_p * len(addresses))(*(a.value for a in addresses))
+            if not entry(self.step, numbers, *self.numbers(), passed):
+                raise ValueError(
+                    f"this step does not take value {list(self.given['value'].shape)}, "
+                    f"points {list(self.points)}"
+                )
 
 
 def _watched(name: str, one: Tensor, writable: bool) -> Watched:

@@ -36,13 +36,6 @@ class Card:
     issue: int
     sources: dict[str, str] = field(repr=False)
 
-    @property
-    def assumed(self) -> tuple[str, ...]:
-        """The numbers that are assumptions."""
-        return tuple(
-            n for n, text in self.sources.items() if text.startswith("assumed")
-        )
-
     def rates(self) -> dict[str, float]:
         """What each resource does in a second: bytes, for `issue` warp instructions."""
         clocks = self.clock * self.sms
@@ -108,21 +101,24 @@ class Case:
         return sum(h * w for h, w in self.sizes)
 
     @property
+    def asked(self) -> int:
+        """Q."""
+        return self.tokens if self.queries is None else self.queries
+
+    @property
     def samples(self) -> int:
         """Points that are read: each has four corner pixels of D channels."""
-        asked = self.tokens if self.queries is None else self.queries
-        return self.images * asked * self.heads * self.points * len(self.sizes)
+        return self.images * self.asked * self.heads * self.points * len(self.sizes)
 
     @property
     def numbers(self) -> dict[str, int]:
         """How many numbers the arrays of a call hold."""
         channels = self.images * self.heads * self.width
-        asked = self.tokens if self.queries is None else self.queries
         return {
             "value": channels * self.tokens,
             "locations": 2 * self.samples,
             "weights": self.samples,
-            "result": channels * asked,
+            "result": channels * self.asked,
         }
 
     @property
@@ -132,7 +128,7 @@ class Case:
 
     @property
     def added(self) -> int:
-        """Bytes that the way back adds to the slope of the values, always float32."""
+        """Bytes that the backward pass adds to the value's gradient, always float32."""
         return CORNERS * self.samples * self.width * FLOAT
 
 
@@ -146,7 +142,8 @@ def operations(case: Case, direction: str) -> int:
     """Floating-point operations of one call, without those that find the corners.
 
     Forward: a product and a sum for each corner's channel. Backward: the same for the
-    agreement of each corner with the slope; a product for what it gets; and its sum.
+    dot product of each corner's row with the upstream gradient; a product for what the
+    row gets of it, and its sum.
     """
     each = {"forward": 2, "backward": 4}[direction]
     return each * CORNERS * case.samples * case.width
@@ -155,8 +152,8 @@ def operations(case: Case, direction: str) -> int:
 def compulsory(case: Case, direction: str) -> dict[str, int]:
     """Bytes between memory and chip if every array goes through once.
 
-    Backward, the slope of the values is set to zero, then written; in half precision it
-    is added up in float32, and converted at the end.
+    Backward, the value's gradient is set to zero, then written; in half precision it is
+    added up in float32, and converted at the end.
     """
     n = case.numbers
     read = {
@@ -168,10 +165,10 @@ def compulsory(case: Case, direction: str) -> dict[str, int]:
         return read | {"result": n["result"] * case.bytes}
     convert = n["value"] * (FLOAT + case.bytes) if case.bytes != FLOAT else 0
     return read | {
-        "slope": n["result"] * case.bytes,
-        "value slope": 2 * n["value"] * FLOAT + convert,
-        "locations slope": n["locations"] * FLOAT,
-        "weights slope": n["weights"] * FLOAT,
+        "grad": n["result"] * case.bytes,
+        "value gradient": 2 * n["value"] * FLOAT + convert,
+        "locations gradient": n["locations"] * FLOAT,
+        "weights gradient": n["weights"] * FLOAT,
     }
 
 
@@ -203,12 +200,6 @@ def floors(card: Card, asked: dict[str, float]) -> dict[str, float]:
     """Seconds that each resource of a card needs for this work, were it alone."""
     rates = card.rates()
     return {name: amount / rates[name] for name, amount in asked.items()}
-
-
-def binding(seconds: dict[str, float]) -> tuple[str, float]:
-    """The resource that takes longest, and how long: the floor."""
-    name = max(seconds, key=seconds.__getitem__)
-    return name, seconds[name]
 
 
 # What a simulated cache holds: the share of loads found in 200 KB of each of 132

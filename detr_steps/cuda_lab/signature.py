@@ -2,42 +2,25 @@
 
 import ctypes
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy
 import torch
 
-# How C calls a number: what torch and numpy call it, and how ctypes passes it.
-_NUMBERS = {
-    "float": ("float32", ctypes.c_float),
-    "double": ("float64", ctypes.c_double),
-    "bool": ("bool", ctypes.c_bool),
-    "char": ("int8", ctypes.c_int8),
-    "signed char": ("int8", ctypes.c_int8),
-    "unsigned char": ("uint8", ctypes.c_uint8),
-    "short": ("int16", ctypes.c_int16),
-    "unsigned short": ("uint16", ctypes.c_uint16),
-    "int": ("int32", ctypes.c_int32),
-    "unsigned": ("uint32", ctypes.c_uint32),
-    "unsigned int": ("uint32", ctypes.c_uint32),
-    "long": ("int64", ctypes.c_int64),
-    "unsigned long": ("uint64", ctypes.c_uint64),
-    "long long": ("int64", ctypes.c_int64),
-    "unsigned long long": ("uint64", ctypes.c_uint64),
-    "size_t": ("uint64", ctypes.c_uint64),
-} | {
-    f"{sign}int{bits}_t": (
-        f"{sign}int{bits}",
-        getattr(ctypes, f"c_{sign}int{bits}"),
-    )
-    for sign in ("", "u")
-    for bits in (8, 16, 32, 64)
-}
-_VECTOR = re.compile(r"(u?(?:char|short|int|longlong)|float|double)([234])")
-_SHORT = {"uchar": "uint8", "ushort": "uint16", "uint": "uint32", "char": "int8",
-          "short": "int16", "int": "int32", "longlong": "int64", "ulonglong": "uint64",
-          "float": "float32", "double": "float64"}  # fmt: skip
+_WHOLE = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+# How ctypes passes a number, by what torch and numpy call its type.
+_PASSED = {name: getattr(ctypes, f"c_{name}") for name in ("bool", *_WHOLE)}
+_PASSED |= {"float32": ctypes.c_float, "float64": ctypes.c_double}
+# What torch calls the types of C; `long` as on Linux and macOS.
+_DTYPES = {f"{name}_t": name for name in _WHOLE}
+_DTYPES |= {"float": "float32", "double": "float64", "bool": "bool", "size_t": "uint64",
+            "signed char": "int8", "unsigned": "uint32"}  # fmt: skip
+_SIGNED = {"char": 8, "short": 16, "int": 32, "long": 64, "long long": 64}
+_DTYPES |= {name: f"int{bits}" for name, bits in _SIGNED.items()}
+_DTYPES |= {f"unsigned {name}": f"uint{bits}" for name, bits in _SIGNED.items()}
+_VECTOR = re.compile(r"(u?)(char|short|int|longlong|float|double)([234])")
 # Bits that a kernel takes apart itself: whatever has as many of them may be passed.
 _SAME_BITS = {
     "uint16": {"uint16", "int16", "float16", "bfloat16"},
@@ -62,16 +45,18 @@ class Parameter:
     @property
     def dtype(self) -> str | None:
         """What an array for it holds, as torch calls it; None for what is not known."""
-        vector = _VECTOR.fullmatch(self.type)
-        if vector:
-            return _SHORT[vector[1]]
-        return _NUMBERS[self.type][0] if self.type in _NUMBERS else None
+        type_ = self.type
+        if vector := _VECTOR.fullmatch(type_):
+            type_ = "unsigned " * bool(vector[1]) + vector[2].replace(
+                "longlong", "long long"
+            )
+        return _DTYPES.get(type_)
 
     @property
     def numbers(self) -> int:
         """How many numbers an element has: 4 for `float4*`."""
         vector = _VECTOR.fullmatch(self.type)
-        return int(vector[2]) if vector else 1
+        return int(vector[3]) if vector else 1
 
 
 def parameters(text: str, name: str) -> list[Parameter]:
@@ -97,7 +82,7 @@ def _parameter(declared: str) -> Parameter:
     const = "const" in words[: words.index("*")] if "*" in words else False
     type_, name = " ".join(kept[:-1]), kept[-1]
     one = Parameter(name, type_.replace(" : : ", "::"), "*" in words, const)
-    if not one.pointer and one.type not in _NUMBERS:
+    if not one.pointer and one.type not in _DTYPES:
         raise ValueError(
             f"`{declared}`: a kernel takes pointers and single numbers "
             f"({', '.join(('float', 'double', 'int', 'unsigned', 'int64_t'))}, ...)"
@@ -105,27 +90,16 @@ def _parameter(declared: str) -> Parameter:
     return one
 
 
-@dataclass(frozen=True)
-class Array:
-    """Memory of a tensor or array that a kernel works on, in place."""
-
-    owner: torch.Tensor | numpy.ndarray
-    address: int
-    bytes: int
-    number_bytes: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.owner.shape)
-
-
-def check_count(wanted: list[Parameter], given: tuple[Any, ...], kernel: str) -> None:
-    """Raise TypeError unless there is an argument for each parameter."""
+def paired(
+    wanted: list[Parameter], given: tuple[Any, ...], kernel: str
+) -> list[tuple[Parameter, Any]]:
+    """Each parameter with its argument. Raises: TypeError unless there is one."""
     if len(given) != len(wanted):
         names = ", ".join(one.name for one in wanted)
         raise TypeError(
             f"{kernel} takes {len(wanted)} arguments ({names}); {len(given)} were given"
         )
+    return list(zip(wanted, given))
 
 
 def check_array(parameter: Parameter, given: Any) -> None:
@@ -149,26 +123,9 @@ def check_array(parameter: Parameter, given: Any) -> None:
         raise ValueError(f"{parameter.name} cannot be written: give a copy")
 
 
-def array(parameter: Parameter, given: Any) -> Array:
-    """The memory of a tensor or array on the CPU.
-
-    Raises: TypeError or ValueError where it does not suit the parameter.
-    """
-    check_array(parameter, given)
-    if isinstance(given, numpy.ndarray):
-        return Array(given, given.ctypes.data, given.nbytes, given.itemsize)
-    if given.device.type != "cpu":
-        raise ValueError(
-            f"{parameter.name} is on {given.device}; the emulator works on the CPU: "
-            "use .cpu()"
-        )
-    item = given.element_size()
-    return Array(given, given.data_ptr(), given.numel() * item, item)
-
-
 def scalar(parameter: Parameter, given: Any) -> Any:
     """A number as ctypes passes it. Raises: TypeError for what is not one."""
-    dtype, passed = _NUMBERS[parameter.type]
+    dtype = _DTYPES[parameter.type]
     if isinstance(given, torch.Tensor | numpy.generic) and given.ndim == 0:
         given = given.item()
     fits = (int, float) if dtype.startswith("float") else (int,)
@@ -176,12 +133,28 @@ def scalar(parameter: Parameter, given: Any) -> Any:
         raise TypeError(
             f"{parameter.name} is `{parameter.type}`; {type(given).__name__} was given"
         )
-    return passed(given)
+    return _PASSED[dtype](given)
 
 
-def dimensions(given: int | tuple[int, ...], what: str) -> tuple[int, int, int]:
-    """Sizes of a grid or block in x, y, z. Raises: ValueError."""
+Size = int | tuple[int, ...]  # of a grid or block, in up to three dimensions
+
+
+def launch(
+    entry: Any, grid: Size, block: Size, shared_bytes: int, passed: Sequence[Any]
+) -> int:
+    """Call a library's `detr_steps_entry` with what ctypes passes for each parameter.
+
+    The addresses of its arguments are all that a launch takes, whatever their types.
+    Raises: ValueError for a grid or block that cannot be.
+    """
+    pointers = ctypes.c_void_p * max(1, len(passed))
+    addresses = pointers(*(ctypes.addressof(one) for one in passed))
+    sizes = (_dimensions(grid, "grid"), _dimensions(block, "block"))
+    return entry(*sizes, ctypes.c_uint(shared_bytes), addresses)
+
+
+def _dimensions(given: Size, what: str) -> ctypes.Array:
     sizes = (given,) if isinstance(given, int) else tuple(given)
     if not 1 <= len(sizes) <= 3 or not all(0 < size < 2**31 for size in sizes):
         raise ValueError(f"{what} must be one to three sizes of at least 1: {given}")
-    return tuple(int(size) for size in (*sizes, 1, 1)[:3])
+    return (ctypes.c_uint * 3)(*(*sizes, 1, 1)[:3])

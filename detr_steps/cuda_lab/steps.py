@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..ops import compiled
 from .disassembly import Kernel, Loop
-from .instructions import compile_kernels
+from .instructions import compile_kernels, find
 from .roofline import CORNERS, WARP
 
 WIDTH, POINTS = 32, 16  # D and P of the published models
@@ -69,7 +69,6 @@ class Step:
         return WARP // self.lanes(dtype) * self.of_group(dtype)
 
 
-_GIVEN, _SORTED = "Given, GivenSlopes", "backward_sorted<{T}, 32, "
 STEPS = (
     Step("forward", "naive", "forward_naive<{T}>", True, r"LDG", 7, (4,)),
     Step("forward", "points", "forward_points<{T}, 32, 16>", True, r"LDG"),
@@ -80,13 +79,12 @@ STEPS = (
          rounds=4),
     Step("backward", "naive", "backward_naive<{T}, Floating<float> >", True, r"LDG", 8,
          (4,), idle="LDS"),
-    Step("backward", "vectors", f"backward_vectors<{{T}}, 32, {_GIVEN}>",
-         around=(FIND,)),
-    Step("backward", "sorted", f"{_SORTED}{_GIVEN}, Floating<float> >",
+    Step("backward", "vectors", "backward_vectors<{T}, 32, Given>", around=(FIND,)),
+    Step("backward", "sorted", "backward_sorted<{T}, 32, Given, Floating<float> >",
          around=(4, 1), block=256, entries=1024),
-    Step("backward", "fixed", f"{_SORTED}{_GIVEN}, FixedPoint>",
+    Step("backward", "fixed", "backward_sorted<{T}, 32, Given, FixedPoint>",
          around=(4, 1), block=256, entries=1024, file="backward_fixed"),
-    Step("backward", "fused", f"{_SORTED}Asked, AskedSlopes, Floating<float> >",
+    Step("backward", "fused", "backward_sorted<{T}, 32, Asked, Floating<float> >",
          around=(4, 1), block=256, entries=1024),
 )  # fmt: skip
 
@@ -122,18 +120,10 @@ def compile_steps(
     steps, dtypes = tuple(steps), tuple(dtypes)
     kernels = compile_kernels(source(steps, dtypes), arch, folder or compiled.sources())
     return {
-        (step.direction, step.name, dtype): _of(kernels, step.instance(dtype))
+        (step.direction, step.name, dtype): find(kernels, f" {step.instance(dtype)}(")
         for step in steps
         for dtype in dtypes
     }
-
-
-def _of(kernels: list[Kernel], name: str) -> Kernel:
-    for kernel in kernels:
-        plain = kernel.name.replace("detr_steps::cuda::", "")
-        if f" {name}(" in plain:
-            return kernel
-    raise LookupError(f"{name} is not among {[kernel.name for kernel in kernels]}")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How often a backward kernel adds a row to the value's slope in global memory."""
+"""How often a backward kernel adds a row to the value's gradient in global memory."""
 
 from typing import NamedTuple
 

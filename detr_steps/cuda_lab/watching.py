@@ -45,11 +45,18 @@ def watched_sources(folder: Path | None = None) -> Path:
     return kept(f"sources-{name}", lambda work: _watch_all(files, work))
 
 
-def machine_code() -> Path:
+def emulator_objects() -> Path:
     """A folder with the emulator itself, built on first use. Raises: NotCompiled."""
     folder = sources()
     name = digest([compiler(), *LINKED, *(folder / name for name in RUNTIME)])
-    return kept(f"emulator-{name}", lambda work: _build_machine(folder, work))
+
+    def build(work: Path) -> None:
+        for path in (folder / name for name in RUNTIME if name.endswith(".cpp")):
+            flags = ["-std=c++17", "-O2", "-fPIC", "-c", str(path)]
+            target = str(work / f"{path.stem}.o")
+            run([*compiler().split(), *flags, "-o", target], does_not_build)
+
+    return kept(f"emulator-{name}", build)
 
 
 def _files(folder: Path) -> dict[str, str]:
@@ -71,13 +78,6 @@ def _watch_all(files: dict[str, str], work: Path) -> None:
         place.write_text(watched, "utf-8")
 
 
-def _build_machine(folder: Path, work: Path) -> None:
-    for path in (folder / name for name in RUNTIME if name.endswith(".cpp")):
-        target = str(work / f"{path.stem}.o")
-        flags = ["-std=c++17", "-O2", "-fPIC", "-c", str(path), "-o", target]
-        run([*compiler().split(), *flags], does_not_build)
-
-
 def make_library(
     folder: Path, source: Path, options: Iterable[str] = (), text: str = ""
 ) -> None:
@@ -93,7 +93,7 @@ def make_library(
         f"-I{folder / 'cuda'}", "-include", str(folder / "emulator.h"),
     ]  # fmt: skip
     run([*command, "-c", str(source), "-o", made], fault)
-    emulator = [str(path) for path in sorted(machine_code().glob("*.o"))]
+    emulator = [str(path) for path in sorted(emulator_objects().glob("*.o"))]
     link = [*compiler().split(), "-shared", made, *emulator, "-o", library, *LINKED]
     run(link, fault)
 

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ..describable import describable
-from ..ops.read_points import Sizes, ask_points, asks_at_once, check_levels, read_points
+from ..ops.read_points import (
+    Sizes,
+    check_levels,
+    fused_read_points,
+    has_fused_kernel,
+    read_points,
+)
 from .memory import Memory
 from .point_weights import FromQuery, PointWeights, QueryScores
 from .queries import Queries
@@ -137,8 +143,8 @@ class MultiScaleDeformableAttention(nn.Module):
             table = table.masked_fill(padding[..., None], 0.0)
             value = value.masked_fill(padding[..., None], 0.0)
         heads = table.unflatten(-1, (self.shape[0], -1))  # [B, S, M, D]
-        if not trace and self._in_one(heads):
-            return self.output(self._read_in_one(query, references, heads)), None
+        if not trace and self._has_fused(heads):
+            return self.output(self._fused(query, references, heads)), None
         locations = self.locate(query, references)
         scores = self.weights(query, value, references.sizes, locations)
         weights = scores.flatten(-2).softmax(-1).view_as(scores)  # over L and K
@@ -170,17 +176,19 @@ class MultiScaleDeformableAttention(nn.Module):
         )  # x, y of each level
         return at + offsets / extent[:, None]
 
-    def _in_one(self, heads: Tensor) -> bool:
+    def _has_fused(self, heads: Tensor) -> bool:
         """Whether a GPU's kernel does softmax and locations, too (chapter 07)."""
         from_query = isinstance(self.weights, QueryScores)
-        return from_query and asks_at_once(heads, *self.shape[1:])
+        return from_query and has_fused_kernel(heads, *self.shape[1:])
 
-    def _read_in_one(
+    def _fused(
         self, query: Tensor, references: ReferencePoints, heads: Tensor
     ) -> Tensor:
         offsets = self.offsets(query).unflatten(-1, (*self.shape, 2))
         scores = self.weights.linear(query).unflatten(-1, self.shape)
-        return ask_points(heads, references.sizes, references.points, offsets, scores)
+        return fused_read_points(
+            heads, references.sizes, references.points, offsets, scores
+        )
 
     def _check(self, query: Tensor, references: ReferencePoints, value: Tensor) -> None:
         check_levels(value.shape[1], references.sizes)

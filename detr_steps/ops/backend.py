@@ -5,10 +5,9 @@ they can be had, and otherwise torch, with one warning that says why; `torch`, `
 `cuda` take that or raise. The environment variable DETR_STEPS_BACKEND says what a
 process starts with.
 
-torch.use_deterministic_algorithms(True) makes the kernels of the GPU add in a fixed
-order on the way back, which is slower. torch's own operators cannot do that on a GPU:
-there their way back raises (grid_sampler_2d_backward_cuda). On a CPU both always give
-the same.
+torch.use_deterministic_algorithms(True) makes the backward pass of the GPU's kernels
+add in a fixed order, which is slower; that of torch's own operators raises on a GPU
+(grid_sampler_2d_backward_cuda). On a CPU both always give the same.
 """
 
 import contextlib

@@ -1,15 +1,11 @@
 """The part of the compiled op that computes on the CPU: how it is built."""
 
-import contextlib
-import os
 import platform
-import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-from .building import NotCompiled, check_compiler, compiler, does_not_build
-from .compiled_tools import TARGET, Part, check_torch
+from .building import check_compiler, compiler, does_not_build, run
+from .compiled_tools import Part, check_torch, load, torch_includes, torch_libraries
 
 
 def _about() -> tuple[str, ...]:
@@ -18,48 +14,28 @@ def _about() -> tuple[str, ...]:
 
 
 def _check() -> None:
-    """Raise NotCompiled where a tool of the build is missing."""
+    """Raise NotCompiled where the build must fail."""
     check_compiler()
     check_torch()
-    with own_tools():
-        if not shutil.which("ninja"):
-            raise NotCompiled("no ninja, which builds it: pip install ninja")
 
 
 def _build(part: Part, folder: Path, work: Path) -> None:
-    try:
-        from torch.utils.cpp_extension import load  # slow to import: only to build
-    except ImportError as error:
-        raise NotCompiled(f"{error}: pip install setuptools") from error
-    try:
-        with own_tools():
-            load(
-                part.name,
-                [str(folder / name) for name in part.sources],
-                extra_cflags=_flags(),
-                extra_include_paths=[str(folder)],
-                build_directory=str(work),
-                is_python_module=False,
-            )
-    except RuntimeError as error:
-        _, _, output = str(error).partition("\n")  # what torch says comes first
-        raise does_not_build(output or str(error)) from error
-
-
-@contextlib.contextmanager
-def own_tools() -> Iterator[None]:
-    """Find what pip installed beside this Python, also in an inactive environment."""
-    before = os.environ.get("PATH", "")
-    os.environ["PATH"] = f"{before}{os.pathsep}{Path(sys.executable).parent}"
-    try:
-        yield
-    finally:
-        os.environ["PATH"] = before
+    sources = [str(folder / name) for name in part.sources]
+    made = ["-shared", *sources, "-o", str(work / part.file)]
+    run([*compiler().split(), *_flags(), *made, *torch_libraries()], does_not_build)
+    load(work / part.file)
 
 
 def _flags() -> list[str]:
+    """Vectors of this very processor.
+
+    No errno, no traps: or neither roundings nor choices become vector instructions.
+    """
     here = "-mcpu" if platform.machine().lower() in ("arm64", "aarch64") else "-march"
-    return ["-O3", f"{here}=native", "-fno-math-errno", "-fno-trapping-math", TARGET]
+    fast = ("-O3", f"{here}=native", "-fno-math-errno", "-fno-trapping-math")
+    # The linker of macOS wants to be told that torch is there when this is loaded.
+    later = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
+    return ["-std=c++17", "-fPIC", *fast, *later, *torch_includes()]
 
 
 def _processor() -> str:

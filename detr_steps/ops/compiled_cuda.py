@@ -18,7 +18,7 @@ import torch
 
 from .building import NotCompiled, check_compiler, compiler, does_not_build, run
 from .compiled_objects import Unit, make_objects
-from .compiled_tools import TARGET, Part, check_torch
+from .compiled_tools import Part, check_torch, load, torch_includes, torch_libraries
 
 Capability = tuple[int, int]  # (9, 0) is sm_90
 OLDEST_GPU = (7, 5)  # Turing: Colab's T4
@@ -43,11 +43,7 @@ def _build(part: Part, folder: Path, work: Path) -> None:
         file=sys.stderr,
         flush=True,
     )
-    library = build_library(part, folder, work, architectures())
-    try:
-        torch.ops.load_library(library)
-    except OSError as error:
-        raise NotCompiled(f"it is built but does not load: {error}") from error
+    load(build_library(part, folder, work, architectures()))
 
 
 def build_library(
@@ -127,12 +123,10 @@ def link_command(
     objects: Iterable[Path], library: Path, capabilities: Iterable[Capability]
 ) -> list[str]:
     """The call of nvcc that makes a library of objects."""
-    torchs = Path(torch.__file__).parent / "lib"
     return [
         *_nvcc_for(capabilities),
         *("-shared", "-cudart=shared", *map(str, objects), "-o", str(library)),
-        *("-Xlinker", "--no-as-needed", f"-L{torchs}"),
-        *(f"-l{name}" for name in ("torch_cpu", "torch_cuda", "c10") if _has(name)),
+        *("-Xlinker", "--no-as-needed", *torch_libraries()),
     ]
 
 
@@ -148,17 +142,8 @@ def flags() -> list[str]:
     -O1 is for the little that runs on the CPU; kernels are always optimised. Names are
     hidden, as those of torch's stable headers are: two parts may hold the same kernels.
     """
-    include = Path(torch.__file__).parent / "include"
-    return [
-        *("-std=c++17", "-O1", "-Xcompiler=-fPIC,-fvisibility=hidden"),
-        *("-DUSE_CUDA", TARGET, "-isystem", str(include)),
-        *("-isystem", str(include / "torch/csrc/api/include")),
-    ]
-
-
-def _has(name: str) -> bool:
-    """Whether this torch has a library: one for CPUs has no torch_cuda."""
-    return (Path(torch.__file__).parent / "lib" / f"lib{name}.so").is_file()
+    hidden = ("-std=c++17", "-O1", "-Xcompiler=-fPIC,-fvisibility=hidden")
+    return [*hidden, "-DUSE_CUDA", *torch_includes()]
 
 
 # --- what there is ------------------------------------------------------------------

@@ -10,7 +10,8 @@ from torch.torch_version import TorchVersion
 from .building import NotCompiled
 
 OLDEST = (2, 10)  # the first torch whose stable interface has all that we use
-TARGET = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # loads into 2.10 and later
+_TARGET = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # loads into 2.10 and later
+_TORCH = Path(torch.__file__).parent
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,31 @@ class Part:
     def file(self) -> str:
         """The name of its library."""
         return f"{self.name}.so"
+
+
+def load(library: Path) -> None:
+    """Register what was just built with torch: what does not load is not kept.
+
+    Raises: NotCompiled.
+    """
+    try:
+        torch.ops.load_library(library)
+    except OSError as error:
+        raise NotCompiled(f"it is built but does not load: {error}") from error
+
+
+def torch_includes() -> list[str]:
+    """How a compiler finds the headers of torch's stable interface."""
+    include = _TORCH / "include"
+    more = include / "torch/csrc/api/include"
+    return [_TARGET, "-isystem", str(include), "-isystem", str(more)]
+
+
+def torch_libraries() -> list[str]:
+    """How a linker finds torch's libraries; a torch for CPUs has no torch_cuda."""
+    names = ("torch_cpu", "torch_cuda", "c10")
+    there = [name for name in names if list((_TORCH / "lib").glob(f"lib{name}.*"))]
+    return [f"-L{_TORCH / 'lib'}", *(f"-l{name}" for name in there)]
 
 
 def check_torch() -> None:

@@ -32,39 +32,41 @@ def ms_deform_attn_fused(
 def composed(value, shapes, points, references, offsets, logits) -> Tensor:
     """Do the same in three pieces."""
     centres, steps = _centres_and_steps(references, shapes, points)
-    locations = centres + offsets * steps
     run = torch.ops.detr_steps.ms_deform_attn
-    return run(value, shapes, points, locations, logits.softmax(-1))
+    return run(value, shapes, points, centres + offsets * steps, logits.softmax(-1))
 
 
 def composed_backward(
-    value, shapes, points, references, offsets, logits, slope, deterministic=False
+    value, shapes, points, references, offsets, logits, grad, deterministic=False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Slopes of value, offsets and logits."""
-    down = _slopes(
-        value, shapes, points, references, offsets, logits, slope, deterministic
-    )
-    _, steps = _centres_and_steps(references, shapes, points)
-    return down[0], down[1] * steps, down[2]
+    """Gradients of value, offsets and logits, in pieces."""
+    given = (value, shapes, points, references, offsets, logits, grad, deterministic)
+    grad_value, grad_locations, grad_logits, steps = _by_pieces(*given)
+    return grad_value, grad_locations * steps, grad_logits
 
 
-def _slopes(
-    value, shapes, points, references, offsets, logits, slope, deterministic
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Slopes of value, locations and logits."""
+def _by_pieces(
+    value, shapes, points, references, offsets, logits, grad, deterministic
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of value, locations and logits; and the steps of offsets."""
     centres, steps = _centres_and_steps(references, shapes, points)
-    locations, weights = centres + offsets * steps, logits.softmax(-1)
+    weights = logits.softmax(-1)
     run = torch.ops.detr_steps.ms_deform_attn_backward
-    down = run(value, shapes, points, locations, weights, slope, deterministic)
-    by_weight = down[2] * weights
-    by_logit = by_weight - weights * by_weight.sum(-1, keepdim=True)
-    return down[0], down[1], by_logit
+    grad_value, grad_locations, grad_weights = run(
+        value, shapes, points, centres + offsets * steps, weights, grad, deterministic
+    )
+    # Backward of the softmax: w_p (g_p - sum of all w g), g the gradients of weights.
+    weighted = grad_weights * weights
+    grad_logits = weighted - weights * weighted.sum(-1, keepdim=True)
+    return grad_value, grad_locations, grad_logits, steps
 
 
 def _centres_and_steps(references, shapes, points) -> tuple[Tensor, Tensor]:
     """Where each point's offset counts from, and how long one step of it is.
 
-    Both `[B, Q, 1, P, 2]`, (x, y) as shares of the map.
+    Both `[B, Q, 1, P, 2]`, (x, y) as shares of the map. A step is a pixel of the level;
+    for a box it is its side / 2K, so that K points of the initial star, 1 to K steps
+    from the centre, just reach its border (the released code; not in the paper).
     """
     centres, steps = [], []
     for at, k, h, w in zip(references.unbind(2), points, shapes[::2], shapes[1::2]):
@@ -78,36 +80,39 @@ def _centres_and_steps(references, shapes, points) -> tuple[Tensor, Tensor]:
     return torch.cat(centres, 3), torch.cat(steps, 3)
 
 
-def shapes_of_slopes(value, shapes, points, references, offsets, logits, slope):
-    """What the way back gives: tensors like these."""
+def grad_shapes(value, shapes, points, references, offsets, logits, grad):
+    """What the backward operator gives: tensors like these."""
     return tuple(x.new_empty(x.shape) for x in (value, offsets, logits))
 
 
-def backward(ctx, slope: Tensor) -> tuple[Tensor | None, ...]:
-    """Slopes of all arguments.
+def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients of all arguments.
 
-    The kernel knows none of references: where those are wanted, as where the order of
-    additions is to be fixed, the way back goes by pieces.
+    The kernel has none for references: where those are wanted, as where the order of
+    additions is to be fixed, the backward pass goes by pieces.
     """
     value, references, offsets, logits = ctx.saved_tensors
-    given = (value, ctx.shapes, ctx.points, references, offsets, logits, slope)
+    given = (value, ctx.shapes, ctx.points, references, offsets, logits, grad)
     deterministic = torch.are_deterministic_algorithms_enabled()
     if not ctx.needs_input_grad[3]:
         run = torch.ops.detr_steps.ms_deform_attn_fused_backward
-        down = composed_backward(*given, True) if deterministic else run(*given)
-        return down[0], None, None, None, down[1], down[2]
-    down = _slopes(*given, deterministic)
-    _, steps = _centres_and_steps(references, ctx.shapes, ctx.points)
-    to_references = _to_references(down[1], offsets, ctx.points, references.shape[-1])
-    return down[0], None, None, to_references, down[1] * steps, down[2]
+        grads = composed_backward(*given, True) if deterministic else run(*given)
+        return grads[0], None, None, None, *grads[1:]
+    grad_value, at, grad_logits, steps = _by_pieces(*given, deterministic)
+    grad_references = _to_references(at, offsets, ctx.points, references.shape[-1])
+    return grad_value, None, None, grad_references, at * steps, grad_logits
 
 
-def _to_references(slope, offsets, points, sides) -> Tensor:
-    """From the slope of locations `[B, Q, M, P, 2]` to `[B, Q, L, 2 or 4]`."""
+def _to_references(grad_locations, offsets, points, numbers) -> Tensor:
+    """From `[B, Q, M, P, 2]` to `[B, Q, L, 2 or 4]`, the adjoint of adding offsets.
+
+    Every point of a level moves with its centre; a box's sides scale its offsets, too.
+    """
     found = []
-    for k, down, asked in zip(points, slope.split(points, 3), offsets.split(points, 3)):
-        level = [down.sum((2, 3))]
-        if sides == 4:
-            level.append((down * asked).sum((2, 3)) / (2 * max(k, 1)))
+    by_level = zip(points, grad_locations.split(points, 3), offsets.split(points, 3))
+    for k, grad, offset in by_level:
+        level = [grad.sum((2, 3))]
+        if numbers == 4:
+            level.append((grad * offset).sum((2, 3)) / (2 * max(k, 1)))
         found.append(torch.cat(level, -1))
     return torch.stack(found, 2)

@@ -21,16 +21,16 @@ FUSED_BACKWARD = f"{FUSED}_backward"
 _LEVELS = "Tensor value, int[] shapes, int[] points"
 _GIVEN = f"{_LEVELS}, Tensor locations, Tensor weights"
 _ASKED = f"{_LEVELS}, Tensor references, Tensor offsets, Tensor logits"
-_SLOPES = "(Tensor, Tensor, Tensor)"
+_GRADS = "(Tensor, Tensor, Tensor)"
 SCHEMAS = {
     OPERATOR: f"({_GIVEN}) -> Tensor",
-    BACKWARD: f"({_GIVEN}, Tensor slope, bool deterministic) -> {_SLOPES}",
+    BACKWARD: f"({_GIVEN}, Tensor grad, bool deterministic) -> {_GRADS}",
     FUSED: f"({_ASKED}) -> Tensor",
-    FUSED_BACKWARD: f"({_ASKED}, Tensor slope) -> {_SLOPES}",
-    # by the name of one of the steps of chapter 07: on a GPU only, without slopes
+    FUSED_BACKWARD: f"({_ASKED}, Tensor grad) -> {_GRADS}",
+    # by the name of one of the steps of chapter 07: on a GPU only, without autograd
     f"{OPERATOR}_step": f"({_GIVEN}, str step) -> Tensor",
-    f"{BACKWARD}_step": f"({_GIVEN}, Tensor slope, str step) -> {_SLOPES}",
-    f"{FUSED_BACKWARD}_step": f"({_ASKED}, Tensor slope, str step) -> {_SLOPES}",
+    f"{BACKWARD}_step": f"({_GIVEN}, Tensor grad, str step) -> {_GRADS}",
+    f"{FUSED_BACKWARD}_step": f"({_ASKED}, Tensor grad, str step) -> {_GRADS}",
 }
 
 
@@ -38,8 +38,8 @@ SCHEMAS = {
 def register(device: str = "cpu") -> None:
     """Make the operators known to torch, for tensors on "cpu" or on "cuda".
 
-    With shapes for torch.compile and torch.export, and with slopes. What is missing is
-    built.
+    With shapes for torch.compile and torch.export, and with gradients. What is missing
+    is built.
     Raises: NotCompiled.
     """
     load_library(device)
@@ -53,8 +53,8 @@ def _define() -> None:
     for name in (OPERATOR, FUSED):
         torch.library.register_fake(name, _shape_of_result)
     for name, backward, shapes in (
-        (BACKWARD, _backward, _shapes_of_slopes),
-        (FUSED_BACKWARD, fused.backward, fused.shapes_of_slopes),
+        (BACKWARD, _backward, _grad_shapes),
+        (FUSED_BACKWARD, fused.backward, fused.grad_shapes),
     ):
         forward = name.removesuffix("_backward")
         torch.library.register_autograd(forward, backward, setup_context=_keep)
@@ -76,7 +76,7 @@ def ms_deform_attn(
     `value [B, S, M, D]`, `locations [B, Q, M, P, 2]`, `weights [B, Q, M, P]`: on a CPU
     all float32 or all float64; on a GPU the value may also be float16 or bfloat16, with
     the others float32. A value that is not finite may spread to neighbours of the
-    pixels that a query reads. On a GPU the slopes of the value differ in their last
+    pixels that a query reads. On a GPU the gradients of the value differ in their last
     bits from call to call, unless torch.use_deterministic_algorithms asks for the
     slower way. Call `register` first; `read_points` does all that.
     Raises: RuntimeError where the arguments do not belong together.
@@ -90,7 +90,7 @@ def _shape_of_result(value, shapes, points, where, *others) -> Tensor:
     return value.new_empty(b, where.shape[1], m * d)
 
 
-def _shapes_of_slopes(value, shapes, points, locations, weights, slope, deterministic):
+def _grad_shapes(value, shapes, points, locations, weights, grad, deterministic):
     return tuple(x.new_empty(x.shape) for x in (value, locations, weights))
 
 
@@ -99,17 +99,19 @@ def _keep(ctx, inputs, output) -> None:
     ctx.save_for_backward(value, *others)
 
 
-def _backward(ctx, slope: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
     value, locations, weights = ctx.saved_tensors
     deterministic = torch.are_deterministic_algorithms_enabled()
     backward = torch.ops.detr_steps.ms_deform_attn_backward
     given = (value, ctx.shapes, ctx.points, locations, weights)
-    down = backward(*given, slope, deterministic)
-    return down[0], None, None, down[1], down[2]
+    grads = backward(*given, grad, deterministic)
+    return grads[0], None, None, *grads[1:]
 
 
-def _refuse(ctx, *slopes: Tensor) -> None:
+# Autograd would otherwise take the backward operator for one without inputs that need
+# gradients, and give zeros.
+def _refuse(ctx, *grads: Tensor) -> None:
     raise RuntimeError(
-        "deformable attention has no second slope: its backward is "
+        "deformable attention has no second gradient: its backward is "
         "once_differentiable; take gradients without create_graph"
     )

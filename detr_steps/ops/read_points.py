@@ -20,13 +20,14 @@ def read_points(
     `value [B, S, M, D]`, the levels of `sizes` one after another, each row by row;
     `locations [B, Q, M, L, K, 2]` (x, y) as shares of each level's map (see sample.py:
     beyond it everything is 0, a NaN gives NaN); `weights [B, Q, M, L, K]`.
-    Half precision is computed in float32. Nothing is kept for the way back.
+    Half precision is computed in float32. Saves no sampled values for the backward
+    pass: they are recomputed.
     Compiled loops do it where they can be had (backend.py); besides arguments and
     result they need, in each thread, a copy of one head's map: S·D numbers, twice that
-    on the way back, none where queries are few. Torch's operators need, one level at a
-    time, its map, its locations twice and its points, B·M·(h·w·D + 4·Q·K + Q·K·D)
-    numbers, and the result once more; on the way back they sample again, and need
-    twice that and twice the gradients of the arguments.
+    in the backward pass, none where queries are few. Torch's operators need, one level
+    at a time, its map, its locations twice and its points, B·M·(h·w·D + 4·Q·K + Q·K·D)
+    numbers, and the result once more; in the backward pass twice that, and twice the
+    gradients of the arguments.
     Raises: ValueError where sizes, tokens and points do not belong together.
     Source: Zhu et al. 2020, equation 3.
     Built in chapters/06_deformable_attention.ipynb.
@@ -40,46 +41,53 @@ def read_points(
 def _compiled(
     value: Tensor, sizes: Sizes, locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """The same in one piece; on a GPU the value stays as short as it is."""
+    """The same in one operator; on a GPU the value stays in half precision."""
     exact = torch.promote_types(value.dtype, torch.float32)
     exact = torch.promote_types(exact, locations.dtype)
     if not value.is_cuda or exact == torch.float64:
         value = value.to(exact)
-    shapes = [side for size in sizes for side in size]
-    points = [locations.shape[4]] * len(sizes)
+    levels = _levels(sizes, weights.shape[4])
     locations, weights = (x.to(exact).flatten(3, 4) for x in (locations, weights))
-    return ms_deform_attn(value, shapes, points, locations, weights)
+    return ms_deform_attn(value, *levels, locations, weights)
 
 
-def asks_at_once(value: Tensor, levels: int, points: int) -> bool:
-    """Whether `ask_points` has a kernel for `value [B, S, M, D]` and K points a level.
+def _levels(sizes: Sizes, points: int) -> tuple[list[int], list[int]]:
+    """How the operators want levels: h, w, h, w, ... and K of each."""
+    return [side for size in sizes for side in size], [points] * len(sizes)
 
-    It has on a GPU, for the usual widths of a head and up to 32 points in all.
+
+def has_fused_kernel(value: Tensor, levels: int, points: int) -> bool:
+    """Whether `fused_read_points` has a kernel for `value [B, S, M, D]`, K a level.
+
+    It has on a GPU, for the usual widths of a head and up to 32 points in all (the
+    sizes in kernels/cuda/pick.cuh and call.h).
     """
     widths = (16, 32, 64) if value.element_size() == 2 else (8, 16, 32, 64)
     usual = value.shape[-1] in widths and levels * points <= 32 and levels <= 8
     return usual and value.is_cuda and value.dtype != torch.float64 and compiles(value)
 
 
-def ask_points(
+def fused_read_points(
     value: Tensor, sizes: Sizes, references: Tensor, offsets: Tensor, scores: Tensor
 ) -> Tensor:
-    """Do the same as `read_points` one step earlier, in one kernel: `[B, Q, M·D]`.
+    """Softmax, locations and `read_points` in one kernel: `[B, Q, M·D]`.
 
     `references [B, Q, L, 2 or 4]`, `offsets [B, Q, M, L, K, 2]` from them as in
     `MultiScaleDeformableAttention.locate`, `scores [B, Q, M, L, K]` before the softmax.
-    Locations and weights are never kept, and computed in float32 whatever the value is.
+    Locations and weights are never stored, and computed in float32 whatever the value
+    is: in bfloat16 a location on a wide map would be off by half a pixel.
+    Built in chapters/07_cuda_kernel.ipynb.
     """
-    shapes = [side for size in sizes for side in size]
-    points = [scores.shape[4]] * len(sizes)
     exact = torch.promote_types(value.dtype, torch.float32)
-    asked = references, offsets.flatten(3, 4), scores.flatten(3, 4)
-    return ms_deform_attn_fused(value, shapes, points, *(x.to(exact) for x in asked))
+    levels = _levels(sizes, scores.shape[4])
+    given = (references, offsets.flatten(3, 4), scores.flatten(3, 4))
+    return ms_deform_attn_fused(value, *levels, *(x.to(exact) for x in given))
 
 
 def _by_level(
     value: Tensor, sizes: Sizes, locations: Tensor, weights: Tensor
 ) -> Tensor:
+    """The same by torch's operators, a level at a time to save memory."""
     value = value.to(torch.promote_types(value.dtype, torch.float32))
     tokens = value.split([h * w for h, w in sizes], dim=1)
     read = 0
@@ -89,10 +97,10 @@ def _by_level(
 
 
 class _ReadLevel(torch.autograd.Function):
-    """Weighted sum of one level's points, which are never kept: `[B·M, D, Q]`.
+    """Weighted sum of one level's points: `[B·M, D, Q]`.
 
-    Written out because autograd would keep every point until the way back, where it
-    is faster to sample them again.
+    Written out because autograd would save every sampled value for the backward pass;
+    sampling again takes less time than writing and reading them.
     """
 
     @staticmethod
@@ -104,19 +112,20 @@ class _ReadLevel(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, slope: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         value, locations, weights = ctx.saved_tensors
         with torch.enable_grad():
             value, locations = (x.detach().requires_grad_() for x in (value, locations))
             points = sample_level(value, ctx.size, locations)  # [B·M, D, K, Q]
-        slope = slope[:, :, None]  # [B·M, D, 1, Q]
-        down = torch.autograd.grad(
-            points, (value, locations), slope * _by_head(weights)
-        )
-        agreement = points.detach().mul_(slope).sum(1)  # [B·M, K, Q]
+        grad = grad[:, :, None]  # [B·M, D, 1, Q]
+        grad_points = grad * _by_head(weights)
+        grads = torch.autograd.grad(points, (value, locations), grad_points)
+        # A weight multiplies its point: its gradient is the point's dot product with
+        # that of the sum.
+        grad_weights = points.detach().mul_(grad).sum(1)  # [B·M, K, Q]
         b, q, m, k = weights.shape
-        agreement = agreement.view(b, m, k, q).permute(0, 3, 1, 2)  # [B, Q, M, K]
-        return down[0], None, down[1], agreement.to(weights.dtype)
+        grad_weights = grad_weights.view(b, m, k, q).permute(0, 3, 1, 2)  # [B, Q, M, K]
+        return grads[0], None, grads[1], grad_weights.to(weights.dtype)
 
 
 def _by_head(weights: Tensor) -> Tensor:

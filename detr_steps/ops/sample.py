@@ -16,12 +16,14 @@ def sample(value: Tensor, locations: Tensor) -> Tensor:
 
     `locations` (x, y), shares of the map; a place beyond it reads zero, a NaN reads
     NaN. Computed in float32 or better: half precision cannot tell two pixels of a wide
-    map apart. The result has the dtype of `value`, and slopes in both arguments.
+    map apart. The result has the dtype of `value`; both arguments get gradients.
     It mixes the `four_corners` of each location, several times faster than by hand.
     Built in chapters/05_deformable_conv.ipynb.
     """
     dtype = torch.promote_types(value.dtype, locations.dtype)
     dtype = torch.promote_types(dtype, torch.float32)
+    # grid_sample counts from -1 to 1 between the map's outer edges, not between the
+    # centres of its outermost pixels: that would be align_corners=True.
     grid = 2 * locations.to(dtype).flatten(1, -2)[:, None] - 1  # [N, 1, P, 2]
     read = functional.grid_sample(
         value.to(dtype), grid, "bilinear", "zeros", align_corners=False

@@ -1,6 +1,6 @@
 // Backward step "fixed": the same bits in every run.
 //
-// What changes: the value's slope is summed in whole numbers of 64 bits, which count
+// What changes: the value's gradient is summed in whole numbers of 64 bits, which count
 // tiny fractions ("fixed point"). All else is "sorted", or "naive" for the shapes that
 // "sorted" does not take.
 // Why: threads add to a row in whatever order they come, and (a + b) + c is not always
@@ -10,9 +10,9 @@
 // that a sum can be, and the sum itself not at all.
 //
 // That largest sum must be known before: the largest term of an image and head, times
-// the number of queries. A pass over slopes and weights finds it, and it also finds
+// the number of queries. A pass over upstream gradients and weights finds it, and also
 // what is infinite or NaN. Whole numbers have no NaN: then the last pass gives NaN to
-// all of that head's slopes.
+// all of that head's gradients.
 
 #pragma once
 
@@ -70,12 +70,12 @@ struct FixedPoint {
   }
 };
 
-// Find the largest term of each image and head: a query's largest slope times the sum
-// of its weights. One thread for each query and head.
+// Find the largest term of each image and head: the largest upstream gradient of a
+// query times the sum of its weights. One thread for each query and head.
 template <typename T>
 __global__ void find_largest(
     Call call, const float* __restrict__ locations, const float* __restrict__ weights,
-    const T* __restrict__ slope, int* largest) {
+    const T* __restrict__ grad, int* largest) {
   const uint32_t row = blockIdx.x * blockDim.x + threadIdx.x, image = blockIdx.y;
   if (row >= uint32_t(call.q) * call.m) return;
   const int64_t place = call.rows(image) + row;
@@ -87,7 +87,7 @@ __global__ void find_largest(
   }
   int most = 0;
   for (int channel = 0; channel < call.d; ++channel)
-    most = max(most, magnitude(load_one(slope + place * call.d + channel)));
+    most = max(most, magnitude(load_one(grad + place * call.d + channel)));
   const int term = magnitude(weight * __int_as_float(most));
   atomicMax(largest + image * call.m + row % call.m, term);
 }
@@ -95,14 +95,14 @@ __global__ void find_largest(
 // Turn fixed point into float32. One thread for each number of an image.
 static __global__ void from_fixed(
     Call call, const long long* __restrict__ sums, const int* __restrict__ largest,
-    float* __restrict__ value_slope) {
+    float* __restrict__ grad_value) {
   const uint32_t at = blockIdx.x * blockDim.x + threadIdx.x, image = blockIdx.y;
   if (at >= uint32_t(call.s) * call.m * call.d) return;
   const int64_t place = call.map(image, 0) + at;
   const int most = largest[image * call.m + at / call.d % call.m];
   const float unit = power_of_two(-find_exponent(most, call.q));
   const float sum = float(sums[place]) * unit;
-  value_slope[place] = most < INFINITE ? sum : __int_as_float(MAGNITUDE);  // NaN
+  grad_value[place] = most < INFINITE ? sum : __int_as_float(MAGNITUDE);  // NaN
 }
 
 }  // namespace detr_steps::cuda

@@ -8,69 +8,58 @@
 
 namespace detr_steps::cuda {
 
-// `Points`, `Slopes`: Given, GivenSlopes, or Asked, AskedSlopes for the fused operator.
-template <typename T, typename Points, typename Slopes, typename Sums>
-bool start_sorted(const Call& call, const T* value, Points points, const T* slope,
-                  Sums sums, Slopes slopes, Stream stream) {
+template <typename T, typename Arrays, typename Sums>
+bool start_sorted(const Call& call, const T* value, const Arrays& arrays, const T* grad,
+                  Sums sums, const GradArrays<float>& grads, Stream stream) {
+  typedef PointsOf<Arrays> Points;
+  const typename Points::Grads out = {grads.where, grads.weights};
   if (call.s >= MOST_PIXELS) return false;
   return with_width<T>(call, [&](auto width) {
     constexpr int D = width.value;
     const dim3 grid(count_tiles(call, TILE), call.m, call.b);
-    LAUNCH((backward_sorted<T, D, Points, Slopes, Sums>), grid, dim3(SORTED_THREADS),
-           stream, call, value, points, slope, sums, slopes);
+    LAUNCH((backward_sorted<T, D, Points, Sums>), grid, dim3(SORTED_THREADS), stream,
+           call, value, with_methods(arrays), grad, sums, out);
     return true;
   });
 }
 
-template <typename T>
-bool launch_backward_sorted(const Call& call, const T* value, const float* locations,
-                            const float* weights, const T* slope,
-                            const SlopeArrays<float>& down, Stream stream) {
-  return start_sorted(call, value, Given{locations, weights}, slope,
-                      Floating<float>{down.value},
-                      GivenSlopes{down.where, down.weights}, stream);
-}
-
-template <typename T>
-bool launch_backward_sorted(const Call& call, const T* value, const AskedArrays& asked,
-                            const T* slope, const SlopeArrays<float>& down,
+template <typename T, typename Arrays>
+bool launch_backward_sorted(const Call& call, const T* value, const Arrays& arrays,
+                            const T* grad, const GradArrays<float>& grads,
                             Stream stream) {
-  return start_sorted(call, value, with_methods(asked), slope,
-                      Floating<float>{down.value},
-                      AskedSlopes{down.where, down.weights}, stream);
+  const Floating<float> sums = {grads.value};
+  return start_sorted(call, value, arrays, grad, sums, grads, stream);
 }
 
 template <typename T>
-bool launch_backward_fixed(const Call& call, const T* value, const float* locations,
-                           const float* weights, const T* slope,
-                           const SlopeArrays<float>& down, void* scratch,
+bool launch_backward_fixed(const Call& call, const T* value,
+                           const GivenArrays<float>& given, const T* grad,
+                           const GradArrays<float>& grads, void* scratch,
                            Stream stream) {
   if (!call.fits()) return false;
   long long* sums = static_cast<long long*>(scratch);
   int* largest = reinterpret_cast<int*>(sums + call.map(call.b, 0));
   const dim3 block(PASS_THREADS);
   LAUNCH((find_largest<T>), dim3(blocks(call.rows(1), PASS_THREADS), call.b), block,
-         stream, call, locations, weights, slope, largest);
+         stream, call, given.locations, given.weights, grad, largest);
   const FixedPoint fixed = {sums, largest};
-  if (!start_sorted(call, value, Given{locations, weights}, slope, fixed,
-                    GivenSlopes{down.where, down.weights}, stream))
-    start_backward_naive(call, value, locations, weights, slope, fixed, down.where,
-                         down.weights, stream);
+  if (!start_sorted(call, value, given, grad, fixed, grads, stream))
+    start_backward_naive(call, value, given, grad, fixed, grads, stream);
   LAUNCH(from_fixed, dim3(blocks(call.map(1, 0), PASS_THREADS), call.b), block, stream,
-         call, sums, largest, down.value);
+         call, sums, largest, grads.value);
   return true;
 }
 
 #define INSTANTIATE(T)                                                                 \
   template bool launch_backward_sorted(                                                \
-      const Call&, const T*, const float*, const float*, const T*,                     \
-      const SlopeArrays<float>&, Stream);                                              \
+      const Call&, const T*, const GivenArrays<float>&, const T*,                      \
+      const GradArrays<float>&, Stream);                                               \
   template bool launch_backward_sorted(                                                \
-      const Call&, const T*, const AskedArrays&, const T*,                             \
-      const SlopeArrays<float>&, Stream);                                              \
+      const Call&, const T*, const AskedArrays&, const T*, const GradArrays<float>&,   \
+      Stream);                                                                         \
   template bool launch_backward_fixed(                                                 \
-      const Call&, const T*, const float*, const float*, const T*,                     \
-      const SlopeArrays<float>&, void*, Stream);
+      const Call&, const T*, const GivenArrays<float>&, const T*,                      \
+      const GradArrays<float>&, void*, Stream);
 FOR_TYPES(INSTANTIATE)
 #undef INSTANTIATE
 

@@ -4,7 +4,8 @@
 // level by level, four points of each query at a time: one point a thread. Their
 // corners, up to 1024 of them, are sorted by pixel in shared memory, so that corners in
 // the same pixel follow one another. Groups of lanes then walk the sorted list: they
-// add up share times slope, and only where the pixel changes does a row go to memory.
+// add up share times upstream gradient, and only where the pixel changes does a row go
+// to memory.
 // Why faster: queries that are neighbours read the same pixels. Of ten rows that
 // "vectors" adds to global memory, one or two are left, and those were what it waited
 // for. The sorting costs some 15 instructions per point.
@@ -18,7 +19,7 @@
 
 #pragma once
 
-#include "slopes.cuh"
+#include "gradients.cuh"
 
 namespace detr_steps::cuda {
 
@@ -28,7 +29,7 @@ constexpr int BUCKETS_ACROSS = 32;
 constexpr int BUCKETS = BUCKETS_ACROSS * BUCKETS_ACROSS;  // four for each thread
 constexpr uint32_t MOST_PIXELS = 1u << 26;  // an entry has 26 bits for the pixel
 
-// A corner of a point: adds `share` times the slope of a query to the row of a pixel.
+// A corner of a point: adds `share` times a query's upstream gradient to a pixel's row.
 struct alignas(8) Entry {
   float share;
   uint32_t where;  // pixel * TILE + query of the block
@@ -71,27 +72,27 @@ struct Run {
   typename Sums::Number row[LENGTH<T>] = {};
   uint32_t pixel;
 
-  // `down`: the lane's 16 bytes of each query's slope.
+  // `upstream`: the lane's 16 bytes of the gradient of each query's result.
   __device__ __forceinline__ void add(
-      Entry entry, const uint4* down, const Sums& sums,
-      const Rows<typename Sums::Number>& map_slope) {
+      Entry entry, const uint4* upstream, const Sums& sums,
+      const Rows<typename Sums::Number>& grad_map) {
     if (entry.pixel() != pixel) {
-      sums.put(map_slope, pixel, row);
+      sums.put(grad_map, pixel, row);
       pixel = entry.pixel();
 #pragma unroll
       for (int n = 0; n < LENGTH<T>; ++n) row[n] = 0;
     }
-    const Vector<T> slope = unpack<T>(down[entry.query()]);
+    const Vector<T> grad = unpack<T>(upstream[entry.query()]);
 #pragma unroll
-    for (int n = 0; n < LENGTH<T>; ++n) row[n] += sums.term(entry.share * slope.at[n]);
+    for (int n = 0; n < LENGTH<T>; ++n) row[n] += sums.term(entry.share * grad.at[n]);
   }
 };
 
 // Walk one group's part of the sorted list, from `first`, an even number.
 template <typename T, typename Sums>
 __device__ __forceinline__ void add_entries(
-    const Entry* entries, int first, int end, const uint4* down, const Sums& sums,
-    const Rows<typename Sums::Number>& map_slope) {
+    const Entry* entries, int first, int end, const uint4* upstream, const Sums& sums,
+    const Rows<typename Sums::Number>& grad_map) {
   if (first >= end) return;
   Run<T, Sums> run;
   run.pixel = entries[first].pixel();
@@ -99,11 +100,11 @@ __device__ __forceinline__ void add_entries(
 #pragma unroll 1
   for (; i + 1 < end; i += 2) {
     const Two two = *reinterpret_cast<const Two*>(entries + i);
-    run.add(two.entry[0], down, sums, map_slope);
-    run.add(two.entry[1], down, sums, map_slope);
+    run.add(two.entry[0], upstream, sums, grad_map);
+    run.add(two.entry[1], upstream, sums, grad_map);
   }
-  if (i < end) run.add(entries[i], down, sums, map_slope);
-  sums.put(map_slope, run.pixel, run.row);
+  if (i < end) run.add(entries[i], upstream, sums, grad_map);
+  sums.put(grad_map, run.pixel, run.row);
 }
 
 // What a block keeps of a query, to leave registers to the rows.
@@ -113,16 +114,17 @@ struct alignas(16) Query {
   int64_t first;  // where they start among all points; -1: the tile has no such query
 };
 
-template <typename T, int D, typename Points, typename Slopes, typename Sums>
+template <typename T, int D, typename Points, typename Sums>
 __global__ void __launch_bounds__(SORTED_THREADS, BLOCKS_AT_ONCE<D>)
     backward_sorted(Call call, const T* __restrict__ value, Points points,
-                    const T* __restrict__ slope, Sums sums, Slopes slopes) {
+                    const T* __restrict__ grad, Sums sums,
+                    typename Points::Grads grads) {
   constexpr int LANES = D / LENGTH<T>;  // that share a row
   constexpr int GROUPS = SORTED_THREADS / LANES;
   __shared__ Query<Points> queries[TILE];
-  // The slopes of what the queries have read: for each lane its 16 bytes of all of
-  // them (and 16 bytes more, so that lanes read from other banks).
-  __shared__ uint4 down[LANES][TILE + 1];
+  // The gradients of the queries' results: for each lane its 16 bytes of all of them
+  // (and 16 bytes more, so that lanes read from other banks).
+  __shared__ uint4 upstream[LANES][TILE + 1];
   __shared__ int4 buckets[SORTED_THREADS];
   __shared__ Two pairs[2 * SORTED_THREADS];
   __shared__ int total[1];  // of the entries
@@ -131,14 +133,14 @@ __global__ void __launch_bounds__(SORTED_THREADS, BLOCKS_AT_ONCE<D>)
   const int lane = threadIdx.x % LANES, group = threadIdx.x / LANES;
   const int head = blockIdx.y, image = blockIdx.z, channel = lane * LENGTH<T>;
   const Rows<const T> map = find_rows(call, value, image, head, channel);
-  const auto map_slope = find_rows(call, sums.sums, image, head, channel);
+  const auto grad_map = find_rows(call, sums.sums, image, head, channel);
   sums.prepare(call, image, head);
   const Tile tile = find_tile(call, blockIdx.x, TILE);
   for (int i = group; i < TILE; i += GROUPS) {
-    const T* row = slope + (call.rows(image) + call.row(tile.query(i), head)) * D;
+    const T* row = grad + (call.rows(image) + call.row(tile.query(i), head)) * D;
     uint4 some = make_uint4(0, 0, 0, 0);
     if (tile.has(i)) some = *reinterpret_cast<const uint4*>(row + channel);
-    down[lane][i] = some;
+    upstream[lane][i] = some;
   }
   // ... and by itself it has each fourth point of one query.
   const int mine = threadIdx.x / TURN, turn = threadIdx.x % TURN;
@@ -149,7 +151,7 @@ __global__ void __launch_bounds__(SORTED_THREADS, BLOCKS_AT_ONCE<D>)
   const int64_t first = (call.rows(image) + call.row(number, head)) * call.p;
   if (turn == 0) queries[mine] = {points, exists ? first : -1};
   // The queries of the points that the lanes of this group have.
-  const uint4* theirs = down[lane] + group * LANES / TURN;
+  const uint4* theirs = upstream[lane] + group * LANES / TURN;
   __syncthreads();
 
   for (int l = 0; l < call.levels; ++l) {
@@ -166,13 +168,13 @@ __global__ void __launch_bounds__(SORTED_THREADS, BLOCKS_AT_ONCE<D>)
         weight = queries[mine].points.weight(p);
       }
       const Spot spot = find_spot(level, location);
-      const PointSlope<float> by_point = find_slope<T, LANES>(
+      const PointGrad<float> by_point = find_grad<T, LANES>(
           map, level, spot, lane, [&](int s) { return unpack<T>(theirs[s / TURN]); },
           [](int c, int s, uint32_t pixel) {});
       buckets[threadIdx.x] = make_int4(0, 0, 0, 0);
       __syncthreads();
       if (some)
-        slopes.put(queries[mine].points, queries[mine].first + p, level, weight,
+        grads.put(queries[mine].points, queries[mine].first + p, level, weight,
                    by_point);
       if (threadIdx.x == 0) total[0] = 0;
 
@@ -204,10 +206,10 @@ __global__ void __launch_bounds__(SORTED_THREADS, BLOCKS_AT_ONCE<D>)
       const int least = (total[0] + GROUPS - 1) / GROUPS;
       const int part = (least + 1) / 4 * 4 + 2;
       add_entries<T>(entries, group * part, min(group * part + part, total[0]),
-                     down[lane], sums, map_slope);
+                     upstream[lane], sums, grad_map);
     }
   }
-  slopes.template finish<TURN>(queries[mine].points, queries[mine].first, turn, call.p);
+  grads.template finish<TURN>(queries[mine].points, queries[mine].first, turn, call.p);
 }
 
 }  // namespace detr_steps::cuda

@@ -1,48 +1,34 @@
-// Starts step "vectors" of the way back, plain or fused. Compiled for numbers of 4
-// BYTES and of 2.
+// Starts backward step "vectors", plain or fused. Compiled for numbers of 4 BYTES and
+// of 2.
 
 #include "backward_vectors.cuh"
 #include "pick.cuh"
 
 namespace detr_steps::cuda {
 
-// `Points`, `Slopes`: Given, GivenSlopes, or Asked, AskedSlopes for the fused operator.
-template <typename T, typename Points, typename Slopes>
-bool start_vectors(const Call& call, const T* value, Points points, const T* slope,
-                   float* value_slope, Slopes slopes, Stream stream) {
+template <typename T, typename Arrays>
+bool launch_backward_vectors(const Call& call, const T* value, const Arrays& arrays,
+                             const T* grad, const GradArrays<float>& grads,
+                             Stream stream) {
+  typedef PointsOf<Arrays> Points;
+  const typename Points::Grads out = {grads.where, grads.weights};
   return with_width<T>(call, [&](auto width) {
     constexpr int D = width.value;
     const dim3 grid(blocks(call.rows(1), BACK_THREADS * LENGTH<T> / D), call.b);
-    const Floating<float> sums = {value_slope};
-    LAUNCH((backward_vectors<T, D, Points, Slopes>), grid, dim3(BACK_THREADS), stream,
-           call, value, points, slope, sums, slopes);
+    const Floating<float> sums = {grads.value};
+    LAUNCH((backward_vectors<T, D, Points>), grid, dim3(BACK_THREADS), stream, call,
+           value, with_methods(arrays), grad, sums, out);
     return true;
   });
 }
 
-template <typename T>
-bool launch_backward_vectors(const Call& call, const T* value, const float* locations,
-                             const float* weights, const T* slope,
-                             const SlopeArrays<float>& down, Stream stream) {
-  return start_vectors(call, value, Given{locations, weights}, slope, down.value,
-                       GivenSlopes{down.where, down.weights}, stream);
-}
-
-template <typename T>
-bool launch_backward_vectors(const Call& call, const T* value, const AskedArrays& asked,
-                             const T* slope, const SlopeArrays<float>& down,
-                             Stream stream) {
-  return start_vectors(call, value, with_methods(asked), slope, down.value,
-                       AskedSlopes{down.where, down.weights}, stream);
-}
-
 #define INSTANTIATE(T)                                                                 \
   template bool launch_backward_vectors(                                               \
-      const Call&, const T*, const float*, const float*, const T*,                     \
-      const SlopeArrays<float>&, Stream);                                              \
+      const Call&, const T*, const GivenArrays<float>&, const T*,                      \
+      const GradArrays<float>&, Stream);                                               \
   template bool launch_backward_vectors(                                               \
-      const Call&, const T*, const AskedArrays&, const T*,                             \
-      const SlopeArrays<float>&, Stream);
+      const Call&, const T*, const AskedArrays&, const T*, const GradArrays<float>&,   \
+      Stream);
 FOR_TYPES(INSTANTIATE)
 #undef INSTANTIATE
 

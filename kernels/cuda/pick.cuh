@@ -17,9 +17,15 @@
 
 namespace detr_steps::cuda {
 
+// What a launcher is given, as the kernels take it.
+inline Given with_methods(const GivenArrays<float>& given) {
+  return {given.locations, given.weights};
+}
 inline Asked with_methods(const AskedArrays& asked) {
   return {asked.references, asked.offsets, asked.logits, asked.numbers};
 }
+template <typename Arrays>
+using PointsOf = decltype(with_methods(Arrays()));
 
 template <int N>
 struct Constant {

@@ -87,8 +87,12 @@ __device__ __forceinline__ uint4 find_corners(
 
 // --- where points come from ---------------------------------------------------------
 
+struct GivenGrads;  // gradients.cuh
+struct AskedGrads;
+
 // Locations and weights as they lie in memory.
 struct Given {
+  typedef GivenGrads Grads;
   const float* locations;  // [B, Q, M, P, 2]
   const float* weights;    // [B, Q, M, P]
 
@@ -119,6 +123,7 @@ struct Given {
 // numbers, whatever the rest of the model computes in: in bfloat16 they would be off by
 // half a pixel.
 struct Asked {
+  typedef AskedGrads Grads;
   const float* references;  // [B, Q, L, 2 or 4]: (x, y) or boxes (cx, cy, w, h)
   const float* offsets;     // [B, Q, M, P, 2], in pixels, or in shares of boxes
   const float* logits;      // [B, Q, M, P]: weights before the softmax

@@ -1,10 +1,11 @@
 // Sums that several threads make together: across the lanes of a group, in the memory
 // of a block, and in the memory of the whole device.
 //
-// The way back adds two kinds of sums. Each point needs four dot products, over the
-// channels that the lanes of a group share: they exchange numbers without any memory.
-// Each row of the value's slope adds up what all queries say that have read it: threads
-// all over the device add to it at the same time, so it is done by the memory itself.
+// The backward pass makes two kinds of sums. Each point needs four dot products, over
+// the channels that the lanes of a group share: they exchange numbers without any
+// memory. Each row of the value's gradient is a sum over all queries that have read it:
+// threads all over the device add to it at the same time, so it is done by the memory
+// itself.
 
 #pragma once
 
@@ -111,7 +112,7 @@ __device__ __forceinline__ void add_row(
 #endif
 }
 
-// How the value's slope is summed; the other way is in backward_fixed.cuh. Rounding
+// How the value's gradient is summed; the other way is in backward_fixed.cuh. Rounding
 // depends on who comes first: the last bits differ from run to run.
 template <typename T>
 struct Floating {

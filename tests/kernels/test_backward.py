@@ -36,22 +36,22 @@ ODD = {  # shapes that only the naive step takes
 
 
 def draw(call: Call, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """Value, locations, weights, and the slope of the result."""
+    """Value, locations, weights, and the gradient of the result."""
     generator = torch.Generator().manual_seed(2)
     result = (call.b, call.queries, call.m * call.d)
     return [*call.draw(dtype), torch.randn(result, generator=generator).to(dtype)]
 
 
 def run(step: str, call: Call, given: list[Tensor], **options) -> tuple[Tensor, ...]:
-    value, locations, weights, slope = given
+    value, locations, weights, grad = given
     sizes = call.maps, call.points
-    return emulator.backward(step, value, *sizes, locations, weights, slope, **options)
+    return emulator.backward(step, value, *sizes, locations, weights, grad, **options)
 
 
 def exact(call: Call, given: list[Tensor]) -> tuple[Tensor, ...]:
-    *arguments, slope = (x.double() for x in given)
+    *arguments, grad = (x.double() for x in given)
     arguments = [x.requires_grad_() for x in arguments]
-    return torch.autograd.grad(call.read(*arguments), arguments, slope)
+    return torch.autograd.grad(call.read(*arguments), arguments, grad)
 
 
 def check(
@@ -130,40 +130,40 @@ def test_nothing_to_do(step, empty):
 @pytest.mark.parametrize("step", STEPS)
 def test_all_queries_look_at_one_pixel(step):
     call = Call(((6, 7),), (4,), b=1, q=80, m=1)
-    value, locations, weights, slope = draw(call)
+    value, locations, weights, grad = draw(call)
     locations = torch.tensor([2.6 / 7, 3.4 / 6]).expand_as(locations).contiguous()
-    given = [value, locations, weights, slope]
+    given = [value, locations, weights, grad]
     check(run(step, call, given), exact(call, given))
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_points_at_borders_and_far_outside(step):
     call = Call(((4, 5),), (16,), b=1, q=8, m=1)
-    value, _, weights, slope = draw(call)
-    # On no pixel and no border itself: there the slope jumps.
+    value, _, weights, grad = draw(call)
+    # On no pixel and no border itself: there the gradient jumps.
     x = torch.tensor([0.01, 0.99, -0.4 / 5, 0.4 / 5, 4.6 / 5, 5.4 / 5, -3, 1e6])
     y = torch.tensor([0.49, 0.6 / 4, 3.4 / 4, 0.01, 0.99, -0.4 / 4, 4.4 / 4, -1e6])
     places = torch.stack(torch.meshgrid(x, y, indexing="ij"), -1)  # [8, 8, 2]
     locations = places.repeat(1, 2, 1)[None, :, None].contiguous()
-    given = [value, locations, weights, slope]
+    given = [value, locations, weights, grad]
     check(run(step, call, given), exact(call, given))
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_what_is_outside_adds_nothing_anywhere(step):
     call = Call(((4, 5),), (4,), b=1, q=5, m=1)
-    value, locations, weights, slope = draw(call)
-    for one in run(step, call, [value, locations + 7, weights, slope]):
+    value, locations, weights, grad = draw(call)
+    for one in run(step, call, [value, locations + 7, weights, grad]):
         assert not one.any()
 
 
 @pytest.mark.parametrize("step", ("naive", "vectors", "sorted"))
 def test_a_nan_shows_in_the_rows_it_reaches_and_nowhere_else(step):
     call = Call(((4, 5), (2, 2)), (8, 8), b=1, q=6)
-    value, locations, weights, slope = draw(call)
+    value, locations, weights, grad = draw(call)
     locations[0, 2, 1, 5, 0] = torch.nan
     by_value, by_location, by_weight = run(
-        step, call, [value, locations, weights, slope]
+        step, call, [value, locations, weights, grad]
     )
     assert by_location[0, 2, 1, 5].isnan().any() and by_location.isnan().sum() <= 2
     assert by_weight[0, 2, 1, 5].isnan() and by_weight.isnan().sum() == 1
@@ -204,24 +204,24 @@ def test_fixed_is_more_exact_than_sums_in_float32():
 
 
 @pytest.mark.parametrize("size", (1e-30, 1e-12, 1e12, 1e30))
-def test_fixed_suits_slopes_of_any_size(size):
+def test_fixed_suits_gradients_of_any_size(size):
     call = Call(((3, 3),), (4,), b=1, q=70, m=1, d=16)
-    value, locations, weights, slope = draw(call)
-    got = run("fixed", call, [value, locations, weights, slope * size])[0]
-    wanted = exact(call, [value, locations, weights, slope * size])[0]
+    value, locations, weights, grad = draw(call)
+    got = run("fixed", call, [value, locations, weights, grad * size])[0]
+    wanted = exact(call, [value, locations, weights, grad * size])[0]
     assert worst(got, wanted) < 1e-6
 
 
 @pytest.mark.parametrize("bad", (torch.nan, torch.inf, -torch.inf))
-@pytest.mark.parametrize("which", ("slope", "weights", "locations"))
+@pytest.mark.parametrize("which", ("grad", "weights", "locations"))
 def test_fixed_shows_what_is_not_finite(which, bad):
     call = Call(((4, 5),), (4,), b=2, q=6, m=2, d=16)
-    value, locations, weights, slope = draw(call)
-    given = {"slope": slope, "weights": weights, "locations": locations}
+    value, locations, weights, grad = draw(call)
+    given = {"grad": grad, "weights": weights, "locations": locations}
     if which == "locations":
         bad = torch.nan  # infinitely far away is only outside
     given[which].view(2, 6, 2, -1)[1, 3, 0, 2] = bad
-    by_value = run("fixed", call, [value, locations, weights, slope])[0]
+    by_value = run("fixed", call, [value, locations, weights, grad])[0]
     assert by_value[1, :, 0].isnan().all()
     assert by_value[0].isfinite().all() and by_value[1, :, 1].isfinite().all()
 
@@ -230,21 +230,21 @@ def test_fixed_shows_what_is_not_finite(which, bad):
 
 
 def fused(call: Call, numbers: int, dtype: torch.dtype) -> tuple[list, tuple]:
-    """Arguments, and the slopes by autograd of value, offsets and logits."""
-    value, *_, slope = draw(call, dtype)
+    """Arguments, and the gradients by autograd of value, offsets and logits."""
+    value, *_, grad = draw(call, dtype)
     references, offsets, logits = call.ask(numbers)
-    given = [value, references, offsets, logits, slope]
-    value, references, offsets, logits, slope = (x.double() for x in given)
+    given = [value, references, offsets, logits, grad]
+    value, references, offsets, logits, grad = (x.double() for x in given)
     wanted = [x.requires_grad_() for x in (value, offsets, logits)]
     result = call.read(value, *call.answer(references, offsets, logits))
-    return given, torch.autograd.grad(result, wanted, slope)
+    return given, torch.autograd.grad(result, wanted, grad)
 
 
 @pytest.mark.parametrize("step", FUSED)
 @pytest.mark.parametrize("numbers", (2, 4))
 @pytest.mark.parametrize("dtype", SHORT)
 @pytest.mark.parametrize("name", ("an encoder", "other points on each level"))
-def test_slopes_of_offsets_and_logits(step, numbers, dtype, name):
+def test_gradients_of_offsets_and_logits(step, numbers, dtype, name):
     call = CALLS[name]
     given, wanted = fused(call, numbers, dtype)
     value, *asked = given
@@ -296,14 +296,14 @@ def counting(tmp_path_factory):
 
 def test_rows_added_to_global_memory_are_those_counted_beforehand(counting):
     call = Call(((16, 16), (8, 8)), (4, 4), b=1, q=None, m=2)
-    value, locations, weights, slope = draw(call)
+    value, locations, weights, grad = draw(call)
     pixels = [
         torch.cartesian_prod(torch.arange(h), torch.arange(w)) for h, w in call.maps
     ]
     centres = [(one.flip(1) + 0.5) / len(one) ** 0.5 for one in pixels]
     centres = torch.cat(centres)[None, :, None, None]  # [1, Q, 1, 1, 2]
     locations = centres + (locations - 0.5) / 8  # near the query's own pixel
-    given = [value, locations, weights, slope]
+    given = [value, locations, weights, grad]
     wanted = traffic.adds(locations.unflatten(3, (2, 4)), call.maps)
     rows = {
         step: run(step, call, given, folder=counting)[0][..., 0].sum()

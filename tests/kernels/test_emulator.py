@@ -462,7 +462,7 @@ def test_a_name_that_is_not_there():
 # --- the trace ----------------------------------------------------------------------
 
 
-def test_the_trace_counts_sectors():
+def test_the_trace_counts_reads_and_writes():
     text = """__global__ void copy(const float* a, float* out, int step) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   out[i] = a[i * step];
@@ -472,8 +472,6 @@ def test_the_trace_counts_sectors():
         a, out = torch.randn(64 * 8), torch.zeros(64)
         trace = run(1, 64, a, out, step, trace=True)
         assert (out == a[: 64 * step : step]).all()
-        assert trace.sectors("a").tolist() == [4 * step] * 2
-        assert trace.sectors("out").tolist() == [4] * 2
         reads = trace.reads("a")
         assert reads.shape == (512,) and reads[: 64 * step : step].all()
         assert reads.sum() == 64 and (trace.writes("out") == 1).all()
@@ -500,20 +498,18 @@ def test_the_trace_sees_vectors_loops_and_atomics():
         trace = emulator.compile(text, "k")(
             1, 32, a, rows, counts, trace=True, schedule=schedule
         )
-        loads = trace.instructions("a")
-        assert loads["lanes"].tolist() == [32, 32, 16] and (loads["line"] == 6).all()
-        assert loads["bytes"].tolist() == [512, 512, 256]
-        assert loads["sectors"].tolist() == [16, 16, 8]
+        loads = trace.of("a", "load")
+        assert len(loads) == 32 + 32 + 16 and (loads["line"] == 6).all()
+        assert (loads["bytes"] == 16).all()
         assert (trace.reads("a")[:16] == 2).all() and (trace.reads("a")[16:] == 3).all()
         stores = trace.of("rows", "store")
         assert sorted(stores["element"]) == list(range(32))  # counted in float4s
         assert (stores["bytes"] == 16).all()
-        assert trace.sectors("counts").tolist() == [1]
         assert (trace.writes("counts") == 8).all()
 
 
 def test_a_run_that_touches_nothing_has_an_empty_trace():
     trace = kernel("")(1, 1, torch.zeros(1), trace=True)
-    assert len(trace.accesses) == 0 and len(trace.sectors()) == 0
+    assert len(trace.accesses) == 0
     with pytest.raises(ValueError, match="no argument a"):
         trace.reads("a")

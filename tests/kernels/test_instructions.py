@@ -98,7 +98,7 @@ def test_no_sum_is_tried_again_and_again(step, dtype, arch):
 
 @each_step
 def test_the_record_is_of_these_kernels(step):
-    """benchmarks/kernel_instructions.py writes it; compilers differ a little."""
+    """`benchmarks.kernel_instructions` writes it; compilers differ a little."""
     record = zoo.measured("kernel_instructions")[step.direction][step.name]["sm_90"]
     found = steps.per_sample(kernel_of(step), step)
     assert record["per_sample"] == pytest.approx(found, rel=0.15)

@@ -14,7 +14,7 @@ from detr_steps.cuda_lab.library_kernels import BACKWARD, FORWARD
 pytestmark = pytest.mark.skipif(trouble("emulator") is not None, reason=f"{trouble()}")
 SOURCES = Path(__file__).resolve().parents[2] / "kernels"
 BARRIER = re.compile(r"__sync(?:threads|warp)\(\);")
-ONLY_THE_WAY_BACK = ("backward_", "reduce.", "slopes.")
+BACKWARD_ONLY = ("backward_", "reduce.", "gradients.")
 # What a launcher has for other widths and numbers of points: seconds of compilation.
 OTHERS = re.compile(r"^ *if \(call\.(?:d == (?:16|32|64)|p == \d+)\).*\n", re.MULTILINE)
 SHAPES, POINTS = [(9, 7), (5, 4)], [3, 5]  # tiles of 8 x 8 pixels that are not full
@@ -44,8 +44,8 @@ def runs(folder: Path, backward: bool, schedule: int = 0) -> dict[str, Callable]
     """All steps of a direction, ready to run. The queries are the pixels."""
     s = sum(h * w for h, w in SHAPES)
     torch.manual_seed(0)
-    value, slope = torch.randn(2, s, 2, 8), torch.randn(2, s, 16)
-    wide, wide_slope = torch.randn(2, s, 2, 72), torch.randn(2, s, 144)  # three warps
+    value, grad = torch.randn(2, s, 2, 8), torch.randn(2, s, 16)
+    wide, wide_grad = torch.randn(2, s, 2, 72), torch.randn(2, s, 144)  # three warps
     places, shares = torch.rand(2, s, 2, 8, 2), torch.rand(2, s, 2, 8)
     call = (value, SHAPES, POINTS)
     asked = (torch.rand(2, s, 2, 2), 4 * places - 2, shares)
@@ -58,13 +58,13 @@ def runs(folder: Path, backward: bool, schedule: int = 0) -> dict[str, Callable]
         steps = {step: run("forward", step, *call, places, shares) for step in FORWARD}
         return steps | {"fused": run("forward_fused", *call, *asked)}
     steps = {
-        step: run("backward", step, *call, places, shares, slope) for step in BACKWARD
+        step: run("backward", step, *call, places, shares, grad) for step in BACKWARD
     }
     steps["naive"] = run(
-        "backward", "naive", wide, *call[1:], places, shares, wide_slope
+        "backward", "naive", wide, *call[1:], places, shares, wide_grad
     )
     return steps | {
-        f"fused {step}": run("backward_fused", step, *call, *asked, slope)
+        f"fused {step}": run("backward_fused", step, *call, *asked, grad)
         for step in ("vectors", "sorted")
     }
 
@@ -86,7 +86,7 @@ def test_a_barrier_that_is_missing_is_found(file, line, tmp_path):
     lines[line - 1] = BARRIER.sub(";", lines[line - 1])
     path.write_text("\n".join(lines), "utf-8")
     found = []
-    for run in runs(folder, file.startswith(ONLY_THE_WAY_BACK)).values():
+    for run in runs(folder, file.startswith(BACKWARD_ONLY)).values():
         try:
             run()
         except KernelFault as fault:

@@ -68,17 +68,17 @@ def test_2_at_the_border_as_grid_sample(who, x):
     assert got == pytest.approx(wanted, abs=1e-5)
 
 
-def test_3_exactly_on_a_pixel_compiled_and_torch_take_the_same_of_two_slopes():
+def test_3_exactly_on_a_pixel_compiled_and_torch_take_the_same_of_two_gradients():
     torch.manual_seed(0)
     sizes, at = ((5, 7),), torch.cartesian_prod(torch.arange(7), torch.arange(5))
     at = ((at + 0.5) / torch.tensor((7.0, 5.0))).view(1, 35, 1, 1, 1, 2)
     value, weight = torch.randn(1, 35, 1, 16), torch.ones(1, 35, 1, 1, 1)
-    slopes = []
+    grads = []
     for name in ("torch", "cpp"):
         given = at.clone().requires_grad_()
         read(name, sizes, value, given, weight).square().sum().backward()
-        slopes.append(given.grad)
-    assert worst(*slopes) < 1e-5
+        grads.append(given.grad)
+    assert worst(*grads) < 1e-5
 
 
 @pytest.mark.parametrize("who", EVERYBODY)
@@ -117,15 +117,15 @@ def test_7_what_32_bits_cannot_count_is_refused():
 
 
 @pytest.mark.parametrize("name", ["torch", "cpp"])
-def test_8_a_second_slope_is_refused_not_zero(name):
+def test_8_a_second_gradient_is_refused_not_zero(name):
     sizes, value, at, weight = one_point(1.2, 1.3)
     at.requires_grad_()
     with pytest.raises(RuntimeError, match="once_differentiable"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             read_twice = read(name, sizes, value, at, weight).square().sum()
-            (slope,) = torch.autograd.grad(read_twice, at, create_graph=True)
-            slope.sum().backward()
+            (grad,) = torch.autograd.grad(read_twice, at, create_graph=True)
+            grad.sum().backward()
 
 
 @pytest.mark.parametrize("name", ["torch", "cpp"])
@@ -162,12 +162,12 @@ def test_11_sixty_five_images_are_as_good_as_sixty_four():
 
 def test_12_fixed_point_gives_the_same_bits_in_any_order():
     call = Call(((4, 5), (2, 2)), (4, 4), q=None)
-    given, slope = call.draw(), torch.randn(2, 24, 64)
-    slopes = [
-        emulator.backward("fixed", given[0], call.maps, call.points, *given[1:], slope,
+    given, grad = call.draw(), torch.randn(2, 24, 64)
+    grads = [
+        emulator.backward("fixed", given[0], call.maps, call.points, *given[1:], grad,
                           schedule=order)[0] for order in (0, 1, 5)
     ]  # fmt: skip
-    assert all(torch.equal(slopes[0], each) for each in slopes[1:])
+    assert all(torch.equal(grads[0], each) for each in grads[1:])
 
 
 def test_14_bytes_of_one_type_are_never_read_as_another():

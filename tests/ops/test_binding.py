@@ -29,13 +29,13 @@ def library(tmp_path_factory) -> ctypes.CDLL:
     except building.NotCompiled as error:
         pytest.skip(str(error))
     work = tmp_path_factory.mktemp("binding")
-    built, torchs = work / "binding.so", Path(torch.__file__).parent / "lib"
+    built = work / "binding.so"
     command = [
         *(building.compiler().split()[0], "-shared", "-fPIC", f"-I{HERE}"),
         f"-I{compiled.sources()}",
         *(flag for flag in flags() if not flag.startswith("-X")),
         *(str(HERE / "binding.cpp"), "-o", str(built), "-Wl,--no-as-needed"),
-        *(f"-L{torchs}", "-ltorch_cpu", "-lc10"),
+        *compiled_tools.torch_libraries(),
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -67,7 +67,7 @@ def asked(sides=2, **how) -> list:
     return [value, sizes, points, references, offsets, logits]
 
 
-def slope(arguments) -> torch.Tensor:
+def grad(arguments) -> torch.Tensor:
     value, where = arguments[0], arguments[-1]
     shape = 2, where.shape[1], 2 * value.shape[3]
     return torch.ones(shape, dtype=value.dtype)
@@ -103,28 +103,28 @@ def test_float64_is_naive(launches):
     "q, deterministic, step",
     [(3, False, "vectors"), (31, False, "vectors"), (3, True, "fixed")],
 )
-def test_the_way_back(launches, dtype, q, deterministic, step):
-    """The slope of the value is summed in float32 and rounded once, from zeros."""
+def test_the_backward_pass(launches, dtype, q, deterministic, step):
+    """The gradient of the value is summed in float32 and rounded once, from zeros."""
     arguments = given(q=q, dtype=dtype)
-    down = ops.ms_deform_attn_backward(*arguments, slope(arguments), deterministic)
+    grads = ops.ms_deform_attn_backward(*arguments, grad(arguments), deterministic)
     assert launches() == f"{step} 2x31x2x32 of {dtype.itemsize}: 0.25 2; "
-    assert [x.dtype for x in down] == [dtype, FLOAT, FLOAT]
-    assert [x.shape for x in down] == [arguments[i].shape for i in (0, 3, 4)]
+    assert [x.dtype for x in grads] == [dtype, FLOAT, FLOAT]
+    assert [x.shape for x in grads] == [arguments[i].shape for i in (0, 3, 4)]
     wanted = torch.tensor(257 / 256).to(dtype), 5, 6
-    assert all((x == each).all() for x, each in zip(down, wanted))
+    assert all((x == each).all() for x, each in zip(grads, wanted))
 
 
-def test_the_way_back_of_odd_shapes(launches):
+def test_the_backward_pass_of_odd_shapes(launches):
     for d, dtype in ((24, FLOAT), (32, torch.float64)):
         arguments = given(d=d, dtype=dtype, exact=torch.promote_types(dtype, FLOAT))
-        ops.ms_deform_attn_backward(*arguments, slope(arguments), False)
+        ops.ms_deform_attn_backward(*arguments, grad(arguments), False)
         assert launches().startswith("naive")
 
 
 def test_no_fixed_order_in_float64(launches):
     arguments = given(dtype=torch.float64, exact=torch.float64)
     with pytest.raises(RuntimeError, match="no fixed order in float64: take float32"):
-        ops.ms_deform_attn_backward(*arguments, slope(arguments), True)
+        ops.ms_deform_attn_backward(*arguments, grad(arguments), True)
     assert launches() == ""
 
 
@@ -132,19 +132,19 @@ def test_no_fixed_order_in_float64(launches):
 def test_all_at_once(launches, sides):
     arguments = asked(sides, dtype=torch.bfloat16)
     result = ops.ms_deform_attn_fused(*arguments)
-    assert launches() == f"fused 2x31x2x32 of 2: 8 0.25 2; {sides}; "
+    assert launches() == f"fused 2x31x2x32 of 2: 8 0.25 2; tiles {sides}; "
     assert (result == 0.5).all() and result.dtype == torch.bfloat16
-    down = ops.ms_deform_attn_fused_backward(*arguments, slope(arguments))
-    assert launches() == "fused 2x31x2x32 of 2: 8 0.25 2; vectors; "
-    assert [x.dtype for x in down] == [torch.bfloat16, FLOAT, FLOAT]
-    assert [x.shape for x in down] == [arguments[i].shape for i in (0, 4, 5)]
+    grads = ops.ms_deform_attn_fused_backward(*arguments, grad(arguments))
+    assert launches() == f"fused 2x31x2x32 of 2: 8 0.25 2; vectors {sides}; "
+    assert [x.dtype for x in grads] == [torch.bfloat16, FLOAT, FLOAT]
+    assert [x.shape for x in grads] == [arguments[i].shape for i in (0, 4, 5)]
 
 
 def test_all_at_once_refuses_what_it_has_no_kernel_for(launches):
     with pytest.raises(RuntimeError, match="does not take D = 24, 6 points"):
         ops.ms_deform_attn_fused(*asked(d=24))
     with pytest.raises(RuntimeError, match="does not take D = 24, 6 points"):
-        ops.ms_deform_attn_fused_backward(*asked(d=24), slope(asked(d=24)))
+        ops.ms_deform_attn_fused_backward(*asked(d=24), grad(asked(d=24)))
     wrong = asked()
     wrong[3] = wrong[3][..., :1]
     with pytest.raises(RuntimeError, match="references"):
@@ -162,11 +162,11 @@ def test_nothing_to_do_launches_nothing(launches, empty):
     for forward in (ops.ms_deform_attn(*plain), ops.ms_deform_attn_fused(*arguments)):
         assert (forward == 0).all()
         assert forward.shape == (*plain[3].shape[:2], 2 * plain[0].shape[3])
-    down = slope(arguments)[: len(arguments[0])]
+    upstream = grad(arguments)[: len(arguments[0])]
     for back in (
-        ops.ms_deform_attn_backward(*plain, down, False),
-        ops.ms_deform_attn_backward(*plain, down, True),
-        ops.ms_deform_attn_fused_backward(*arguments, down),
+        ops.ms_deform_attn_backward(*plain, upstream, False),
+        ops.ms_deform_attn_backward(*plain, upstream, True),
+        ops.ms_deform_attn_fused_backward(*arguments, upstream),
     ):
         assert all((x == 0).all() for x in back)
         assert [x.shape for x in back] == [plain[i].shape for i in (0, 3, 4)]
@@ -188,13 +188,13 @@ def turned(x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("change", [shifted, turned])
 def test_however_it_lies_in_memory(launches, change):
     arguments = [change(x) if torch.is_tensor(x) else x for x in asked()]
-    plain, down = arguments[:3] + arguments[4:], change(slope(arguments))
+    plain, upstream = arguments[:3] + arguments[4:], change(grad(arguments))
     ops.ms_deform_attn(*plain)
     assert launches() == "tiles 2x31x2x32 of 4: 0.25 2; "
-    ops.ms_deform_attn_backward(*plain, down, False)
+    ops.ms_deform_attn_backward(*plain, upstream, False)
     assert launches() == "vectors 2x31x2x32 of 4: 0.25 2; "
     ops.ms_deform_attn_fused(*arguments)
-    assert launches() == "fused 2x31x2x32 of 4: 8 0.25 2; 2; "
+    assert launches() == "fused 2x31x2x32 of 4: 8 0.25 2; tiles 2; "
 
 
 def test_a_launch_that_fails_is_no_silence(library, launches):
@@ -236,6 +236,6 @@ def test_what_does_not_belong_together(launches):
     with pytest.raises(RuntimeError, match="31 levels, but the kernels know 8"):
         ops.ms_deform_attn(value, *many)
     for wrong in (torch.ones(2, 3, 63), torch.ones(2, 3, 64).half()):
-        with pytest.raises(RuntimeError, match="the slope"):
+        with pytest.raises(RuntimeError, match="the gradient"):
             ops.ms_deform_attn_backward(*given(), wrong, False)
     assert launches() == ""

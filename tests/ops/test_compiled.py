@@ -33,18 +33,18 @@ def arguments(sizes, b=2, q=5, m=3, k=4, d=8, dtype=torch.float32) -> list:
     return [x.to(dtype) for x in (value, locations, weights)]
 
 
-def both_ways(name: str, given: list, sizes) -> list:
-    """Result and slopes of a backend."""
+def both_passes(name: str, given: list, sizes) -> list:
+    """Result and gradients of a backend."""
     value, locations, weights = given = [x.detach().requires_grad_() for x in given]
     with backend.use(name):
         result = read_points(value, sizes, locations, weights)
-    slope = torch.linspace(-1, 1, result.numel(), dtype=result.dtype)
-    slopes = torch.autograd.grad(result, given, slope.view_as(result))
-    return [result.detach(), *slopes]
+    grad = torch.linspace(-1, 1, result.numel(), dtype=result.dtype)
+    grads = torch.autograd.grad(result, given, grad.view_as(result))
+    return [result.detach(), *grads]
 
 
 def assert_agree(given, sizes, tolerance):
-    mine, torchs = (both_ways(name, given, sizes) for name in ("cpp", "torch"))
+    mine, torchs = (both_passes(name, given, sizes) for name in ("cpp", "torch"))
     for what, one, other in zip(("result", "value", "locations", "weights"),
                                 mine, torchs):  # fmt: skip
         assert one.shape == other.shape and one.dtype == other.dtype
@@ -69,7 +69,7 @@ def test_any_number_of_points(points, dtype):
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("width", [8, 16, 20])
 def test_many_queries(width, dtype):
-    """So many that the maps are packed first; some pixels add up 1,000 slopes."""
+    """So many that the maps are packed first; some pixels add up 1,000 terms."""
     sizes = MAPS["four levels"]
     given = arguments(sizes, q=340, m=2, d=width, dtype=dtype)
     assert_agree(given, sizes, 5 * TOLERANCE[dtype])
@@ -83,7 +83,7 @@ def test_threads_change_nothing(queries):
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append(both_ways("cpp", given, sizes))
+            found.append(both_passes("cpp", given, sizes))
     finally:
         torch.set_num_threads(before)
     for other in found[1:]:
@@ -93,8 +93,8 @@ def test_threads_change_nothing(queries):
 @pytest.mark.parametrize("shape", [{"b": 0}, {"q": 0}])
 def test_nothing_to_do(shape):
     sizes = MAPS["four levels"]
-    found = both_ways("cpp", arguments(sizes, **shape), sizes)
-    wanted = both_ways("torch", arguments(sizes, **shape), sizes)
+    found = both_passes("cpp", arguments(sizes, **shape), sizes)
+    wanted = both_passes("torch", arguments(sizes, **shape), sizes)
     assert [x.shape for x in found] == [x.shape for x in wanted]
     assert all((x == 0).all() for x in found)
 
@@ -104,16 +104,16 @@ def test_not_contiguous():
     given = arguments(sizes)
     turned = [x.transpose(0, 1).contiguous().transpose(0, 1) for x in given]
     assert not any(x.is_contiguous() for x in turned)
-    for one, other in zip(both_ways("cpp", given, sizes),
-                          both_ways("cpp", turned, sizes)):  # fmt: skip
+    for one, other in zip(both_passes("cpp", given, sizes),
+                          both_passes("cpp", turned, sizes)):  # fmt: skip
         assert torch.equal(one, other)
     with backend.use("cpp"):
         wide = read_points(given[0], sizes, *given[1:])
         value = given[0].clone().requires_grad_()
         result = read_points(value, sizes, *given[1:])
-    slope = torch.randn(*wide.shape[:2], 2 * wide.shape[2])[..., ::2]
-    one = torch.autograd.grad(result, value, slope, retain_graph=True)[0]
-    other = torch.autograd.grad(result, value, slope.contiguous())[0]
+    grad = torch.randn(*wide.shape[:2], 2 * wide.shape[2])[..., ::2]
+    one = torch.autograd.grad(result, value, grad, retain_graph=True)[0]
+    other = torch.autograd.grad(result, value, grad.contiguous())[0]
     assert torch.equal(one, other)
 
 
@@ -124,8 +124,8 @@ def test_mixed_precision_is_the_widest():
     assert_agree(given, sizes, 1e-6)
 
 
-def test_points_exactly_on_pixels_take_the_same_slope():
-    """Where a slope has two values, both cores take the one to the right and below."""
+def test_points_exactly_on_pixels_take_the_same_gradient():
+    """Where the derivative jumps, both cores take the one to the right and below."""
     h, w = sizes = (8, 16)
     rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     at = torch.stack(((columns + 0.5) / w, (rows + 0.5) / h), -1)
@@ -135,7 +135,7 @@ def test_points_exactly_on_pixels_take_the_same_slope():
     assert_agree([value, locations, weights], (sizes,), 1e-6)
 
 
-def test_slopes_of_every_argument():
+def test_gradients_of_every_argument():
     sizes = ((2, 3), (1, 1))
     given = arguments(sizes, b=1, q=2, m=2, k=2, d=9, dtype=torch.float64)
     with backend.use("cpp"):

@@ -96,12 +96,6 @@ def no_compiler(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "no-such-compiler -pipe")
 
 
-def no_ninja(monkeypatch, tmp_path):
-    monkeypatch.setenv("CXX", sys.executable)  # anything that exists
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-
-
 def old_torch(monkeypatch, tmp_path):
     monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
 
@@ -119,11 +113,6 @@ def no_sources(monkeypatch, tmp_path):
     change(monkeypatch, headers=("missing.h",))
 
 
-def no_setuptools(monkeypatch, tmp_path):
-    change(monkeypatch, check=lambda: None)
-    monkeypatch.setitem(sys.modules, "torch.utils.cpp_extension", None)
-
-
 def no_place(monkeypatch, tmp_path):
     """A file where a folder should be: refused to root too, unlike a mere mode."""
     change(monkeypatch, check=lambda: None)
@@ -132,11 +121,9 @@ def no_place(monkeypatch, tmp_path):
 
 WORDS = {
     no_compiler: r"no C\+\+ compiler \(no-such-compiler -pipe\): install one",
-    no_ninja: "no ninja, which builds it: pip install ninja",
     old_torch: "torch 2.9.1.cpu is too old for it: install torch 2.10 or newer",
     windows: r"GCC and Clang: on Windows use WSL \(wsl --install\)",
     no_sources: "sources are missing: clone or install",
-    no_setuptools: "pip install setuptools",
     no_place: r"cannot be kept in .*shelf.* \(Not a directory\): set TORCH_EXT",
 }
 

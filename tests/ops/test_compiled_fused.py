@@ -1,4 +1,4 @@
-"""Softmax and locations within the op: the same numbers, and every slope."""
+"""Softmax and locations within the op: the same numbers, and every gradient."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from detr_steps.nn.point_weights import Uniform
 from detr_steps.ops import backend
 from detr_steps.ops import read_points as read_points_module
 from detr_steps.ops.fused import ms_deform_attn_fused as fused
-from detr_steps.ops.read_points import ask_points, asks_at_once, read_points
+from detr_steps.ops.read_points import fused_read_points, has_fused_kernel, read_points
 
 if backend.trouble():
     pytest.skip(f"no compiled op: {backend.trouble()}", allow_module_level=True)
@@ -48,7 +48,7 @@ def in_one(value, references, offsets, logits):
     return fused(value, SHAPES, POINTS, references, offsets, logits)
 
 
-def with_slopes(function, arguments, learn=(0, 1, 2, 3)) -> list:
+def with_grads(function, arguments, learn=(0, 1, 2, 3)) -> list:
     arguments = [x.detach().clone() for x in arguments]
     wanted = [arguments[i].requires_grad_() for i in learn]
     result = function(*arguments)
@@ -58,15 +58,15 @@ def with_slopes(function, arguments, learn=(0, 1, 2, 3)) -> list:
 @pytest.mark.parametrize("learn", [(0, 1, 2, 3), (0, 2, 3)], ids=["all", "fixed at"])
 @pytest.mark.parametrize("sides", [2, 4], ids=["points", "boxes"])
 def test_same_as_in_pieces(sides, learn):
-    mine = with_slopes(in_one, given(sides), learn)
-    for one, other in zip(mine, with_slopes(in_pieces, given(sides), learn)):
+    mine = with_grads(in_one, given(sides), learn)
+    for one, other in zip(mine, with_grads(in_pieces, given(sides), learn)):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
 
 
-def test_boxes_without_extent_have_slopes():
+def test_boxes_without_extent_have_gradients():
     arguments = given(4)
     arguments[1][..., 2:] = 0
-    for one, other in zip(*(with_slopes(f, arguments) for f in (in_one, in_pieces))):
+    for one, other in zip(*(with_grads(f, arguments) for f in (in_one, in_pieces))):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
 
 
@@ -95,8 +95,8 @@ def test_compile_leaves_it_whole():
     fast = torch.compile(in_one, fullgraph=True, backend="aot_eager", dynamic=True)
     for queries in (3, 7):
         for learn in ((0, 1, 2, 3), (0, 2, 3)):
-            mine = with_slopes(in_one, given(q=queries), learn)
-            other = with_slopes(fast, given(q=queries), learn)
+            mine = with_grads(in_one, given(q=queries), learn)
+            other = with_grads(fast, given(q=queries), learn)
             assert all(torch.equal(a, b) for a, b in zip(mine, other))
 
 
@@ -114,19 +114,19 @@ def test_deterministic_algorithms_go_by_pieces(learn, monkeypatch):
     monkeypatch.setattr(torch.ops.detr_steps, "ms_deform_attn_fused_backward", None)
     torch.use_deterministic_algorithms(True)
     try:
-        found = with_slopes(in_one, given(), learn)
+        found = with_grads(in_one, given(), learn)
     finally:
         torch.use_deterministic_algorithms(False)
     assert asked == [True] and len(found) == 1 + len(learn)
 
 
-def test_a_second_slope_is_refused():
+def test_a_second_gradient_is_refused():
     value, *others = (x.requires_grad_() for x in given())
-    slope = torch.autograd.grad(
+    grad = torch.autograd.grad(
         in_one(value, *others).square().sum(), others[1], create_graph=True
     )[0]
-    with pytest.raises(RuntimeError, match="has no second slope"):
-        slope.sum().backward()
+    with pytest.raises(RuntimeError, match="has no second gradient"):
+        grad.sum().backward()
 
 
 # --- in the attention ---------------------------------------------------------------
@@ -140,17 +140,17 @@ def test_the_attention_gives_the_same_in_one(sides, monkeypatch):
     query, value = torch.rand(2, 5, 16), torch.rand(2, 31, 16)
     places = ReferencePoints(torch.rand(2, 5, 3, sides), SIZES)
 
-    def slopes() -> list:
+    def grads() -> list:
         result, trace = attention(query, places, value)
         assert trace is None
         return [result, *torch.autograd.grad(result.sum(), attention.parameters())]
 
-    before = slopes()
+    before = grads()
     asked = []
     monkeypatch.setattr(
-        deform_attention, "asks_at_once", lambda *shape: asked.append(shape) or True
+        deform_attention, "has_fused_kernel", lambda *shape: asked.append(shape) or True
     )
-    for one, other in zip(before, slopes()):
+    for one, other in zip(before, grads()):
         torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-5)
     assert asked[0][0].shape == (2, 31, 2, 8) and asked[0][1:] == (3, 4)
     reading = attention(query, places, value, trace=True)[1]  # that has to be kept
@@ -169,13 +169,13 @@ def test_half_precision_asks_in_float32(monkeypatch):
         lambda value, shapes, points, *asked: seen.extend((value, *asked)),
     )
     value, references, offsets, logits = (x.bfloat16() for x in given())
-    ask_points(value, SIZES, references, offsets.unflatten(3, (3, 2)),
+    fused_read_points(value, SIZES, references, offsets.unflatten(3, (3, 2)),
                logits.unflatten(3, (3, 2)))  # fmt: skip
     assert [x.dtype for x in seen] == [torch.bfloat16] + [torch.float32] * 3
 
 
 class OnGPU:
-    """What `asks_at_once` and `read_points` ask a value about, with a GPU's answers."""
+    """What `has_fused_kernel` asks a value about, with a GPU's answers."""
 
     is_cuda = True
 
@@ -198,9 +198,9 @@ def test_which_shapes_have_a_kernel(monkeypatch):
         (32, f32, 9, 1),
     ]  # fmt: skip
     for width, dtype, levels, points in takes:
-        assert asks_at_once(OnGPU(width, dtype), levels, points)
+        assert has_fused_kernel(OnGPU(width, dtype), levels, points)
     for width, dtype, levels, points in leaves:
-        assert not asks_at_once(OnGPU(width, dtype), levels, points)
-    assert not asks_at_once(torch.zeros(2, 31, 2, 32), 4, 4)  # on a CPU
+        assert not has_fused_kernel(OnGPU(width, dtype), levels, points)
+    assert not has_fused_kernel(torch.zeros(2, 31, 2, 32), 4, 4)  # on a CPU
     monkeypatch.setattr(read_points_module, "compiles", lambda value: False)
-    assert not asks_at_once(OnGPU(32, f32), 4, 4)
+    assert not has_fused_kernel(OnGPU(32, f32), 4, 4)

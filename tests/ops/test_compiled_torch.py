@@ -1,4 +1,4 @@
-"""The compiled op among torch's own: compile, export, autocast, second slopes."""
+"""The compiled op among torch's own: compile, export, autocast, second derivatives."""
 
 import os
 import subprocess
@@ -47,14 +47,14 @@ def read(value, locations, weights):
     return read_points(value, SIZES, locations, weights)
 
 
-def with_slopes(function, arguments) -> list:
+def with_grads(function, arguments) -> list:
     arguments = [x.detach().requires_grad_() for x in arguments]
     result = function(*arguments)
     return [result, *torch.autograd.grad(result.square().sum(), arguments)]
 
 
 def test_opcheck():
-    """Schema, slopes, shapes and tracing of both operators, torch's own four checks."""
+    """Schema, autograd, shapes and tracing of both operators: torch's four checks."""
     ops = torch.ops.detr_steps
     arguments = [x.detach() if torch.is_tensor(x) else x for x in flat(*given())]
     wanted = [x.requires_grad_() if torch.is_tensor(x) else x for x in flat(*given())]
@@ -68,8 +68,8 @@ def test_opcheck():
 def test_compile_leaves_it_whole():
     fast = torch.compile(read, fullgraph=True, backend="aot_eager", dynamic=True)
     for queries in (3, 7):
-        mine = with_slopes(read, given(queries))
-        other = with_slopes(fast, given(queries))
+        mine = with_grads(read, given(queries))
+        other = with_grads(fast, given(queries))
         assert all(torch.equal(a, b) for a, b in zip(mine, other))
 
 
@@ -128,13 +128,13 @@ def test_autocast_computes_in_float32():
     )
 
 
-def test_a_second_slope_is_refused():
+def test_a_second_gradient_is_refused():
     value, *points = given(learn=True)
-    slope = torch.autograd.grad(
+    grad = torch.autograd.grad(
         read(value, *points).square().sum(), value, create_graph=True
     )[0]
-    with pytest.raises(RuntimeError, match="has no second slope"):
-        slope.sum().backward()
+    with pytest.raises(RuntimeError, match="has no second gradient"):
+        grad.sum().backward()
 
 
 def test_operator_refuses_what_does_not_belong_together():

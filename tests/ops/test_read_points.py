@@ -1,9 +1,9 @@
-"""The sampling core: against plain loops, its slopes, its memory, and bad input."""
+"""The sampling core: against plain loops, its gradients, its memory, and bad input."""
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.measuring import memory
 from detr_steps.ops import backend
 from detr_steps.ops.read_points import read_points
 from detr_steps.ops.sample import sample_by_hand
@@ -64,7 +64,7 @@ def test_against_loops():
     assert torch.allclose(found, wanted, atol=1e-12)
 
 
-def test_slopes_in_double_precision():
+def test_gradients_in_double_precision():
     sizes = ((2, 3), (1, 1))
     given = arguments(b=1, q=2, m=2, k=2, d=2, sizes=sizes, learn=True)
 
@@ -74,8 +74,8 @@ def test_slopes_in_double_precision():
     assert torch.autograd.gradcheck(read, given)
 
 
-def test_slopes_are_those_of_the_loops():
-    """Also the seldom cases: a point used twice, a slope that is not 1."""
+def test_gradients_are_those_of_the_loops():
+    """Also the seldom cases: a point used twice, a gradient that is not 1."""
     grads = []
     for read in (read_points, by_loops):
         value, locations, weights = arguments(learn=True)
@@ -97,12 +97,12 @@ def test_heads_read_their_own_channels():
     assert not torch.allclose(before[..., 4:], after[..., 4:])
 
 
-def test_a_second_slope_is_refused_not_wrong():
+def test_a_second_gradient_is_refused_not_wrong():
     value, locations, weights = arguments(learn=True)
     out = read_points(value, SIZES, locations, weights).square().sum()
-    slope = torch.autograd.grad(out, value, create_graph=True)[0]
+    grad = torch.autograd.grad(out, value, create_graph=True)[0]
     with pytest.raises(RuntimeError, match="once_differentiable"):
-        slope.sum().backward()
+        grad.sum().backward()
 
 
 # --- memory ------------------------------------------------------------------------
@@ -110,18 +110,8 @@ def test_a_second_slope_is_refused_not_wrong():
 
 def numbers_used(call) -> tuple[object, float, float]:
     """Result of a call, most float32 numbers it held at once, and how many it kept."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        result = call()
-    events = [
-        event
-        for event in seen.profiler.kineto_results.events()
-        if event.name() == "[memory]"
-    ]
-    now = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        most = max(most, now)
-    return result, most / 4, now / 4
+    result, most, kept = memory(call)
+    return result, most / 4, kept / 4
 
 
 @pytest.mark.parametrize("sizes", [((40, 30),), ((40, 30), (20, 15), (10, 8), (5, 4))])
@@ -135,14 +125,14 @@ def test_memory_is_what_the_docstring_states(sizes, core):
     result = b * q * m * d
     level = b * m * (40 * 30 * d + 4 * q * k + q * k * d)  # the largest one
     slack = 1000  # scalars and the like
-    assert kept <= result + slack  # nothing for the way back
+    assert kept <= result + slack  # nothing for the backward pass
     if core == "cpp":  # its loops hold a map of a head or two, outside torch's memory
         level = 0
     assert 0.5 * level < most <= level + 2 * result + slack
 
-    slope = torch.ones_like(out)
+    grad = torch.ones_like(out)
     gradients = sum(x.numel() for x in given)
-    _, most, kept = numbers_used(lambda: out.backward(slope))
+    _, most, kept = numbers_used(lambda: out.backward(grad))
     assert kept <= gradients + slack
     assert most <= 2 * level + 2 * gradients + slack
 

@@ -1,4 +1,4 @@
-"""Reading between pixels: the half-pixel convention, borders, slopes, bad numbers."""
+"""Reading between pixels: half-pixel convention, borders, gradients, bad numbers."""
 
 import pytest
 import torch
@@ -75,7 +75,7 @@ def test_shares_of_the_corners():
 
 
 @pytest.mark.parametrize("read", [sample, sample_by_hand])
-def test_slopes(maps, read):
+def test_gradients(maps, read):
     generator = torch.Generator().manual_seed(2)
     places = torch.rand(2, 4, 2, generator=generator, dtype=torch.float64)
     value = maps[:, :2].clone().requires_grad_()

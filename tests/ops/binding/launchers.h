@@ -23,9 +23,20 @@ void log(const char* step, const Call& call, const T* value, Arrays... arrays) {
   launched << "; ";
 }
 
+template <typename T, typename W>
+void log(const char* step, const Call& call, const T* value, const GivenArrays<W>& in) {
+  log(step, call, value, in.locations, in.weights);
+}
+
+template <typename T>
+void log(const char* step, const Call& call, const T* value, const AskedArrays& in) {
+  log("fused", call, value, in.references, in.offsets, in.logits);
+  launched << step << " " << in.numbers << "; ";
+}
+
 inline bool takes(const Call& call) { return call.d == 32 && call.p <= 32; }
 
-// --- the way there ------------------------------------------------------------------
+// --- forward ------------------------------------------------------------------------
 
 template <typename T>
 bool fill(const Call& call, const T* value, T* result) {
@@ -34,97 +45,64 @@ bool fill(const Call& call, const T* value, T* result) {
 }
 
 template <typename T>
-bool launch_naive(const Call& call, const T* value, const Wide<T>* locations,
-                  const Wide<T>* weights, T* result, Stream) {
-  log("naive", call, value, locations, weights);
+bool launch_naive(const Call& call, const T* value, const GivenArrays<Wide<T>>& given,
+                  T* result, Stream) {
+  log("naive", call, value, given);
   return fill(call, value, result);
 }
 
-template <typename T>
-bool launch_tiles(const Call& call, const T* value, const float* locations,
-                  const float* weights, T* result, Stream) {
-  if (!takes(call)) return false;
-  log("tiles", call, value, locations, weights);
-  return fill(call, value, result);
-}
-
-template <typename T>
+template <typename T, typename Arrays>
 bool launch_tiles(
-    const Call& call, const T* value, const AskedArrays& asked, T* result, Stream) {
+    const Call& call, const T* value, const Arrays& arrays, T* result, Stream) {
   if (!takes(call)) return false;
-  log("fused", call, value, asked.references, asked.offsets, asked.logits);
-  launched << asked.numbers << "; ";
+  log("tiles", call, value, arrays);
   return fill(call, value, result);
 }
 
-// --- the way back -------------------------------------------------------------------
+// --- backward -----------------------------------------------------------------------
 
-// Adds 257 / 256 to the slope of the value, and fills the others with 5 and 6.
+// Adds 257 / 256 to the gradient of the value, and fills the others with 5 and 6.
 template <typename T, typename W>
-bool slopes(const Call& call, const T* slope, const SlopeArrays<W>& down) {
-  if (uintptr_t(slope) % 16) launched << "misaligned slope; ";
-  for (int64_t i = 0; i < call.map(call.b, 0); ++i) down.value[i] += W(257) / W(256);
-  for (int64_t i = 0; i < call.rows(call.b) * call.p * 2; ++i) down.where[i] = 5;
-  for (int64_t i = 0; i < call.rows(call.b) * call.p; ++i) down.weights[i] = 6;
+bool fill_grads(const Call& call, const T* grad, const GradArrays<W>& grads) {
+  if (uintptr_t(grad) % 16) launched << "misaligned grad; ";
+  for (int64_t i = 0; i < call.map(call.b, 0); ++i) grads.value[i] += W(257) / W(256);
+  for (int64_t i = 0; i < call.rows(call.b) * call.p * 2; ++i) grads.where[i] = 5;
+  for (int64_t i = 0; i < call.rows(call.b) * call.p; ++i) grads.weights[i] = 6;
   return true;
 }
 
 template <typename T>
-bool launch_backward_naive(const Call& call, const T* value, const Wide<T>* locations,
-                           const Wide<T>* weights, const T* slope,
-                           const SlopeArrays<Wide<T>>& down, Stream) {
-  log("naive", call, value, locations, weights);
-  return slopes(call, slope, down);
+bool launch_backward_naive(const Call& call, const T* value,
+                           const GivenArrays<Wide<T>>& given, const T* grad,
+                           const GradArrays<Wide<T>>& grads, Stream) {
+  log("naive", call, value, given);
+  return fill_grads(call, grad, grads);
 }
 
-template <typename T>
-bool launch_backward_vectors(const Call& call, const T* value, const float* locations,
-                             const float* weights, const T* slope,
-                             const SlopeArrays<float>& down, Stream) {
+template <typename T, typename Arrays>
+bool launch_backward_vectors(const Call& call, const T* value, const Arrays& arrays,
+                             const T* grad, const GradArrays<float>& grads, Stream) {
   if (!takes(call)) return false;
-  log("vectors", call, value, locations, weights);
-  return slopes(call, slope, down);
+  log("vectors", call, value, arrays);
+  return fill_grads(call, grad, grads);
 }
 
-template <typename T>
-bool launch_backward_sorted(const Call& call, const T* value, const float* locations,
-                            const float* weights, const T* slope,
-                            const SlopeArrays<float>& down, Stream) {
+template <typename T, typename Arrays>
+bool launch_backward_sorted(const Call& call, const T* value, const Arrays& arrays,
+                            const T* grad, const GradArrays<float>& grads, Stream) {
   if (!takes(call) || call.levels > 1) return false;
-  log("sorted", call, value, locations, weights);
-  return slopes(call, slope, down);
+  log("sorted", call, value, arrays);
+  return fill_grads(call, grad, grads);
 }
 
 template <typename T>
-bool launch_backward_fixed(const Call& call, const T* value, const float* locations,
-                           const float* weights, const T* slope,
-                           const SlopeArrays<float>& down, void* scratch, Stream) {
-  log("fixed", call, value, locations, weights);
+bool launch_backward_fixed(const Call& call, const T* value,
+                           const GivenArrays<float>& given, const T* grad,
+                           const GradArrays<float>& grads, void* scratch, Stream) {
+  log("fixed", call, value, given);
   for (int64_t i = 0; i < backward_scratch(Backward::FIXED, call); ++i)
     if (static_cast<char*>(scratch)[i]) launched << "scratch is not 0; ";
-  return slopes(call, slope, down);
-}
-
-template <typename T>
-bool fused_back(const char* step, const Call& call, const T* value,
-                const AskedArrays& asked, const T* slope,
-                const SlopeArrays<float>& down) {
-  log("fused", call, value, asked.references, asked.offsets, asked.logits);
-  launched << step << "; ";
-  return slopes(call, slope, down);
-}
-
-template <typename T>
-bool launch_backward_vectors(const Call& call, const T* value, const AskedArrays& asked,
-                             const T* slope, const SlopeArrays<float>& down, Stream) {
-  return takes(call) && fused_back("vectors", call, value, asked, slope, down);
-}
-
-template <typename T>
-bool launch_backward_sorted(const Call& call, const T* value, const AskedArrays& asked,
-                            const T* slope, const SlopeArrays<float>& down, Stream) {
-  return takes(call) && call.levels == 1 &&
-         fused_back("sorted", call, value, asked, slope, down);
+  return fill_grads(call, grad, grads);
 }
 
 }  // namespace detr_steps::cuda
