@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, sync_playwright
 from detr_steps import viz, zoo
 from detr_steps.data.scenes import Scenes
 from detr_steps.files import write_json, write_whole
-from detr_steps.viz.figure import InteractiveFigure
+from detr_steps.viz.engine.figure import InteractiveFigure
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "tests"))

@@ -9,8 +9,8 @@ import sample_figures as figures
 from pages import TWO_FRAMES, live_figures
 from scipy.optimize import linear_sum_assignment
 
-from detr_steps.viz import still
-from detr_steps.viz.figure import module
+from detr_steps.viz.engine import still
+from detr_steps.viz.engine.figure import module
 
 pytestmark = pytest.mark.browser
 everyone = pytest.mark.parametrize("make", figures.ALL.values(), ids=figures.ALL)
@@ -114,7 +114,7 @@ def test_small_maps_of_the_heads_peak_where_the_large_one_does(show):
 
 
 def test_the_words_are_the_poster_ones(show):
-    from detr_steps.viz.readout import lines_of
+    from detr_steps.viz.engine.readout import lines_of
 
     figure = figures.attention()
     frame = show(figure)

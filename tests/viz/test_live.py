@@ -11,8 +11,8 @@ from small import small_detr
 from detr_steps import ImageBatch, viz
 from detr_steps.data.scenes import Scenes
 from detr_steps.images import normalise
-from detr_steps.viz import live
-from detr_steps.viz.play import VIEW
+from detr_steps.viz.models import live
+from detr_steps.viz.engine.play import VIEW
 from tools.notebooks import normalise as lean
 
 CELL = """

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data.scenes import SceneBatch
-from ..images import ImageBatch
-from .figure import HIGH, WIDE, InteractiveFigure, module
-from .inside import Inside, choose, of_queries, open_up, resolve
-from .play import VIEW
+from ...data.scenes import SceneBatch
+from ...images import ImageBatch
+from ..engine.figure import HIGH, WIDE, InteractiveFigure, module
+from ..engine.play import VIEW
+from .attention import Inside, choose, of_queries, open_up, resolve
 
 COVERED = (
     "A box that changes when something is covered depends on it: a test, which bright "

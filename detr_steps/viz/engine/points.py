@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from .figure import InteractiveFigure
-from .inside import MOST_BYTES
 from .maps import answers, as_picture, check_shape, names_for, truths
 
 WEIGHT_NOT_WORTH = (
     "A dot is where a value is read, its area its weight. Much weight is not yet much "
     "effect: what is read there may be nothing new."
 )
+MOST_BYTES = 1_000_000  # of maps or points in one figure, before they are deflated
 EVEN = 0.035  # a dot of handy size, where all points count alike
 
 

@@ -2,10 +2,10 @@
 
 from dataclasses import fields, replace
 
-from ..analysis.attention import unpack
-from ..analysis.film import Film, Shot, cast
-from .figure import InteractiveFigure
-from .maps import attention_maps
+from ...analysis.attention import unpack
+from ...analysis.film import Film, Shot, cast
+from ..engine.figure import InteractiveFigure
+from ..engine.maps import attention_maps
 
 SHARP_NOT_BETTER = (
     "One run, one picture, the last decoder layer. That maps grow sharper while AP "

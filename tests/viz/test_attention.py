@@ -9,7 +9,7 @@ from detr_steps import ImageBatch, viz
 from detr_steps.data.scenes import Scenes
 from detr_steps.images import normalise
 from detr_steps.objective.matching import pack
-from detr_steps.viz import inside
+from detr_steps.viz.models import attention as inside
 
 
 @pytest.fixture(scope="module")

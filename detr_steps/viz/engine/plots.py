@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from torch import Tensor
 
-from ..boxes import cxcywh_to_xyxy
+from ...boxes import cxcywh_to_xyxy
 from .inline import use_small_pictures
 
 # Okabe and Ito's colours: told apart by colour-blind readers

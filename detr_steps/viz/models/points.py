@@ -7,15 +7,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..analysis.attention import by_query, run_with_trace
-from ..data.scenes import SceneBatch
-from ..images import ImageBatch, denormalise
-from ..nn.trace import SamplingPoints
-from ..objective.matching import pad_targets
-from ..systems.output import Output, Trace
-from .figure import InteractiveFigure
-from .inside import countable, resolve
-from .points import WEIGHT_NOT_WORTH, sampling_points
+from ...analysis.attention import by_query, run_with_trace
+from ...data.scenes import SceneBatch
+from ...images import ImageBatch, denormalise
+from ...nn.trace import SamplingPoints
+from ...objective.matching import pad_targets
+from ...systems.output import Output, Trace
+from ..engine.figure import InteractiveFigure
+from ..engine.points import WEIGHT_NOT_WORTH, sampling_points
+from .attention import countable, resolve
 
 
 class Looked(NamedTuple):
@@ -104,7 +104,9 @@ def encoder_points(
     boxes = torch.cat((centres, cell.expand_as(centres)), -1)  # [n, 4]
     layers = len(trace.encoder)
     references = centres[None, :, None].expand(layers, -1, len(trace.sizes), -1)
-    readings = [SamplingPoints(*(part[:, chosen] for part in each)) for each in trace.encoder]
+    readings = [
+        SamplingPoints(*(part[:, chosen] for part in each)) for each in trace.encoder
+    ]
     start = {"frame": layers - 1, "item": 0} | (start or {})
     last = readings[start["frame"]]
     start.setdefault("point", _heaviest_inside(last, start["item"], trace.valid))

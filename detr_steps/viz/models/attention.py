@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .. import boxes as box_ops
-from ..analysis.attention import (
+from ... import boxes as box_ops
+from ...analysis.attention import (
     Extent,
     by_query,
     decoder_maps,
@@ -17,12 +17,12 @@ from ..analysis.attention import (
     extent,
     run_with_trace,
 )
-from ..data.scenes import SceneBatch, Scenes
-from ..images import ImageBatch, denormalise
-from ..objective.matching import pad_targets
-from ..systems.output import Output
-from .figure import InteractiveFigure
-from .maps import READ_NOT_WHY, attention_maps
+from ...data.scenes import SceneBatch, Scenes
+from ...images import ImageBatch, denormalise
+from ...objective.matching import pad_targets
+from ...systems.output import Output
+from ..engine.figure import InteractiveFigure
+from ..engine.maps import READ_NOT_WHY, attention_maps
 
 MOST_BYTES = 1_000_000  # of maps in one figure, before they are deflated
 SURE = 0.5  # score from which a query is worth a word in the summary

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..files import write_whole
+from ...files import write_whole
 from . import posters, still
 from .plots import COLOURS
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..analysis.attention import effective_cells, pack
+from ...analysis.attention import effective_cells, pack
 from .figure import InteractiveFigure
 
 READ_NOT_WHY = (

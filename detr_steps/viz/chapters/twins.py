@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from PIL import Image
 from torch import Tensor
 
-from ..data.twins import Boards
-from .plots import COLOURS
-from .sheet import ink_on
+from ...data.twins import Boards
+from ..engine.plots import COLOURS
+from ..engine.sheet import ink_on
 
 MARKERS = ("o", "s", "^", "P")  # disc, square, triangle, plus
 LETTERS = "ABCDEFGH"  # one for each colour: two objects of a letter are twins

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .plots import COLOURS
+from ..engine.plots import COLOURS
 
 WIDTH, HEIGHT = 20, 10  # of the plane the boxes lie in
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from .plots import COLOURS
+from ..engine.plots import COLOURS
 
 WIDE, HIGH = 1.3, 0.62  # a box of the map, on a grid of columns and rows
 

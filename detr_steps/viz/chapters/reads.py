@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..workbench import Trace
+from ...workbench import Trace
 
 SECTOR = 32  # bytes: a GPU's memory comes in pieces of this size
 NUMBER = 4  # bytes of a float32

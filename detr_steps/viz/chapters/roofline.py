@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .plots import COLOURS
+from ..engine.plots import COLOURS
 
 NAMES = {  # what each resource is called in a figure, in the order of its bars
     "dram": "memory",
