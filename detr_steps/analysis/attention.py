@@ -6,13 +6,15 @@ Built in chapters/02_detr.ipynb.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..images import ImageBatch
 from ..nn.references import shrink_padding
-from ..nn.trace import AttentionMaps, Attended, SamplingPoints
+from ..nn.trace import Attended, AttentionMaps, SamplingPoints
+from ..objective.matching import pad_targets
 from ..systems.output import Output
 
 
@@ -92,15 +94,11 @@ def _check(output: Output, batch: ImageBatch) -> None:
 def _one(output: Output, image: int) -> Output:
     """One image of an output; layers of predictions come first, images second."""
     trace = output.trace
-    of_image = dict(
-        encoder=trace.encoder,
-        decoder_self=trace.decoder_self,
-        decoder_cross=trace.decoder_cross,
-        references=trace.references,
-        centres=trace.centres,
-        valid=trace.valid,
-    )
-    cut = {name: _cut_out(value, image) for name, value in of_image.items()}
+    cut = {
+        name: _cut_out(value, image)
+        for name, value in trace._asdict().items()
+        if name not in ("sizes", "classification")
+    }
     logits, boxes = (x[:, image : image + 1] for x in output[:2])
     return Output(_plain(logits), _plain(boxes), trace._replace(**cut))
 
@@ -117,6 +115,26 @@ def _cut_out(value: object, image: int) -> object:
 
 def _plain(values: Tensor) -> Tensor:
     return values.detach().float().cpu()
+
+
+def class_probabilities(seen: Output) -> Tensor:
+    """Of each query in the only image, after each layer: `[Y, Q, classes]`."""
+    return seen.trace.classification.probabilities(seen.logits[:, 0])
+
+
+def matched_objects(model: nn.Module, seen: Output, target: dict) -> Tensor:
+    """The object that each query is matched with, -1 for none: `[Y, Q]`.
+
+    `target` of the only image, without crowds: see `without_crowds`.
+    """
+    padded = pad_targets([target], model.config.classes, "cpu")
+    return by_query(model.match(seen, padded)[:, 0], seen.logits.shape[2])
+
+
+def without_crowds(target: dict) -> dict:
+    """Boxes and labels of single objects, on the CPU: crowds are never matched."""
+    one = ~target["iscrowd"] if "iscrowd" in target else slice(None)
+    return {key: target[key][one].detach().cpu() for key in ("boxes", "labels")}
 
 
 def extent(batch: ImageBatch, image: int, size: tuple[int, int]) -> Extent:
@@ -201,11 +219,23 @@ def _cut(weights: Tensor, size: tuple[int, int], real: Extent) -> Tensor:
     return weights.unflatten(-1, size)[..., : real.rows, : real.columns]
 
 
-def pack(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale each map `[..., h, w]` to 0 … 255 of its own maximum.
+class PackedMaps(NamedTuple):
+    """Attention maps of M heads as bytes, and over how many cells they are spread.
 
-    Returns uint8 maps and the `peaks [...]`, the weight that 255 stands for: what
-    comes back differs by at most 1/510 of the peak.
+    `maps [..., M, h, w]` uint8, each scaled to its own maximum, `peaks [..., M]`, the
+    weight that 255 stands for; effective cells of the mean of the heads, `spread
+    [...]`, and of each head, `spread_heads [..., M]`.
+    """
+
+    maps: Tensor
+    peaks: Tensor
+    spread: Tensor
+    spread_heads: Tensor
+
+
+def pack(maps: Tensor) -> PackedMaps:
+    """Pack weights `[..., M, h, w]`; they come back within 1/510 of each map's peak.
+
     Raises: ValueError for negative or non-finite weights.
     """
     maps = maps.detach().float().cpu()
@@ -214,14 +244,16 @@ def pack(maps: Tensor) -> tuple[Tensor, Tensor]:
             "attention maps hold negative, NaN or infinite weights: give weights "
             "after the softmax"
         )
-    peaks = maps.amax((-2, -1))  # [...]
+    peaks = maps.amax((-2, -1))  # [..., M]
     scaled = maps / peaks.clamp(min=1e-30)[..., None, None]
-    return scaled.mul(255).round().to(torch.uint8), peaks
+    small = scaled.mul(255).round().to(torch.uint8)
+    spread = effective_cells(maps.mean(-3))
+    return PackedMaps(small, peaks, spread, effective_cells(maps))
 
 
-def unpack(maps: Tensor, peaks: Tensor) -> Tensor:
-    """Undo `pack`, up to rounding: float weights `[..., h, w]`."""
-    return maps.float() / 255 * peaks[..., None, None]
+def unpack(packed: PackedMaps) -> Tensor:
+    """Undo `pack`, up to rounding: float weights `[..., M, h, w]`."""
+    return packed.maps.float() / 255 * packed.peaks[..., None, None]
 
 
 def effective_cells(maps: Tensor) -> Tensor:

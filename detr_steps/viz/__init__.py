@@ -6,6 +6,7 @@ from .chapters.overlap import two_boxes
 from .chapters.reads import reads, sectors, warp_loads
 from .chapters.roofline import floors
 from .chapters.threads import butterfly, threads
+from .engine.answers import Answers, Words
 from .engine.figure import InteractiveFigure
 from .engine.inline import small_png
 from .engine.maps import attention_maps
@@ -26,11 +27,14 @@ from .models import live
 from .models.attention import decoder_attention, encoder_attention, layers
 from .models.film import time_lapse
 from .models.matching import matching_of
-from .models.points import decoder_points, encoder_points
+from .models.points import Pixels, decoder_points, encoder_points
 
 __all__ = [
     "COLOURS",
+    "Answers",
     "InteractiveFigure",
+    "Pixels",
+    "Words",
     "attention",
     "attention_maps",
     "boxes_on",

@@ -6,10 +6,12 @@ import torch
 from small import small_detr
 
 from detr_steps import ImageBatch, viz
+from detr_steps.analysis import attention as analysis
 from detr_steps.data.scenes import Scenes
 from detr_steps.images import normalise
-from detr_steps.objective.matching import pack
-from detr_steps.viz.models import attention as inside
+from detr_steps.nn.trace import stack_maps
+from detr_steps.objective.matching import pad_targets
+from detr_steps.viz.models import attention
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +39,8 @@ def restored(figure):
 def test_the_maps_are_the_models(model, scenes, output):
     figure = viz.decoder_attention(model, scenes, image=1)
     shown, peaks = restored(figure)
-    cross = output.trace.decoder_cross[:, 1].transpose(1, 2)  # [Y, Q, M, S]
-    wanted = cross.unflatten(-1, output.trace.size).numpy()
+    cross = stack_maps(output.trace.decoder_cross)[:, 1].transpose(1, 2)
+    wanted = cross.unflatten(-1, output.trace.sizes[0]).numpy()  # [Y, Q, M, h, w]
     assert (np.abs(shown - wanted) <= peaks / 509 + 1e-6).all()
     assert figure.view == "attention" and figure.notes["pick"] == "box"
     assert figure.notes["frames"] == ["1", "2", "3"]
@@ -53,7 +55,7 @@ def test_the_answers_are_the_models(model, scenes, output):
     assert (figure.arrays["labels"] == p.argmax(-1).numpy()).all()
     assert np.allclose(figure.arrays["boxes"], output.boxes[:, 1], atol=1e-3)
     assert np.allclose(figure.arrays["truth"], scenes.targets[1]["boxes"])
-    matched = model.match(output, pack(scenes.targets, 6, "cpu"))[:, 1]  # [Y, N]
+    matched = model.match(output, pad_targets(scenes.targets, 6, "cpu"))[:, 1]  # [Y, N]
     things = len(scenes.targets[1]["labels"])
     for layer in range(3):
         for thing, query in enumerate(matched[layer, :things]):
@@ -101,7 +103,7 @@ def test_padding_is_cut_from_picture_and_maps(model):
 def test_cells_ask_for_themselves(model, scenes, output):
     figure = viz.encoder_attention(model, scenes, image=1)
     shown, peaks = restored(figure)
-    own = output.trace.encoder_self[:, 1].transpose(1, 2).unflatten(-1, (8, 8))
+    own = stack_maps(output.trace.encoder)[:, 1].transpose(1, 2).unflatten(-1, (8, 8))
     assert (np.abs(shown - own.numpy()) <= peaks / 509 + 1e-6).all()
     assert figure.notes["pick"] == "cell" and "boxes" not in figure.arrays
     largest = scenes.targets[1]["boxes"][:, 2:].prod(-1).argmax()
@@ -126,17 +128,17 @@ def test_crowds_are_no_objects(model, scenes):
 
 def test_a_few_queries_are_the_matched_and_the_surest(model, scenes):
     whole = viz.decoder_attention(model, scenes)
-    few = viz.decoder_attention(model, scenes, most=4)
+    few = viz.decoder_attention(model, scenes, max_queries=4)
     items = few.notes["items"]
     assert len(items) == 4 and items == sorted(items)
     assert "4 of 9 queries" in few.summary and "items" not in whole.notes
     assert (few.arrays["maps"] == whole.arrays["maps"][:, items]).all()
     assert (few.arrays["matched"] >= 0).any(0).all()
     surest = int(whole.arrays["scores"][-1].argmax())
-    bare = viz.decoder_attention(model, scenes.images, most=1)
+    bare = viz.decoder_attention(model, scenes.images, max_queries=1)
     assert bare.notes["items"] == [surest]
-    with pytest.raises(ValueError, match="most=0"):
-        viz.decoder_attention(model, scenes, most=0)
+    with pytest.raises(ValueError, match="max_queries=0"):
+        viz.decoder_attention(model, scenes, max_queries=0)
 
 
 @pytest.mark.parametrize("call", [viz.decoder_attention, viz.layers])
@@ -146,7 +148,7 @@ def test_it_opens_on_the_query_asked_for(model, scenes, call):
     whole = call(model, scenes, query=dullest)
     assert whole.notes["start"]["item"] == dullest
     assert f"Query {dullest} reads most" in whole.summary
-    few = call(model, scenes.images, most=2, query=dullest)  # it takes a place
+    few = call(model, scenes.images, max_queries=2, query=dullest)  # it takes a place
     items = few.notes["items"]
     assert len(items) == 2 and items[few.notes["start"]["item"]] == dullest
 
@@ -154,15 +156,15 @@ def test_it_opens_on_the_query_asked_for(model, scenes, call):
 def test_large_maps_are_thinned_out_and_it_is_said(monkeypatch):
     maps = torch.rand(3, 20 * 30, 4, 20, 30)  # 4.3 MB
     maps = maps / maps.sum((-2, -1), keepdim=True)
-    monkeypatch.setattr(inside, "MOST_BYTES", 2_000_000)
-    less, layers, cells, text = inside.thin_out(maps)
+    monkeypatch.setattr(attention, "MOST_BYTES", 2_000_000)
+    less, layers, cells, text = attention.thin_out(maps)
     assert torch.equal(less, maps[-1:]) and layers == [3] and len(cells) == 600
     assert "only the last layer." in text
-    monkeypatch.setattr(inside, "MOST_BYTES", 500_000)
-    less, layers, cells, text = inside.thin_out(maps)
+    monkeypatch.setattr(attention, "MOST_BYTES", 500_000)
+    less, layers, cells, text = attention.thin_out(maps)
     assert torch.allclose(less[:, :, 0], maps[-1:].mean(2)) and "mean of its" in text
-    monkeypatch.setattr(inside, "MOST_BYTES", 50_000)
-    less, layers, cells, text = inside.thin_out(maps)
+    monkeypatch.setattr(attention, "MOST_BYTES", 50_000)
+    less, layers, cells, text = attention.thin_out(maps)
     assert less.numel() <= 50_000 and "one in 3 of" in text
     for place, cell in enumerate(cells):
         assert torch.allclose(less[0, place, 0], maps[-1, cell].mean(0))
@@ -207,20 +209,30 @@ def test_the_words_say_what_the_arrays_hold(model, scenes):
 
 
 def test_maps_of_anything_can_be_shown():
-    maps = torch.rand(2, 3, 1, 4, 5)
-    figure = viz.attention_maps(maps, torch.rand(3, 8, 10), frames=["a", "b"])
+    maps, words = torch.rand(2, 3, 1, 4, 5), viz.Words(frames=["a", "b"])
+    figure = viz.attention_maps(maps, torch.rand(3, 8, 10), words=words)
     assert figure.notes["frames"] == ["a", "b"] and figure.notes["pick"] == "cell"
     array = np.zeros((8, 10, 3), np.uint8)
-    assert viz.attention_maps(maps, array, title="T").summary == "T"
-    rgb = torch.rand(3, 8, 10)
+    figure = viz.attention_maps(maps, array, words=viz.Words(title="T"))
+    assert figure.summary == figure.title == "T" and "nor why" in figure.caption
+    rgb, labels = torch.rand(3, 8, 10), torch.ones(2, 3).int()
     for wrong, fault in [
         ({"maps": maps[0]}, r"maps have shape \[3, 1, 4, 5\]"),
         ({"maps": maps[:0]}, "none of them 0"),
-        ({"frames": ["a"]}, "need 2 names of frames"),
-        ({"items": [1]}, "3 items"),
-        ({"boxes": torch.rand(2, 4, 4)}, r"boxes \[2, 4, 4\]"),
+        ({"words": viz.Words(frames=["a"])}, "1 names of frames for 2 frames"),
+        ({"answers": viz.Answers(items=[1])}, "1 numbers of items for 3 items"),
+        ({"answers": viz.Answers(torch.rand(2, 4, 4))}, r"boxes \[2, 4, 4\]"),
         ({"rgb": torch.rand(8, 10)}, "a picture of shape"),
-        ({"labels": torch.ones(2, 3).int(), "names": ["x"]}, "label 1, but 1 class"),
+        ({"answers": viz.Answers(labels=labels, names="x")}, "label 1, but 1 class"),
     ]:
         with pytest.raises(ValueError, match=fault):
             viz.attention_maps(**({"maps": maps, "rgb": rgb} | wrong))
+
+
+def test_packed_maps_are_shown_as_they_are():
+    maps = torch.rand(2, 3, 4, 5, 6)
+    packed = analysis.pack(maps)
+    loose, given = (viz.attention_maps(x, torch.rand(3, 8, 10)) for x in (maps, packed))
+    assert all(
+        (loose.arrays[name] == given.arrays[name]).all() for name in loose.arrays
+    )

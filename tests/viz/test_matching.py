@@ -9,7 +9,7 @@ from small import small_detr
 from detr_steps import boxes as box_ops
 from detr_steps import viz
 from detr_steps.data.scenes import Scenes
-from detr_steps.objective.matching import CostWeights, pack
+from detr_steps.objective.matching import CostWeights, pad_targets
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_the_weighted_parts_pair_as_the_model_does(model, scenes, layer):
     queries, objects = linear_sum_assignment((weights * figure.arrays["parts"]).sum(0))
     with torch.no_grad():
         output = model(scenes.images)
-    own = model.match(output, pack(scenes.targets, 6, "cpu"))[layer, 1]
+    own = model.match(output, pad_targets(scenes.targets, 6, "cpu"))[layer, 1]
     assert own[objects].tolist() == queries.tolist()
     largest = int(figure.arrays["truth"][:, 2:].prod(-1).argmax())
     cost = (weights * figure.arrays["parts"]).sum(0)[:, largest]
@@ -67,31 +67,31 @@ def test_rows_and_columns_have_names(model, scenes):
 def test_a_table_of_ones_own():
     parts = {"far": torch.rand(4, 2), "late": torch.rand(4, 2)}
     boxes, truth = torch.rand(4, 4), torch.rand(2, 4)
-    figure = viz.matching(
-        parts, boxes=boxes, truth=truth, weights={"late": 3}, limits={"far": (0, 9)}
-    )
+    answers = viz.Answers(boxes=boxes, truth=truth)
+    figure = viz.matching(parts, answers, weights={"late": 3}, limits={"far": (0, 9)})
     assert figure.notes["weights"] == [1.0, 3.0]
     assert figure.notes["limits"] == [[0.0, 9.0], [0.0, 6.0]]
     assert figure.picture is None and figure.notes["rule"] == "hungarian"
-    bare = viz.matching(parts, boxes=boxes, truth=truth, rule="none")
+    bare = viz.matching(parts, answers, rule="none")
     assert "pairs" not in bare.summary and "pairs" in figure.summary
-    more = viz.matching(
-        {"c": torch.rand(2, 3)}, boxes=boxes[:2], truth=torch.rand(3, 4)
-    )
+    few = viz.Answers(boxes=boxes[:2], truth=torch.rand(3, 4))
+    more = viz.matching({"c": torch.rand(2, 3)}, few)
     assert more.summary.count(" to query ") == 2  # one object stays alone
+    named = viz.matching(parts, answers, axes=("abcd", "xy"))
+    assert named.notes["row_names"] == list("abcd") and " x to " in named.summary
     for wrong, fault in [
         ({"parts": {}}, "no parts"),
         ({"parts": {"a": torch.rand(4)}}, r"part 'a' have shape \[4\]"),
         ({"parts": parts | {"b": torch.rand(2, 4)}}, "different shapes"),
         ({"parts": {"a": torch.full((4, 2), torch.nan)}}, "NaN or infinite"),
-        ({"boxes": boxes[:3]}, r"boxes \[3, 4\]"),
-        ({"truth": truth[:1]}, "parts of 2 objects, but 1"),
+        ({"answers": viz.Answers(boxes[:3], truth=truth)}, "4 x 2 for 3 boxes"),
+        ({"answers": viz.Answers(boxes, truth=truth[:1])}, "4 x 2 .* and 1 objects"),
         ({"rule": "greedy"}, "rule 'greedy'"),
         ({"weights": {"heavy": 1}}, "weights for 'heavy'"),
-        ({"row_names": ["a"]}, "1 row names"),
+        ({"axes": (["a"], None)}, "4 boxes with 1 names"),
     ]:
         with pytest.raises(ValueError, match=fault):
-            viz.matching(**({"parts": parts, "boxes": boxes, "truth": truth} | wrong))
+            viz.matching(**({"parts": parts, "answers": answers} | wrong))
 
 
 def test_faults_of_a_model_are_named(model, scenes):

@@ -7,81 +7,58 @@ import torch
 from torch import Tensor
 
 from ...objective import matching as costs
+from .answers import Answers, as_picture, check_shape
 from .figure import InteractiveFigure
-from .maps import answers, as_picture, check_shape, names_for, truths
 
 RULES = ("hungarian", "none")
+TITLE = "Matching: who answers for which object"
 COST_NOT_QUALITY = (
     "The cost decides who is taught what, not who is right: a matched query can be a "
     "bad box that was only cheaper than the others."
 )
+IOU_NOT_CLASS = (
+    "IoU compares boxes only: it knows neither class nor shape, and a box around two "
+    "objects overlaps both."
+)
+
+AxisNames = tuple[Sequence[str] | None, Sequence[str] | None]
 
 
 def matching(
     parts: Mapping[str, Tensor],
-    *,
-    boxes: Tensor,
-    truth: Tensor,
+    answers: Answers,
     rgb: Tensor | np.ndarray | None = None,
+    *,
     weights: Mapping[str, float] | None = None,
     limits: Mapping[str, tuple[float, float]] | None = None,
     rule: str = "hungarian",
-    names: Sequence[str] | None = None,
-    scores: Tensor | None = None,
-    labels: Tensor | None = None,
-    truth_labels: Tensor | None = None,
-    row_names: Sequence[str] | None = None,
-    column_names: Sequence[str] | None = None,
-    title: str = "Matching: who answers for which object",
+    axes: AxisNames = (None, None),
+    title: str = TITLE,
 ) -> InteractiveFigure:
     """Hover a cost to see both boxes; move a weight and see who is matched then.
 
     `parts {name: [Q, N]}` whose weighted sum is the cost, `weights` 1 each if not
-    given, `limits` of their sliders (0 to twice the weight); `boxes [Q, 4]` and `truth
-    [N, 4]` cxcywh in [0, 1]; class `names` with `labels`, `scores [Q]`, `truth_labels
-    [N]` if there are classes; `rule` "hungarian", or "none" for a bare table.
-    Raises: ValueError for shapes that disagree, non-finite costs, a weight without a
-    part, an unknown rule.
-    Built in chapters/02_detr.ipynb.
+    given, `limits` of their sliders (0 to twice the weight); `answers` with boxes
+    `[Q, 4]`, truth `[N, 4]` and, if there are classes, `scores`, `labels [Q]` and
+    truth_labels; `rule` "hungarian", or "none" for a bare table; `axes` names of rows
+    and of columns. Raises: ValueError for shapes that disagree, non-finite costs, a
+    weight without a part, an unknown rule. Built in chapters/02_detr.ipynb.
     """
     table = _table(parts)  # [P, Q, N]
-    _, q, n = table.shape
-    weights = _of_parts("weights", weights or {}, parts, lambda name: 1.0)
-    limits = _of_parts(
-        "limits", limits or {}, parts, lambda name: (0.0, 2 * weights[name] or 1.0)
-    )
+    weights = _of_parts("weights", weights, {name: 1.0 for name in parts})
+    twice = {name: (0.0, 2 * weight or 1.0) for name, weight in weights.items()}
+    limits = _of_parts("limits", limits, twice)
     if rule not in RULES:
         raise ValueError(f"rule {rule!r}: one of {', '.join(RULES)}")
-    found = answers(q, boxes=boxes, scores=scores, labels=labels)
-    if len(truth) != n:
-        raise ValueError(f"parts of {n} objects, but {len(truth)} true boxes")
-    names = names_for(names, labels, truth_labels)
-    column_names = column_names or _objects(n, names, truth_labels)
-    row_names = row_names or [f"query {i}" for i in range(q)]
-    if len(row_names) != q or len(column_names) != n:
-        raise ValueError(
-            f"{len(row_names)} row names and {len(column_names)} column names for a "
-            f"table of {q} x {n}"
-        )
-    notes = {
+    notes = _axes(table, answers, axes) | {
         "parts": list(parts),
-        "weights": [float(weights[name]) for name in parts],
-        "limits": [[float(x) for x in limits[name]] for name in parts],
+        "weights": [float(weight) for weight in weights.values()],
+        "limits": [[float(x) for x in limit] for limit in limits.values()],
         "rule": rule,
-        "names": names,
-        "row_names": list(row_names),
-        "column_names": list(column_names),
-        "start": _start(table, weights, truth),
+        "names": answers.class_names,
+        "start": _start(table, weights, answers.truth),
     }
-    return InteractiveFigure(
-        "matching",
-        {"parts": table.numpy()} | found | truths(truth, truth_labels),
-        notes,
-        picture=as_picture(rgb),
-        title=title,
-        summary=_summary(table, notes),
-        caption=COST_NOT_QUALITY,
-    )
+    return _figure(table, answers, rgb, notes, title, COST_NOT_QUALITY)
 
 
 def overlaps(
@@ -100,45 +77,60 @@ def overlaps(
     with its name; `rgb` the picture. Raises: ValueError for shapes that disagree.
     Built in chapters/00_start_here.ipynb.
     """
-    table = _table({"IoU": ious})[0]  # [n, m]
-    n, m = table.shape
-    if (len(row_names), len(column_names)) != (n, m) or (len(boxes), len(truth)) != (
-        n,
-        m,
-    ):
-        raise ValueError(
-            f"a table of {n} x {m} for {len(boxes)} boxes with {len(row_names)} names "
-            f"and {len(truth)} objects with {len(column_names)} names"
-        )
-    best, column = divmod(int(table.argmax()), m) if table.numel() else (0, 0)
-    notes = {
+    table, answers = _table({"IoU": ious}), Answers(boxes=boxes, truth=truth)
+    best, column = divmod(int(table.argmax()), table.shape[2])
+    notes = _axes(table, answers, (row_names, column_names)) | {
         "parts": ["IoU"],
         "rule": "none",
         "better": "high",
         "digits": 2,
-        "row_names": list(row_names),
-        "column_names": list(column_names),
         "start": {"item": best, "column": column},
     }
-    found = answers(n, boxes=boxes, scores=None, labels=None)
+    return _figure(table, answers, rgb, notes, title, IOU_NOT_CLASS)
+
+
+def _figure(
+    table: Tensor,
+    answers: Answers,
+    rgb: Tensor | np.ndarray | None,
+    notes: dict,
+    title: str,
+    caption: str,
+) -> InteractiveFigure:
     return InteractiveFigure(
         "matching",
-        {"parts": table[None].numpy()} | found | truths(truth, None),
+        {"parts": table.numpy()} | answers.arrays(table.shape[1]),
         notes,
         picture=as_picture(rgb),
         title=title,
-        summary=f"{n} detections and {m} objects. The best pair is {row_names[best]} "
-        f"with {column_names[column]}, IoU {table[best, column]:.2f}.",
-        caption="IoU compares boxes only: it knows neither class nor shape, and a box "
-        "around two objects overlaps both.",
+        summary=_summary(table, notes),
+        caption=caption,
     )
+
+
+def _axes(table: Tensor, answers: Answers, axes: AxisNames) -> dict[str, list[str]]:
+    """Names of rows and columns; ValueError unless the table, too, has so many."""
+    _, q, n = table.shape
+    rows, columns = axes
+    rows = rows or [f"query {i}" for i in range(q)]
+    if columns is None and answers.truth_labels is not None:
+        names = answers.class_names
+        columns = [f"{i} {names[x]}" for i, x in enumerate(answers.truth_labels)]
+    columns = columns or [f"object {i}" for i in range(n)]
+    given = (len(answers.boxes), len(rows), len(answers.truth), len(columns))
+    if given != (q, q, n, n):
+        raise ValueError(
+            f"a table of {q} x {n} for {given[0]} boxes with {given[1]} names and "
+            f"{given[2]} objects with {given[3]} names"
+        )
+    return {"row_names": list(rows), "column_names": list(columns)}
 
 
 def _table(parts: Mapping[str, Tensor]) -> Tensor:
     if not parts:
         raise ValueError("no parts: give {name: cost [Q, N]}")
     for name, part in parts.items():
-        check_shape(f"part {name!r}", torch.as_tensor(part), "Q", "N")
+        check_shape(f"part {name!r}", torch.as_tensor(part), "Q N")
     shapes = {name: list(part.shape) for name, part in parts.items()}
     if len({tuple(shape) for shape in shapes.values()}) > 1:
         raise ValueError(f"the parts have different shapes: {shapes}")
@@ -149,16 +141,11 @@ def _table(parts: Mapping[str, Tensor]) -> Tensor:
     return table
 
 
-def _of_parts(what: str, given: Mapping, parts: Mapping, other) -> dict:
-    if unknown := sorted(set(given) - set(parts)):
-        raise ValueError(f"{what} for {unknown[0]!r}: the parts are {list(parts)}")
-    return {name: given.get(name, other(name)) for name in parts}
-
-
-def _objects(n: int, names: list[str], labels: Tensor | None) -> list[str]:
-    if labels is None:
-        return [f"object {i}" for i in range(n)]
-    return [f"{i} {names[label]}" for i, label in enumerate(labels.tolist())]
+def _of_parts(what: str, given: Mapping | None, otherwise: Mapping) -> dict:
+    """Something for each part of the cost, in their order."""
+    if unknown := sorted(set(given or {}) - set(otherwise)):
+        raise ValueError(f"{what} for {unknown[0]!r}: the parts are {list(otherwise)}")
+    return {**otherwise, **(given or {})}
 
 
 def _start(table: Tensor, weights: dict, truth: Tensor) -> dict[str, int]:
@@ -169,12 +156,18 @@ def _start(table: Tensor, weights: dict, truth: Tensor) -> dict[str, int]:
 
 
 def _summary(table: Tensor, notes: dict) -> str:
+    rows, columns = notes["row_names"], notes["column_names"]
+    if "weights" not in notes:
+        best = notes["start"]
+        q, n = best["item"], best["column"]
+        return (
+            f"{len(rows)} detections and {len(columns)} objects. The best pair is "
+            f"{rows[q]} with {columns[n]}, IoU {table[0, q, n]:.2f}."
+        )
     weights = torch.tensor(notes["weights"])[:, None, None]
     cost = (weights * table).sum(0)  # [Q, N]
-    rows, columns = notes["row_names"], notes["column_names"]
-    formula = " + ".join(
-        f"{w:g} · ({p})" for w, p in zip(notes["weights"], notes["parts"])
-    )
+    pairs = zip(notes["weights"], notes["parts"])
+    formula = " + ".join(f"{weight:g} · ({part})" for weight, part in pairs)
     text = f"{len(rows)} queries and {len(columns)} objects; cost = {formula}."
     if notes["rule"] == "none":
         return text

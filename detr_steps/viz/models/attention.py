@@ -1,30 +1,20 @@
-"""Look inside a model: what its queries and its cells read, layer by layer."""
+"""What a model attends to: its queries and its cells, layer by layer."""
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from ... import boxes as box_ops
-from ...analysis.attention import (
-    Extent,
-    by_query,
-    decoder_maps,
-    effective_cells,
-    encoder_maps,
-    extent,
-    run_with_trace,
-)
-from ...data.scenes import SceneBatch, Scenes
-from ...images import ImageBatch, denormalise
-from ...objective.matching import pad_targets
+from ...analysis.attention import decoder_maps, effective_cells, encoder_maps
+from ...nn.trace import SamplingPoints
 from ...systems.output import Output
+from ..engine.answers import MOST_BYTES, Answers, Words
 from ..engine.figure import InteractiveFigure
-from ..engine.maps import READ_NOT_WHY, attention_maps
+from ..engine.maps import attention_maps
+from .opened import Batch, Opened, choose, open_up, samples, surest
+from .points import Pixels, pixel_points, query_points
 
-MOST_BYTES = 1_000_000  # of maps in one figure, before they are deflated
 SURE = 0.5  # score from which a query is worth a word in the summary
 
 CELL_READ_NOT_WHY = (
@@ -35,229 +25,130 @@ LAYERS_READ_NOT_WHY = (
     "Each layer adds to what the query knew. A map and a box that move together do not "
     "show that one moved the other: the queries also talk."
 )
-
-
-class Inside(NamedTuple):
-    """One image as a model sees it, cut to its real part.
-
-    `seen` the Output with its trace, `rgb [3, H, W]`, `real` its extent; best class
-    `labels` and `scores [Y, Q]`; `matched [Y, Q]` object or -1 (None without targets
-    or model); `target` boxes and labels, both empty where unknown; class `names`.
-    """
-
-    seen: Output
-    rgb: Tensor
-    real: Extent
-    scores: Tensor
-    labels: Tensor
-    matched: Tensor | None
-    target: dict
-    names: Sequence[str]
+DENSITY = (
+    "Made of sampling points: their weights, dropped on the cells of the finest level."
+)
 
 
 def decoder_attention(
     source: nn.Module | Output,
-    batch: ImageBatch | SceneBatch,
+    batch: Batch,
     *,
     image: int = 0,
     names: Sequence[str] | None = None,
     targets: list[dict] | None = None,
-    most: int | None = None,
+    max_queries: int | None = None,
     query: int | None = None,
-    title: str = "Decoder attention: what each query reads",
+    title: str = "",
 ) -> InteractiveFigure:
     """Hover a box: where its query reads, head by head, in every decoder layer.
 
     `source` the model, or its Output with a trace (only a model can say who is matched
     with whom); `batch` an ImageBatch, or a SceneBatch, which brings targets and names;
-    `most` queries, the matched and the surest first (by default all, or as many as fit
-    into a megabyte of maps); it opens on `query`, by default the surest. Padding is cut
-    off. Raises: ValueError for an image beyond the batch, an Output without a trace, a
-    query that the model does not have.
+    `max_queries` to show, the matched and the surest first (by default all, or as many
+    as fit into a megabyte); it opens on `query`, by default the surest. Padding is cut
+    off. A decoder that samples points is drawn as `decoder_points` does it.
+    Raises: ValueError for an image beyond the batch, an Output without a trace, a query
+    that the model does not have.
     Source: Carion et al. 2020, figure 6. Built in chapters/02_detr.ipynb.
     """
-    inside = open_up(source, batch, image, names, targets)
-    items = choose(inside, most, query)
-    return of_queries(inside, items, title, READ_NOT_WHY, query, view="attention")
+    opened = open_up(source, batch, image, names, targets)
+    if samples(opened.seen.trace.decoder_cross):
+        return query_points(opened, max_queries, query, title)
+    items = choose(opened.answers, map_bytes(opened), max_queries, query)
+    words = Words(title or "Decoder attention: what each query reads")
+    return query_maps(opened, items, query, words)
 
 
 def layers(
     source: nn.Module | Output,
-    batch: ImageBatch | SceneBatch,
+    batch: Batch,
     *,
     image: int = 0,
     names: Sequence[str] | None = None,
     targets: list[dict] | None = None,
-    most: int | None = None,
+    max_queries: int | None = None,
     query: int | None = None,
     title: str = "One query after every decoder layer",
 ) -> InteractiveFigure:
     """Show the same query after all decoder layers side by side, with its match.
 
-    Arguments and errors as of `decoder_attention`. Built in chapters/02_detr.ipynb.
+    Arguments and errors as of `decoder_attention`; of sampling points the density is
+    shown. Built in chapters/02_detr.ipynb.
     """
-    inside = open_up(source, batch, image, names, targets)
-    items = choose(inside, most, query)
-    return of_queries(inside, items, title, LAYERS_READ_NOT_WHY, query, view="layers")
+    opened = open_up(source, batch, image, names, targets)
+    items = choose(opened.answers, map_bytes(opened), max_queries, query)
+    words = Words(title, caption=LAYERS_READ_NOT_WHY)
+    return query_maps(opened, items, query, words, "layers")
 
 
 def encoder_attention(
     source: nn.Module | Output,
-    batch: ImageBatch | SceneBatch,
+    batch: Batch,
     *,
     image: int = 0,
     names: Sequence[str] | None = None,
     targets: list[dict] | None = None,
-    title: str = "Encoder attention: what each cell reads",
+    title: str = "",
 ) -> InteractiveFigure:
     """Hover the picture: what the cell under the pointer reads, in every layer.
 
     Arguments and errors as of `decoder_attention`. Where all is more than a megabyte
     of maps, only the last layer is shown, then the mean of its heads, then some of the
-    cells; the summary says so.
+    cells; the summary says so. An encoder that samples points is drawn as
+    `encoder_points` does it, for the finest level.
     Raises: also ValueError for a model without encoder layers.
     Source: Carion et al. 2020, figure 3. Built in chapters/02_detr.ipynb.
     """
-    inside = open_up(source, batch, image, names, targets)
-    whole = encoder_maps(inside.seen, inside.real)  # [Ye, S, M, h, w]
-    maps, frames, cells, left_out = thin_out(whole)
-    start = cells.index(_nearest(cells, inside))
-    row, column = divmod(cells[start], maps.shape[4])
-    words = [
-        f"Self-attention of {len(cells)} cells of a map of {maps.shape[3]} rows and "
-        f"{maps.shape[4]} columns, {_layers(frames)} of the encoder.",
-        f"In layer {frames[-1]} the cell in row {row + 1}, column {column + 1} "
-        f"{reading(maps[-1, start])}.",
-        left_out,
-    ]
-    return attention_maps(
-        maps,
-        inside.rgb,
-        truth=inside.target["boxes"],
-        truth_labels=inside.target["labels"],
-        names=inside.names,
+    opened = open_up(source, batch, image, names, targets)
+    if samples(opened.seen.trace.encoder):
+        return pixel_points(opened, Pixels(), None, Words(title))
+    maps, frames, cells, left_out = thin_out(encoder_maps(opened.seen, opened.real))
+    start = cells.index(_nearest(cells, opened))
+    known = opened.answers
+    answers = Answers(
+        truth=known.truth,
+        truth_labels=known.truth_labels,
+        names=known.names,
         items=cells,
-        item_name="cell",
-        frames=frames,
-        start={"item": start},
-        cover=inside.real.cover,
-        title=title,
-        summary=" ".join(filter(None, words)),
-        caption=CELL_READ_NOT_WHY,
     )
+    words = Words(
+        title or "Encoder attention: what each cell reads",
+        _cell_summary(maps, frames, cells, start) + left_out,
+        CELL_READ_NOT_WHY,
+        item="cell",
+        frames=frames,
+    )
+    begin, cover = {"item": start}, opened.real.cover
+    return attention_maps(maps, opened.rgb, answers, words, start=begin, cover=cover)
 
 
-def resolve(
-    batch: ImageBatch | SceneBatch,
-    targets: list[dict] | None,
-    names: Sequence[str] | None,
-) -> tuple[ImageBatch, list[dict] | None, Sequence[str] | None]:
-    """Take pictures, targets and class names out of whatever was given.
-
-    Raises: TypeError for another kind of batch, ValueError for missing targets.
-    """
-    if isinstance(batch, SceneBatch):
-        targets, names = targets or batch.targets, names or Scenes().class_names
-        batch = batch.images
-    if not isinstance(batch, ImageBatch):
-        raise TypeError(
-            f"expected an ImageBatch or a SceneBatch, got {type(batch).__name__}: use "
-            "ImageBatch.from_list([normalise(rgb)])"
-        )
-    if targets is not None and len(targets) != len(batch):
-        raise ValueError(f"{len(targets)} targets for {len(batch)} images: one each")
-    return batch, targets, names
-
-
-def open_up(
-    source: nn.Module | Output,
-    batch: ImageBatch | SceneBatch,
-    image: int,
-    names: Sequence[str] | None = None,
-    targets: list[dict] | None = None,
-) -> Inside:
-    """Run a model on one image, if it was not yet, and cut the padding off."""
-    batch, targets, names = resolve(batch, targets, names)
-    seen = run_with_trace(source, batch, image)
-    real = extent(batch, image, seen.trace.sizes[0])
-    pixels = batch.pixels[image, :, : real.height, : real.width]
-    probabilities = seen.trace.classification.probabilities(seen.logits[:, 0])
-    scores, labels = probabilities.max(-1)  # [Y, Q]
-    classes = probabilities.shape[-1]
-    target = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-    matched = None
-    if targets is not None:
-        target = countable(targets[image])
-        if isinstance(source, nn.Module):
-            padded = pad_targets([target], classes, "cpu")
-            matched = by_query(source.match(seen, padded)[:, 0], scores.shape[1])
-    rgb = denormalise(pixels.detach().float().cpu())
-    names = names or [f"class {i}" for i in range(classes)]
-    if len(names) < classes:
-        raise ValueError(f"{len(names)} class names for a model of {classes} classes")
-    return Inside(seen, rgb, real, scores, labels, matched, target, names)
-
-
-def countable(target: dict) -> dict:
-    """Boxes and labels of single objects: crowds are never matched."""
-    one = ~target["iscrowd"] if "iscrowd" in target else slice(None)
-    return {key: target[key][one].detach().cpu() for key in ("boxes", "labels")}
-
-
-def of_queries(
-    inside: Inside,
+def query_maps(
+    opened: Opened,
     items: list[int],
-    title: str,
-    caption: str,
-    query: int | None = None,
-    **more: object,
+    query: int | None,
+    words: Words,
+    view: str = "attention",
 ) -> InteractiveFigure:
-    """Show some of the queries, at first `query`; `more` goes to `attention_maps`."""
-    maps = decoder_maps(inside.seen, inside.real)  # [Y, Q, M, h, w]
-    if query is None:
-        query = max(items, key=lambda item: inside.scores[-1, item])
+    """Show maps of some queries of an opened model, at first of `query`."""
+    maps = decoder_maps(opened.seen, opened.real)  # [Y, Q, M, h, w]
+    query = surest(opened.answers, items) if query is None else query
+    dropped = isinstance(opened.seen.trace.decoder_cross[-1], SamplingPoints)
+    summary = _summary(opened, maps, items, query) + (f" {DENSITY}" if dropped else "")
     return attention_maps(
         maps[:, items],
-        inside.rgb,
-        boxes=inside.seen.boxes[:, 0, items],
-        scores=inside.scores[:, items],
-        labels=inside.labels[:, items],
-        matched=None if inside.matched is None else inside.matched[:, items],
-        truth=inside.target["boxes"],
-        truth_labels=inside.target["labels"],
-        names=inside.names,
-        items=items,
+        opened.rgb,
+        opened.answers.select(items),
+        Words(words.title, summary, words.caption),
         start={"item": items.index(query)},
-        cover=inside.real.cover,
-        title=title,
-        summary=_summary(inside, maps, items, query),
-        caption=caption,
-        **more,
+        cover=opened.real.cover,
+        view=view,
     )
 
 
-def choose(
-    inside: Inside, most: int | None = None, query: int | None = None
-) -> list[int]:
-    """Pick the queries to show, in their order: the matched and the surest first.
-
-    `query` is always among them. Raises: ValueError if the model has no such query.
-    """
-    queries = inside.scores.shape[1]
-    if most is None:
-        maps = decoder_maps(inside.seen, inside.real)
-        most = MOST_BYTES // maps[:, 0].numel()
-    elif most < 1:
-        raise ValueError(f"most={most}: show at least one query")
-    worth = inside.scores[-1].clone()  # [Q]
-    if inside.matched is not None:
-        worth += (inside.matched >= 0).any(0)
-    if query is not None:
-        if not 0 <= query < queries:
-            raise ValueError(f"query {query} of {queries}: 0 to {queries - 1}")
-        worth[query] += 2  # above all others
-    best = worth.argsort(descending=True, stable=True)[: max(1, min(most, queries))]
-    return sorted(best.tolist())
+def map_bytes(opened: Opened) -> int:
+    """How many bytes the maps of one query take."""
+    return decoder_maps(opened.seen, opened.real)[:, 0].numel()
 
 
 def thin_out(maps: Tensor) -> tuple[Tensor, list[int], list[int], str]:
@@ -281,13 +172,13 @@ def thin_out(maps: Tensor) -> tuple[Tensor, list[int], list[int], str]:
         cells = [row * width + column for row in down for column in right]
         maps = maps[:, cells]
         missing.append(f"one in {step} of its rows and columns of cells")
-    text = f"Kept small: only {', '.join(missing)}." if missing else ""
+    text = f" Kept small: only {', '.join(missing)}." if missing else ""
     return maps, layers, cells, text
 
 
-def _nearest(cells: list[int], inside: Inside) -> int:
+def _nearest(cells: list[int], opened: Opened) -> int:
     """The cell in the middle of the largest object, else of the picture."""
-    real, boxes = inside.real, inside.target["boxes"]
+    real, boxes = opened.real, opened.answers.truth
     x, y = 0.5, 0.5
     if len(boxes):
         x, y = boxes[boxes[:, 2:].prod(-1).argmax(), :2].tolist()
@@ -310,33 +201,37 @@ def reading(maps: Tensor) -> str:
     )
 
 
-def _layers(numbers: list[int]) -> str:
-    if len(numbers) == 1:
-        return f"layer {numbers[0]}"
-    return f"layers {numbers[0]} to {numbers[-1]}"
+def _cell_summary(maps: Tensor, frames: list[int], cells: list[int], start: int) -> str:
+    height, width = maps.shape[-2:]
+    row, column = divmod(cells[start], width)
+    some = f"layers {frames[0]} to {frames[-1]}" if frames[1:] else f"layer {frames[0]}"
+    return (
+        f"Self-attention of {len(cells)} cells of a map of {height} rows and {width} "
+        f"columns, {some} of the encoder. In layer {frames[-1]} the cell in row "
+        f"{row + 1}, column {column + 1} {reading(maps[-1, start])}."
+    )
 
 
-def _summary(inside: Inside, maps: Tensor, items: list[int], start: int) -> str:
-    last, heads = len(maps), maps.shape[2]
-    order = inside.scores[-1].argsort(descending=True, stable=True).tolist()
-    sure = [q for q in order if inside.scores[-1, q] >= SURE or q == start][:8]
-    shown = f"{len(items)} of " if len(items) < maps.shape[1] else ""
+def _summary(opened: Opened, maps: Tensor, items: list[int], start: int) -> str:
+    scores, (last, queries, heads) = opened.answers.scores[-1], maps.shape[:3]
+    order = scores.argsort(descending=True, stable=True).tolist()
+    sure = [q for q in order if scores[q] >= SURE or q == start][:8]
+    shown = f"{len(items)} of " if len(items) < queries else ""
     words = [
-        f"{shown}{maps.shape[1]} queries, {last} decoder layers, {heads} heads.",
-        f"After layer {last}: {'; '.join(_answer(inside, q) for q in sure)}.",
+        f"{shown}{queries} queries, {last} decoder layers, {heads} heads.",
+        f"After layer {last}: {'; '.join(_answer(opened, q) for q in sure)}.",
         f"Query {start} {reading(maps[-1, start])}.",
     ]
-    if count := len(inside.target["labels"]):
+    if count := len(opened.answers.truth):
         words.insert(1, f"The picture has {count} objects.")
     return " ".join(words)
 
 
-def _answer(inside: Inside, query: int) -> str:
-    label, score = inside.labels[-1, query], inside.scores[-1, query]
-    text = f"query {query} {inside.names[label]} {score:.2f}"
-    if inside.matched is None or inside.matched[-1, query] < 0:
+def _answer(opened: Opened, query: int) -> str:
+    said = opened.answers.of((-1, query))
+    text = f"query {query} {said.names[said.labels]} {said.scores:.2f}"
+    if said.matched is None or said.matched < 0:
         return text
-    thing = int(inside.matched[-1, query])
-    pair = (inside.seen.boxes[-1, 0, query], inside.target["boxes"][thing])
+    pair = (said.boxes, said.truth[said.matched])
     overlap = box_ops.iou(*(box_ops.cxcywh_to_xyxy(x)[None] for x in pair)).item()
-    return f"{text} (object {thing}, IoU {overlap:.2f})"
+    return f"{text} (object {said.matched}, IoU {overlap:.2f})"

@@ -1,9 +1,7 @@
 """A training to scrub through: maps, boxes and AP at the steps that were kept."""
 
-from dataclasses import fields, replace
-
-from ...analysis.attention import unpack
-from ...analysis.film import Film, Shot, cast
+from ...analysis.film import Film, Shot
+from ..engine.answers import Answers, Words
 from ..engine.figure import InteractiveFigure
 from ..engine.maps import attention_maps
 
@@ -17,29 +15,29 @@ def time_lapse(
     film: Film,
     image: int = 0,
     *,
-    most: int | None = None,
+    max_queries: int | None = None,
     query: int | None = None,
     title: str = "",
 ) -> InteractiveFigure:
     """Scrub through a training: a query's map, its box, and AP at that step.
 
     `film` from `zoo.film(name)`; `image` counts its pictures. The frames are the kept
-    steps; AP, where the record has it, is drawn as the curve to scrub on. `most` of its
-    queries are shown, those matched most often first (by default all); it opens on
-    `query`, by default the surest.
-    Raises: ValueError for a picture beyond the last, a query that is not shown.
-    Built in chapters/02_detr.ipynb.
+    steps; AP, where the record has it, is drawn as the curve to scrub on. `max_queries`
+    are shown, those matched most often first (by default all); it opens on `query`, by
+    default the surest. Raises: ValueError for a picture beyond the last, a query that
+    is not shown. Built in chapters/02_detr.ipynb.
     """
     if not 0 <= image < len(film.shots):
         raise ValueError(
             f"picture {image} of a film of {len(film.shots)}: count from 0 to "
             f"{len(film.shots) - 1}"
         )
-    shot = _with_fewer(film.shots[image], most)
+    if max_queries is not None and max_queries < 1:
+        raise ValueError(f"max_queries={max_queries}: show at least one query")
+    shot = film.shots[image]
+    shot = shot if max_queries is None else shot.first(max_queries)
     start = _start(shot, query)
-    return attention_maps(
-        unpack(shot.maps, shot.peaks),
-        shot.rgb.float() / 255,
+    answers = Answers(
         boxes=shot.boxes,
         scores=shot.scores,
         labels=shot.labels,
@@ -48,29 +46,18 @@ def time_lapse(
         truth_labels=shot.truth_labels,
         names=film.names,
         items=shot.queries.tolist(),
-        frames=film.steps,
-        frame_name="step",
-        start={"item": start},
-        curve=film.curve,
-        frame_x=film.steps,
-        spreads=(shot.spread, shot.spread_heads),
-        title=title or f"Training, picture {film.scenes[image]}: what a query reads",
-        summary=_summary(film, shot, start),
-        caption=SHARP_NOT_BETTER,
     )
-
-
-def _with_fewer(shot: Shot, most: int | None) -> Shot:
-    """The same shot with at most so many queries."""
-    if most is None:
-        return shot
-    if most < 1:
-        raise ValueError(f"most={most}: show at least one query")
-    chosen = cast(shot.matched, most)
-    whole = ("rgb", "truth", "truth_labels", "queries")
-    names = [part.name for part in fields(Shot) if part.name not in whole]
-    parts = {name: getattr(shot, name)[:, chosen] for name in names}
-    return replace(shot, queries=shot.queries[chosen], **parts)
+    words = Words(
+        title or f"Training, picture {film.scenes[image]}: what a query reads",
+        _summary(film, shot, start),
+        SHARP_NOT_BETTER,
+        frame="step",
+        frames=film.steps,
+    )
+    rgb, begin = shot.rgb.permute(1, 2, 0).numpy(), {"item": start}
+    return attention_maps(
+        shot.packed, rgb, answers, words, start=begin, curve=film.curve
+    )
 
 
 def _start(shot: Shot, query: int | None) -> int:

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...data.scenes import SceneBatch
+from ...analysis.attention import Extent
 from ...images import ImageBatch
+from ..engine.answers import Words
 from ..engine.figure import HIGH, WIDE, InteractiveFigure, module
 from ..engine.play import VIEW
-from .attention import Inside, choose, of_queries, open_up, resolve
+from .attention import map_bytes, query_maps
+from .opened import Batch, Opened, choose, open_up, resolve
 
 COVERED = (
     "A box that changes when something is covered depends on it: a test, which bright "
@@ -29,57 +31,57 @@ SIDE = 0.22  # of the patch, as a share of the picture's shorter side
 
 def cover(
     model: nn.Module,
-    batch: ImageBatch | SceneBatch,
+    batch: Batch,
     image: int = 0,
     *,
     at: tuple[float, float] = (0.5, 0.5),
     names: Sequence[str] | None = None,
     targets: list[dict] | None = None,
-    most: int | None = None,
+    max_queries: int | None = None,
     query: int | None = None,
-    title: str = "Cover a part of the picture",
 ) -> "Cover":
     """Drag a grey patch over a picture: the model looks again, wherever it lies.
 
-    Shows maps, boxes and scores as `decoder_attention` does, and takes the same
-    arguments, but for an Output: it is the model that is asked again. The patch begins
-    `at` (x, y), shares of the picture. Without a running kernel, or without anywidget,
-    the figure stays as it begins and says so.
+    Shows maps, boxes and scores as `decoder_attention` does (of sampling points their
+    density), and takes the same arguments, but for an Output: it is the model that is
+    asked again. The patch begins `at` (x, y), shares of the picture. Without a running
+    kernel, or without anywidget, the figure stays as it begins and says so.
     Raises: as `decoder_attention`, and TypeError for an Output.
     Built in chapters/02_detr.ipynb.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"got {type(model).__name__}: ask the model itself, again")
     batch, targets, names = resolve(batch, targets, names)
-    inside = open_up(model, batch, image, names, targets)
+    opened = open_up(model, batch, image, names, targets)
     only = slice(image, image + 1)
     one = ImageBatch(batch.pixels[only], batch.padding[only], batch.padded)
+    items = choose(opened.answers, map_bytes(opened), max_queries, query)
     known = None if targets is None else targets[only]
-    items = choose(inside, most, query)
-    return Cover(model, one, inside, known, items, title, at, query)
+    return Cover(model, one, opened, known, items, at, query)
 
 
 class Cover:
     """A picture with a grey patch on it, and what a model makes of that.
 
     `point (x, y)` the middle of the patch, `widget` the live figure (None without
-    anywidget). Made by `cover`.
+    anywidget), `title` of both. Made by `cover`.
     """
+
+    title = "Cover a part of the picture"
 
     def __init__(
         self,
         model: nn.Module,
         one: ImageBatch,
-        inside: Inside,
-        target: list[dict] | None,
+        opened: Opened,
+        targets: list[dict] | None,
         items: list[int],
-        title: str,
         at: tuple[float, float],
         query: int | None = None,
     ) -> None:
-        self.model, self.one, self.target = model, one, target
-        self.items, self.title, self.names = items, title, inside.names
-        self.real, self.query = inside.real, query
+        self.model, self.one, self.targets = model, one, targets
+        self.items, self.query = items, query
+        self.names, self.real = opened.answers.names, opened.real
         side = SIDE * min(self.real.height, self.real.width)
         self.patch = (side / self.real.width, side / self.real.height)
         self.point = _within(at)
@@ -97,15 +99,15 @@ class Cover:
             self.widget.bundle = self._live_bundle()
 
     def _live_bundle(self) -> dict:
-        patch = [*self.point, *self.patch]
-        note = {"patch": patch, "hint": "drag the grey patch"}
-        return self._look(COVERED, live=note).bundle
+        figure = self._look(COVERED)
+        figure.notes["live"] = {"patch": [*self.point, *self.patch]}
+        return figure.bundle
 
-    def _look(self, caption: str, **notes: object) -> InteractiveFigure:
+    def _look(self, caption: str) -> InteractiveFigure:
         batch = grey_patch(self.one, self.point, self.patch, self.real)
-        inside = open_up(self.model, batch, 0, self.names, self.target)
-        show = (inside, self.items, self.title, caption, self.query)
-        return of_queries(*show, **notes)
+        opened = open_up(self.model, batch, 0, self.names, self.targets)
+        words = Words(self.title, caption=caption)
+        return query_maps(opened, self.items, self.query, words)
 
     def _make_widget(self) -> Any:
         """The live figure; None where anywidget is not installed."""
@@ -147,7 +149,7 @@ def grey_patch(
     one: ImageBatch,
     point: tuple[float, float],
     patch: tuple[float, float],
-    real: Any,
+    real: Extent,
 ) -> ImageBatch:
     """Lay a patch of ImageNet's mean colour over one picture.
 

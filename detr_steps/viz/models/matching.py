@@ -1,21 +1,20 @@
 """What a model's matching costs, pair by pair."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
-from ...data.scenes import SceneBatch
-from ...images import ImageBatch
 from ...objective import matching as costs
 from ...objective.classification import Classification
 from ..engine.figure import InteractiveFigure
 from ..engine.matching import matching
-from .attention import open_up
+from .opened import Batch, open_up
 
 
 def matching_of(
     model: nn.Module,
-    batch: ImageBatch | SceneBatch,
+    batch: Batch,
     image: int = 0,
     layer: int = -1,
     *,
@@ -27,34 +26,30 @@ def matching_of(
 
     The parts are the class cost of the model's own classification (for a softmax, minus
     the probability of the object's class), the L1 distance of the boxes, and minus
-    their GIoU, with the weights of its `config.cost`.
-    `layer` counts decoder layers from 0, or from the end.
+    their GIoU, with the weights of its `config.cost`. `layer` counts decoder layers
+    from 0, or from the end.
     Raises: ValueError for a batch without targets, an image without objects, a layer
     beyond the last. Source: Carion et al. 2020, equations 1 and 10.
     Built in chapters/02_detr.ipynb.
     """
-    inside = open_up(model, batch, image, names, targets)
-    if len(inside.target["labels"]) == 0:
+    opened = open_up(model, batch, image, names, targets)
+    if len(opened.answers.truth) == 0:
         raise ValueError(
             f"image {image} has no objects to match: choose another, or pass targets="
         )
-    count = len(inside.scores)
+    count = len(opened.seen.logits)
     if not -count <= layer < count:
         raise ValueError(f"layer {layer} of {count}: count from 0 to {count - 1}")
     layer %= count
-    logits, boxes = inside.seen.logits[layer, 0], inside.seen.boxes[layer, 0]
-    weights = model.config.cost
-    parts = parts_of(model.config.classification, logits, boxes, inside.target)
+    answers = replace(opened.answers.of(layer), matched=None)
+    target = {"boxes": answers.truth, "labels": answers.truth_labels}
+    logits, weights = opened.seen.logits[layer, 0], model.config.cost
+    parts = parts_of(model.config.classification, logits, answers.boxes, target)
     return matching(
         parts,
-        boxes=boxes,
-        truth=inside.target["boxes"],
-        rgb=inside.rgb,
+        answers,
+        opened.rgb,
         weights=dict(zip(parts, (weights.classification, weights.box, weights.giou))),
-        names=inside.names,
-        scores=inside.scores[layer],
-        labels=inside.labels[layer],
-        truth_labels=inside.target["labels"],
         title=title or f"Matching after decoder layer {layer + 1}",
     )
 

@@ -2,197 +2,200 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from ...analysis.attention import by_query, run_with_trace
-from ...data.scenes import SceneBatch
-from ...images import ImageBatch, denormalise
 from ...nn.trace import SamplingPoints
-from ...objective.matching import pad_targets
-from ...systems.output import Output, Trace
+from ...systems.output import Output
+from ..engine.answers import Answers, Words
 from ..engine.figure import InteractiveFigure
-from ..engine.points import WEIGHT_NOT_WORTH, sampling_points
-from .attention import countable, resolve
+from ..engine.points import sampling_points
+from .opened import Batch, Opened, choose, open_up, samples, surest
 
-
-class Looked(NamedTuple):
-    """One image, cut to its real part, and what a deformable model made of it.
-
-    `target` boxes and labels of the objects, None where they are unknown.
-    """
-
-    output: Output
-    rgb: Tensor
-    target: dict | None
-    names: Sequence[str] | None
+PIXELS_TITLE = "Sampling points: where each pixel reads"
 
 
 def decoder_points(
-    model: nn.Module,
-    batch: ImageBatch | SceneBatch,
+    source: nn.Module | Output,
+    batch: Batch,
     *,
     image: int = 0,
     names: Sequence[str] | None = None,
     targets: list[dict] | None = None,
-    most: int | None = None,
-    title: str = "Sampling points: where each query reads",
+    max_queries: int | None = None,
+    query: int | None = None,
+    title: str = "",
 ) -> InteractiveFigure:
-    """Hover a box: the points its query reads on all levels, in every decoder layer.
+    """Hover a box: the points its query samples on all levels, in every decoder layer.
 
-    `model` a Deformable DETR; `batch`, `names` and `targets` as of
-    `decoder_attention`; `most` queries, the surest first. Padding is cut off.
-    Raises: TypeError for a model that reads no points.
-    Source: Zhu et al. 2020, figure 6. Built in chapters/08_multi_scale.ipynb.
+    Arguments and errors as of `decoder_attention`. Raises: also TypeError for a decoder
+    that attends to whole maps. Source: Zhu et al. 2020, figure 6. Built in
+    chapters/08_multi_scale.ipynb.
     """
-    seen = look_closely(model, batch, image, names, targets)
-    trace = seen.output.trace
-    references = torch.stack([each[0, :, None, :2] for each in trace.references])
-    probabilities = trace.classification.probabilities(seen.output.logits[:, 0])
-    scores, labels = probabilities.max(-1)  # [Y, Q]
-    more = {}
-    if seen.target is not None:
-        padded = pad_targets([seen.target], probabilities.shape[-1], "cpu")
-        of_objects = model.match(seen.output, padded)[:, 0]
-        more["matched"] = by_query(of_objects, scores.shape[1])
+    opened = open_up(source, batch, image, names, targets)
+    if not samples(opened.seen.trace.decoder_cross):
+        raise TypeError(
+            "this decoder attends to whole maps and samples no points: use "
+            "viz.decoder_attention"
+        )
+    return query_points(opened, max_queries, query, title)
+
+
+def query_points(
+    opened: Opened, max_queries: int | None, query: int | None, title: str
+) -> InteractiveFigure:
+    """Show the points of some queries of an opened model, at first of `query`."""
+    trace, answers = opened.seen.trace, opened.answers
+    layers = trace.decoder_cross
+    size = 6 * len(layers) * layers[0].weights[0, 0].numel()  # bytes: x, y and weight
+    items = choose(answers, size, max_queries, query)
+    query = surest(answers, items) if query is None else query
     return _figure(
-        seen,
-        references.expand(-1, -1, len(trace.sizes), -1),  # [Y, Q, L, 2]
-        trace.decoder_cross,
-        most=most,
-        boxes=seen.output.boxes[:, 0],
-        scores=scores,
-        labels=labels,
-        title=title,
-        **more,
+        opened,
+        [_of(layer, items) for layer in layers],
+        torch.cat([each[:, items, :2] for each in trace.references]),
+        answers.select(items),
+        Words(title),
+        {"item": items.index(query)},
     )
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Which pixels of an encoder are asked: some of one `level`, 0 being the finest.
+
+    Of more than `max_pixels` some are left out, evenly; with a `corner` (row, column)
+    a square that begins there is shown, of which no pixel is left out.
+    """
+
+    level: int = 0
+    max_pixels: int = 64
+    corner: tuple[int, int] | None = None
+
+    def tokens(self, opened: Opened) -> list[int]:
+        """Numbers of the tokens; ValueError for a level or corner that is not there."""
+        sizes = opened.seen.trace.sizes
+        if not 0 <= self.level < len(sizes):
+            raise ValueError(f"level {self.level} of {len(sizes)}: count from 0")
+        rows, columns = self._grid(*opened.levels[self.level])
+        first = sum(h * w for h, w in sizes[: self.level])
+        wide = sizes[self.level][1]  # padding is part of the map
+        return [first + row * wide + column for row in rows for column in columns]
+
+    def _grid(self, h: int, w: int) -> tuple[range, range]:
+        if self.corner is None:
+            step = 1
+            while -(-h // step) * -(-w // step) > max(1, self.max_pixels):
+                step += 1
+            return range(step // 2, h, step), range(step // 2, w, step)
+        top, left = self.corner
+        if not (0 <= top < h and 0 <= left < w):
+            raise ValueError(
+                f"corner {self.corner} of a level of {h} x {w}: count from 0"
+            )
+        side = max(1, math.isqrt(self.max_pixels))
+        return range(top, min(h, top + side)), range(left, min(w, left + side))
 
 
 def encoder_points(
-    model: nn.Module,
-    batch: ImageBatch | SceneBatch,
-    level: int,
+    source: nn.Module | Output,
+    batch: Batch,
+    pixels: Pixels | int = 0,
     *,
     image: int = 0,
     names: Sequence[str] | None = None,
     targets: list[dict] | None = None,
-    most: int = 64,
-    corner: tuple[int, int] | None = None,
     start: dict | None = None,
-    caption: str = WEIGHT_NOT_WORTH,
-    title: str = "Sampling points: where each pixel reads",
+    words: Words | None = None,
 ) -> InteractiveFigure:
-    """Hover the picture: the points that a pixel of a level reads, layer by layer.
+    """Hover the picture: the points that a pixel of a level samples, layer by layer.
 
-    `level` counts from 0, the finest; of more than `most` pixels some are left out,
-    evenly; with a `corner` (row, column) only a square is shown that begins there, of
-    which no pixel is left out. `start` and `caption` as of `sampling_points`: without
-    a "point" it starts at the heaviest inside the picture. The rest as of
-    `decoder_points`. Raises: also ValueError for a level or a corner that is not there,
-    or a model without encoder layers. Built in chapters/07_cuda_kernel.ipynb.
+    `pixels` which ones, or only their level; `start` as of `sampling_points`: without
+    a "point" it starts at the heaviest inside the picture; `words` may give title and
+    caption. The rest as of `decoder_attention`. Raises: also ValueError for a level or
+    a corner that is not there or a model without encoder layers, TypeError for an
+    encoder that attends to whole maps. Built in chapters/07_cuda_kernel.ipynb.
     """
-    seen = look_closely(model, batch, image, names, targets)
-    trace = seen.output.trace
-    if not trace.encoder:
+    pixels = Pixels(pixels) if isinstance(pixels, int) else pixels
+    opened = open_up(source, batch, image, names, targets)
+    layers = opened.seen.trace.encoder
+    if not layers:
         raise ValueError("this model has no encoder layers: nothing to look at")
-    chosen = _pixels(trace, level, most, corner)
-    centres = trace.centres[0, chosen]  # [n, 2]
-    h, w = trace.sizes[level]
-    cell = torch.tensor([1 / w, 1 / h]) / trace.valid[0, level]
-    boxes = torch.cat((centres, cell.expand_as(centres)), -1)  # [n, 4]
-    layers = len(trace.encoder)
-    references = centres[None, :, None].expand(layers, -1, len(trace.sizes), -1)
-    readings = [
-        SamplingPoints(*(part[:, chosen] for part in each)) for each in trace.encoder
-    ]
-    start = {"frame": layers - 1, "item": 0} | (start or {})
-    last = readings[start["frame"]]
-    start.setdefault("point", _heaviest_inside(last, start["item"], trace.valid))
-    return _figure(
-        seen,
-        references,
-        readings,
-        boxes=boxes.expand(layers, -1, -1),
-        cells=corner is not None,
-        item_name="pixel",
-        start=start,
-        caption=caption,
-        title=title,
-    )
-
-
-def look_closely(
-    model: nn.Module,
-    batch: ImageBatch | SceneBatch,
-    image: int = 0,
-    names: Sequence[str] | None = None,
-    targets: list[dict] | None = None,
-) -> Looked:
-    """Run a deformable model quietly on one image of a batch, on the CPU in float32."""
-    batch, targets, names = resolve(batch, targets, names)
-    if not 0 <= image < len(batch):
-        raise ValueError(f"image {image} of a batch of {len(batch)}: count from 0")
-    real = ~batch.padding[image]
-    height, width = int(real.any(1).sum()), int(real.any(0).sum())
-    pixels = batch.pixels[image, :, :height, :width].float()
-    output = run_with_trace(model, ImageBatch.from_pixels(pixels[None]))
-    if not isinstance(output.trace.decoder_cross[0], SamplingPoints):
+    if not samples(layers):
         raise TypeError(
-            f"{type(model).__name__} reads whole maps, no points: use decoder_attention"
+            "this encoder attends to whole maps and samples no points: use "
+            "viz.encoder_attention"
         )
-    return Looked(
-        output,
-        denormalise(pixels.cpu()),
-        None if targets is None else countable(targets[image]),
-        names,
+    return pixel_points(opened, pixels, start, words or Words())
+
+
+def pixel_points(
+    opened: Opened, pixels: Pixels, start: dict | None, words: Words
+) -> InteractiveFigure:
+    """Show the points of some pixels of an opened model's encoder."""
+    trace, known = opened.seen.trace, opened.answers
+    tokens, count = pixels.tokens(opened), len(trace.encoder)
+    centres = trace.centres[:, tokens].expand(count, -1, -1)  # [Y, n, 2]
+    h, w = opened.levels[pixels.level]
+    boxes = torch.cat((centres, torch.tensor([1 / w, 1 / h]).expand_as(centres)), -1)
+    answers = Answers(
+        boxes=boxes,
+        truth=known.truth,
+        truth_labels=known.truth_labels,
+        names=known.names,
     )
+    layers = [_of(layer, tokens) for layer in trace.encoder]
+    if layers[0].locations.shape[3] < len(trace.sizes):  # each level by itself
+        levels = slice(pixels.level, pixels.level + 1)
+    else:
+        levels = slice(None)
+    start = {"frame": count - 1, "item": 0} | (start or {})
+    heaviest = _heaviest_inside(
+        layers[start["frame"]], start["item"], trace.valid[0, levels]
+    )
+    words = replace(words, title=words.title or PIXELS_TITLE, item="pixel")
+    figure = _figure(
+        opened, layers, centres, answers, words, {"point": heaviest} | start, levels
+    )
+    if pixels.corner is not None:
+        figure.notes["cells"] = True  # the outlines of all of them
+    return figure
+
+
+def _of(layer: SamplingPoints, items: list[int]) -> SamplingPoints:
+    return SamplingPoints(*(part[:, items] for part in layer))
 
 
 def _figure(
-    seen: Looked, references: Tensor, readings: Sequence[SamplingPoints], **more: object
+    opened: Opened,
+    layers: list[SamplingPoints],
+    references: Tensor,
+    answers: Answers,
+    words: Words,
+    start: dict,
+    levels: slice = slice(None),
 ) -> InteractiveFigure:
-    trace = seen.output.trace
-    valid = trace.valid[:, None, None, :, None]  # shares of the map -> of the picture
+    valid = opened.seen.trace.valid[:, None, None, levels, None]  # [1, 1, 1, L, 1, 2]
+    sizes = opened.levels[levels]
     return sampling_points(
-        references,
-        torch.cat([each.locations / valid for each in readings]),
-        torch.cat([each.weights for each in readings]),
-        trace.sizes,
-        seen.rgb,
-        truth=None if seen.target is None else seen.target["boxes"],
-        truth_labels=None if seen.target is None else seen.target["labels"],
-        names=seen.names,
-        **more,
+        (
+            torch.cat([each.locations for each in layers]) / valid,  # of the picture
+            torch.cat([each.weights for each in layers]),
+        ),
+        references[:, :, None].expand(-1, -1, len(sizes), -1),  # [Y, Q, L, 2]
+        sizes,
+        opened.rgb,
+        answers,
+        words,
+        max_queries=len(answers.boxes[0]),
+        start=start,
     )
 
 
-def _heaviest_inside(reading: SamplingPoints, item: int, valid: Tensor) -> int:
+def _heaviest_inside(points: SamplingPoints, item: int, valid: Tensor) -> int:
     """Number of the heaviest point of one query that lies inside the picture."""
-    at = reading.locations[0, item] / valid[0, :, None]  # [M, L, K, 2]
+    at = points.locations[0, item] / valid[:, None]  # [M, L, K, 2]
     inside = ((at >= 0) & (at <= 1)).all(-1)
-    return int((reading.weights[0, item] * inside).argmax())
-
-
-def _pixels(
-    trace: Trace, level: int, most: int, corner: tuple[int, int] | None
-) -> list[int]:
-    """Numbers of the tokens of a level, of many a square or some at even distances."""
-    if not 0 <= level < len(trace.sizes):
-        raise ValueError(f"level {level} of {len(trace.sizes)}: count from 0")
-    h, w = trace.sizes[level]
-    first = sum(a * b for a, b in trace.sizes[:level])
-    if corner is not None:
-        top, left = corner
-        if not (0 <= top < h and 0 <= left < w):
-            raise ValueError(f"corner {corner} of a level of {h} x {w}: count from 0")
-        side = max(1, math.isqrt(most))
-        rows = range(top, min(h, top + side))
-        columns = range(left, min(w, left + side))
-    else:
-        step = 1
-        while -(-h // step) * -(-w // step) > max(1, most):
-            step += 1
-        rows, columns = range(step // 2, h, step), range(step // 2, w, step)
-    return [first + row * w + column for row in rows for column in columns]
+    return int((points.weights[0, item] * inside).argmax())
