@@ -114,13 +114,13 @@ def test_small_maps_of_the_heads_peak_where_the_large_one_does(show):
 
 
 def test_the_words_are_the_poster_ones(show):
-    from detr_steps.viz.engine.readout import lines_of
+    from detr_steps.viz.engine.readout import State
 
     figure = figures.attention()
     frame = show(figure)
     shown = frame.locator(".words p").all_inner_texts()
     assert [line.strip() for line in shown] == [
-        words for words, _ in lines_of(figure, 2, 1, -1)
+        words for words, _ in State(figure, 2, 1, -1).lines
     ]
 
 

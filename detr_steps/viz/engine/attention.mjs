@@ -1,7 +1,7 @@
 // Views of attention maps: one frame with all heads, or all frames (layers) side by side.
 
-import { Figure, Stage, VIEWS, change, clamp, farness, iou, lowest, make, range }
-  from "./figure.mjs";
+import { Figure, VIEWS } from "./figure.mjs";
+import { Stage, change, clamp, farness, lowest, make, range } from "./stage.mjs";
 
 class Attention extends Figure {
   measure() {
@@ -78,7 +78,7 @@ class Attention extends Figure {
 
   // Boxes, cells and names over a stage.
   marks(stage, frame) {
-    const { item, truth, pinned } = this.state, small = stage.frame !== undefined;
+    const { item, pinned } = this.state, small = stage.frame !== undefined;
     stage.begin();
     if (this.patch) stage.boxes([this.patch], "#fff", 2, [6, 3]);
     if (this.cells) {
@@ -87,15 +87,14 @@ class Attention extends Figure {
       stage.boxes([box], "#fff", 2);
       if (pinned) stage.ring(...box.slice(0, 2), this.colour(0), true);
     }
-    if (truth && !small) stage.boxes(this.all("truth"), "#fff", 1, [4, 4]);
+    this.objects(stage, frame, item, !small);
     if (!this.arrays.boxes) return;
-    const box = this.box(frame, item), object = this.at("matched", frame, item) ?? -1;
-    const colour = this.colour(this.at("labels", frame, item)), same = {};
+    const box = this.box(frame, item), same = {};
+    const colour = this.colour(this.at("labels", frame, item));
     for (const other of small ? [] : this.sure(frame)) { // one stroke for boxes of one colour
       const others = this.colour(this.at("labels", frame, other));
       if (other !== item) (same[others] ??= []).push(this.box(frame, other));
     }
-    if (truth && object >= 0) stage.boxes([this.at("truth", object)], "#fff", 2, [4, 4]);
     for (const others in same) stage.boxes(same[others], others, 1.2);
     stage.boxes([box], colour, small ? 2.2 : 2.8);
     if (pinned || !small) stage.ring(box[0], box[1], colour, pinned);
@@ -152,7 +151,7 @@ class Attention extends Figure {
   }
 
   describe() {
-    const { frame, item, pinned } = this.state, aside = pinned ? "pinned, Esc lets go" : "";
+    const { frame, item } = this.state;
     const one = this.head < 0 ? "mean of heads: " : `head ${this.head + 1}: `;
     const spread = this.head < 0 || this.heads === 1 ? this.at("spread", frame, item)
       : this.at("spread_heads", frame, item, this.head);
@@ -161,20 +160,10 @@ class Attention extends Figure {
     const weight = [`${this.heads > 1 ? one : ""}heaviest cell ${this.peak.toFixed(2)}${far}`,
       `linear-gradient(90deg, ${stops})`];
     const [row, column] = this.cell(item);
-    if (this.cells) return [[`cell in row ${row + 1}, column ${column + 1}`, null, aside], weight];
-    return [[this.itemName(item), null, aside],
+    if (this.cells) return [[`cell in row ${row + 1}, column ${column + 1}`, null, this.letGo], weight];
+    return [[this.itemName(item), null, this.letGo],
       [this.answer(frame, item), this.arrays.labels && this.labelColour(item)],
       [this.match(frame, item)], weight];
-  }
-
-  // Which object a query was matched with, and how well its box fits.
-  match(frame, item) {
-    const object = this.at("matched", frame, item);
-    if (object === null) return "";
-    if (object < 0) return "matched to no object";
-    const label = this.at("truth_labels", object), truth = this.at("truth", object);
-    return `object ${object}${label === null ? "" : ` (${this.className(label)})`}${
-      truth ? `, IoU ${iou(this.at("boxes", frame, item), truth).toFixed(2)}` : ""}`;
   }
 }
 

@@ -14,6 +14,7 @@ import zlib
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,53 +23,35 @@ from ...files import write_whole
 from . import posters, still
 from .plots import COLOURS
 
-# of the picture: under a map every pixel is looked up anew in every drawing
-MOST_PIXELS = {"attention": 76_800, "layers": 76_800}
-MOST_PIXELS |= {"points": 300_000, "matching": 300_000}
 TYPES = {"uint8": "u1", "int16": "i2", "float16": "f2", "float32": "f4"}
 WIDE, HIGH = 820, 560  # CSS pixels; narrower places are served by the same height
 
-# shapes that belong together, a letter per axis; "?" marks arrays that may be absent
-SHAPES = {
-    "attention": {
-        "maps": "FQMhw",
-        "peaks": "FQM",
-        "boxes?": "FQ4",
-        "scores?": "FQ",
-        "labels?": "FQ",
-        "matched?": "FQ",
-        "spread?": "FQ",
-        "spread_heads?": "FQM",
-        "truth?": "N4",
-        "truth_labels?": "N",
-        "curve?": "2n",
-    },
-    "points": {
-        "references": "FQL2",
-        "locations": "FQMLK2",
-        "weights": "FQMLK",
-        "boxes?": "FQ4",
-        "scores?": "FQ",
-        "labels?": "FQ",
-        "matched?": "FQ",
-        "truth?": "N4",
-        "truth_labels?": "N",
-    },
-    "matching": {
-        "parts": "PQN",
-        "boxes": "Q4",
-        "truth": "N4",
-        "scores?": "Q",
-        "labels?": "Q",
-        "truth_labels?": "N",
-    },
-}
-SHAPES["layers"] = SHAPES["attention"]
-VIEW_FILES = {  # which module beside this file draws a view
-    "attention": "attention",
-    "layers": "attention",
-    "points": "points",
-    "matching": "matching",
+
+class View(NamedTuple):
+    """One way to draw: the module beside this file, its picture and its arrays.
+
+    `shapes` that belong together, a letter per axis; "?" marks arrays that may be
+    absent.
+    """
+
+    file: str
+    max_pixels: int  # of the picture
+    shapes: dict[str, str]
+
+
+def _view(file: str, max_pixels: int, shapes: str) -> View:
+    return View(file, max_pixels, dict(pair.split(":") for pair in shapes.split()))
+
+
+ANSWERS = " boxes?:FQ4 scores?:FQ labels?:FQ matched?:FQ truth?:N4 truth_labels?:N"
+MAPS = "maps:FQMhw peaks:FQM spread?:FQ spread_heads?:FQM curve?:2n" + ANSWERS
+POINTS = "references:FQL2 locations:FQMLK2 weights:FQMLK" + ANSWERS
+COSTS = "parts:PQN boxes:Q4 truth:N4 scores?:Q labels?:Q truth_labels?:N"
+VIEWS = {  # under a map every pixel is looked up anew in every drawing: fewer of them
+    "attention": _view("attention", 76_800, MAPS),
+    "layers": _view("attention", 76_800, MAPS),
+    "points": _view("points", 300_000, POINTS),
+    "matching": _view("matching", 300_000, COSTS),
 }
 
 
@@ -76,7 +59,7 @@ class InteractiveFigure:
     """A picture to hover over that shows itself as the last value of a cell.
 
     `view` one of attention, layers, points, matching; `arrays` what it draws (uint8,
-    int16, float16, float32; shapes in `SHAPES`); `notes` names and start, as JSON;
+    int16, float16, float32; shapes in `VIEWS`); `notes` names and start, as JSON;
     `picture` uint8 `[H, W, 3]` or None; `summary` what a reader who cannot see it
     should know; `caption` what the figure is no evidence of.
     Raises: ValueError for an unknown view, a missing array, or shapes that disagree.
@@ -99,7 +82,7 @@ class InteractiveFigure:
         self.arrays = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
         self._coded = None
         if picture is not None:
-            self._coded = _code_picture(picture, MOST_PIXELS[view])
+            self._coded = _code_picture(picture, VIEWS[view].max_pixels)
         # what a browser will see: after the losses of the picture's coding
         self.picture = None if self._coded is None else _decode_picture(self._coded[1])
 
@@ -189,9 +172,9 @@ class InteractiveFigure:
 
 def check_arrays(view: str, arrays: dict[str, np.ndarray]) -> None:
     """Raise ValueError, with the cure, unless a view can draw these arrays."""
-    if view not in SHAPES:
-        raise ValueError(f"unknown view {view!r}: one of {', '.join(sorted(SHAPES))}")
-    wanted, lengths = SHAPES[view], {}
+    if view not in VIEWS:
+        raise ValueError(f"unknown view {view!r}: one of {', '.join(sorted(VIEWS))}")
+    wanted, lengths = VIEWS[view].shapes, {}
     known = {name.rstrip("?") for name in wanted}
     if unknown := sorted(set(arrays) - known):
         raise ValueError(f"view {view!r} draws no {unknown[0]!r}: {sorted(known)}")
@@ -220,13 +203,15 @@ def _check_array(name: str, array: np.ndarray, axes: str, lengths: dict) -> None
 
 
 def module(*views: str) -> str:
-    """Text of one ES module: figure.mjs and the views asked for (all, if none is).
+    """Text of one ES module: what all views share and those asked for, or all.
 
     The files are joined as they are; only imports of one another, comment lines and
     indentation are left out.
     """
-    files = dict.fromkeys(VIEW_FILES[view] for view in views or VIEW_FILES)
-    text = "\n".join(_read(f"{name}.mjs") for name in ("figure", *files))
+    files = dict.fromkeys(VIEWS[view].file for view in views or VIEWS)
+    text = "\n".join(
+        _read(f"{name}.mjs") for name in ("stage", "controls", "figure", *files)
+    )
     text = re.sub(r"^import [^;]*;", "", text, flags=re.MULTILINE)
     return re.sub(r"^(\s*//.*)?\n|^\s+", "", text, flags=re.MULTILINE)
 

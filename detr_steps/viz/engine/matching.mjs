@@ -1,6 +1,7 @@
 // The view of matching: what each query would cost for each object, and who gets whom.
 
-import { Figure, KEYS, VIEWS, change, clamp, farness, lowest, make, range } from "./figure.mjs";
+import { Figure, KEYS, VIEWS } from "./figure.mjs";
+import { change, clamp, farness, lowest, make, range } from "./stage.mjs";
 
 // The cheapest way to pair rows with columns: the row of each column, or -1. Rows join one by
 // one, each along the cheapest path of swaps (Kuhn 1955; Jonker and Volgenant 1987). The prices

@@ -1,6 +1,7 @@
 // The view of sampling points: where deformable attention reads, and with which weights.
 
-import { Figure, KEYS, Stage, VIEWS, clamp, lowest, make, range } from "./figure.mjs";
+import { Figure, KEYS, VIEWS } from "./figure.mjs";
+import { Stage, clamp, lowest, make, range } from "./stage.mjs";
 
 const NINTH = "#b8f2e6"; // of nine taps; beyond, the colours come round again
 
@@ -72,6 +73,7 @@ class Points extends Figure {
     main.ink.setLineDash([]);
     if (this.notes.cells)
       main.boxes(range(this.items).map((i) => this.box(frame, i)), "#fffb", 0.6);
+    this.objects(main, frame, item);
     if (this.arrays.boxes) main.boxes([this.box(frame, item)], this.labelColour(item), 2);
     for (const dot of points) this.dot(main, dot);
     main.stroke(new Path2D(`M${cx - 8} ${cy}h16M${cx} ${cy - 8}v16`), "#fff", 2);
@@ -156,14 +158,13 @@ class Points extends Figure {
   }
 
   describe() {
-    const { frame, item, pinned } = this.state, { m, l, k, weight } = this.chosen;
-    const [h, w] = this.notes.levels[l];
+    const { frame, item } = this.state, { m, l, k, weight } = this.chosen;
+    const [h, w] = this.notes.levels[l], said = [this.answer(frame, item), this.match(frame, item)];
     const cells = this.four(this.chosen).filter(({ there }) => there), [first] = cells;
-    const answer = this.answer(frame, item);
     const { head_name: head = "head", point_name: name = "point", even } = this.notes;
     const value = even ? "" : `: weight ${weight.toFixed(3)}`;
-    return [[this.itemName(item), null, pinned ? "pinned, Esc lets go" : ""],
-      [answer, answer && this.labelColour(item)],
+    return [[this.itemName(item), null, this.letGo],
+      [said.filter(Boolean).join(", "), said[0] && this.labelColour(item)],
       [`${head} ${m + 1}, level ${l + 1} (${h} × ${w}), ${name} ${k + 1}${value}`,
         this.headColour(m)],
       [first ? `reads ${cells.length} cells, from row ${first.row}, column ${first.column} on`

@@ -12,21 +12,13 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from . import still
-from .readout import (
-    SCALE,
-    answer_of,
-    colour_of,
-    frame_name,
-    get,
-    item_name,
-    lines_of,
-    match_of,
-    start_of,
-)
+from .readout import SCALE, State, colour_of
 from .sheet import ACCENT, INK, LINE, SOFT, TINT, Place, Sheet, ink_on
 
 NINTH = "#b8f2e6"  # as in points.mjs: the ninth of nine taps
 MOST_QUERIES = 25  # rows of a cost table that are readable on a poster
+SIDE = 330  # width of the words and controls beside the stage
+Lines = list[tuple[str, str | None]]
 
 
 def poster(figure, size: tuple[int, int], kind: str = "png") -> bytes:
@@ -39,7 +31,7 @@ def poster(figure, size: tuple[int, int], kind: str = "png") -> bytes:
         sheet.text(17, high - 16 - 15 * number, line, 11, SOFT)
     bottom = high - 22 - 15 * len(lines)
     room = Place(17, 52, wide - 34, bottom - 52)
-    VIEWS[figure.view](sheet, figure, room)
+    VIEWS[figure.view](sheet, State(figure), room)
     file, image = io.BytesIO(), sheet.finished()
     image.save(file, kind, optimize=True, quality=72, method=6)
     return file.getvalue()
@@ -48,109 +40,87 @@ def poster(figure, size: tuple[int, int], kind: str = "png") -> bytes:
 # --- views ---------------------------------------------------------------------------
 
 
-def _attention(sheet: Sheet, figure, room: Place) -> None:
-    frame, item, head = start_of(figure)
-    side = Place(room.x + room.wide - 330, room.y, 330, room.high)
-    stage = _fit(figure, Place(room.x, room.y, room.wide - 352, room.high - 42))
-    grey = still.grey_of(figure.shown)
-    sheet.picture(stage, still.glow(grey, *_map(figure, frame, item, head)))
-    _marks(sheet, figure, stage, frame, item)
-    for number, (words, colour) in enumerate(lines_of(figure, frame, item, head)):
-        _line(sheet, side, number, words, colour)
-    place = Place(side.x, side.y + 100, side.wide, side.high - 140)
-    _heads(sheet, figure, place, frame, item, head, grey)
-    row = Place(stage.x, room.y + room.high - 33, stage.wide, 26)
-    _frames(sheet, figure, row, frame)
-    _bars(sheet, figure, side._replace(y=row.y - 4, high=34), frame, item)
+def _attention(sheet: Sheet, state: State, room: Place) -> None:
+    stage, side = _columns(state, room)
+    _glow(sheet, state, stage)
+    _marks(sheet, state, stage)
+    _controls(sheet, state, room, state.lines)
+    _heads(sheet, state, side._replace(y=side.y + 100, high=side.high - 140))
 
 
-def _layers(sheet: Sheet, figure, room: Place) -> None:
-    _, item, head = start_of(figure)
-    count = len(figure.arrays["maps"])
-    columns = min(3, count)
-    rows = -(-count // columns)
+def _layers(sheet: Sheet, state: State, room: Place) -> None:
+    columns = min(3, state.frames)
+    rows = -(-state.frames // columns)
     wide, high = room.wide / columns, (room.high - 72) / rows
-    grey = still.grey_of(figure.shown)
-    who = "mean of heads" if head < 0 else f"head {head + 1}"
-    sheet.text(room.x, room.y + 14, f"{item_name(figure, item)}, {who}", 14, bold=True)
-    for frame in range(count):
-        x = room.x + frame % columns * wide
-        y = room.y + 28 + frame // columns * high
-        stage = _fit(figure, Place(x, y, wide - 96, high - 10))
-        sheet.picture(stage, still.glow(grey, *_map(figure, frame, item, head)))
-        _marks(sheet, figure, stage, frame, item, few=True)
-        words = [frame_name(figure, frame), answer_of(figure, frame, item)]
-        words += match_of(figure, frame, item).split(", ")
+    words = f"{state.item_name}, {state.head_name}"
+    sheet.text(room.x, room.y + 14, words, 14, bold=True)
+    for frame in range(state.frames):
+        row, column = divmod(frame, columns)
+        each = State(state.figure, frame)
+        place = Place(
+            room.x + column * wide, room.y + 28 + row * high, wide - 96, high - 10
+        )
+        stage = _fit(state, place)
+        _glow(sheet, each, stage)
+        _marks(sheet, each, stage, few=True)
+        words = [each.frame_name, each.answer, *each.match.split(", ")]
         lines = [line for text in words for line in textwrap.wrap(text, 12)]
         for number, line in enumerate(lines):
             at = stage.x + stage.wide + 9, stage.y + 13 + 17 * number
             sheet.text(*at, line, 11.5, bold=number == 0)
-    row = Place(room.x, room.y + room.high - 38, room.wide, 34)
-    _bars(sheet, figure, row, count - 1, item)
+    last = State(state.figure, state.frames - 1)
+    _bars(sheet, last, Place(room.x, room.y + room.high - 38, room.wide, 34))
 
 
-def _points(sheet: Sheet, figure, room: Place) -> None:
-    frame, item, _ = start_of(figure)
-    arrays = figure.arrays
-    stage = _fit(figure, Place(room.x, room.y, room.wide - 352, room.high - 42))
-    sheet.picture(stage, figure.shown)
-    label = get(figure, "labels", frame, item)
-    for box in arrays["boxes"][frame] if figure.notes.get("cells") else ():
+def _points(sheet: Sheet, state: State, room: Place) -> None:
+    stage, side = _columns(state, room)
+    sheet.picture(stage, state.figure.shown)
+    for box in state.arrays["boxes"][state.frame] if state.notes.get("cells") else ():
         sheet.box(stage, box, "#ffffff", 0.8)
-    if "boxes" in arrays:
-        sheet.box(stage, arrays["boxes"][frame, item], colour_of(label or 0), 2)
-    weights = arrays["weights"][frame, item].astype(float)  # [M, L, K]
-    places = arrays["locations"][frame, item].astype(float)
+    _objects(sheet, state, stage)
+    if "boxes" in state.arrays:
+        sheet.box(stage, state.at("boxes"), state.colour(), 2)
+    weights = state.at("weights").astype(float)  # [M, L, K]
+    places = state.at("locations").astype(float)
     for flat in np.argsort(-weights, axis=None):
         m, level, k = np.unravel_index(flat, weights.shape)
         x, y = places[m, level, k]
         if 0 <= x <= 1 and 0 <= y <= 1:
-            at = stage.x + x * stage.wide, stage.y + y * stage.high
-            _dot(sheet, *at, 1.5 + 16 * weights[m, level, k] ** 0.5, m, level)
-    u, v = arrays["references"][frame, item, 0].astype(float)
-    x, y = stage.x + u * stage.wide, stage.y + v * stage.high
+            radius = 1.5 + 16 * weights[m, level, k] ** 0.5
+            _dot(sheet, *stage.at(x, y), radius, m, level)
+    x, y = stage.at(*state.at("references")[0].astype(float))
     for grow, ink in ((1.6, "#0009"), (0, "white")):
         for dx, dy in ((8, 0), (0, 8)):
             _stroke(sheet, (x - dx, y - dy, x + dx, y + dy), ink, 2 + grow)
-    side = Place(room.x + room.wide - 330, room.y, 330, room.high)
-    heads, levels = weights.shape[:2]
-    lines = [(item_name(figure, item), None)]
-    if label is not None:
-        lines.append((answer_of(figure, frame, item), colour_of(label)))
-    for number, (words, colour) in enumerate(lines):
-        _line(sheet, side, number, words, colour)
+    said = ", ".join(filter(None, (state.answer, state.match)))
+    lines = [(state.item_name, None), (said, state.colour() if said else None)]
+    _controls(sheet, state, room, lines)
     shares = weights.sum(-1) / weights.sum()  # [M, L]
-    _shares(sheet, figure, side._replace(y=side.y + 70, high=side.high - 120), shares)
-    row = Place(stage.x, room.y + room.high - 33, stage.wide, 26)
-    _frames(sheet, figure, row, frame)
-    row = side._replace(y=room.y + room.high - 37, high=34)
-    _bars(sheet, figure, row, frame, item)
+    place = side._replace(y=side.y + 70, high=side.high - 120)
+    _shares(sheet, state, place, shares)
 
 
-def _matching(sheet: Sheet, figure, room: Place) -> None:
-    arrays, notes = figure.arrays, figure.notes
+def _matching(sheet: Sheet, state: State, room: Place) -> None:
+    arrays, notes = state.arrays, state.notes
     cost = still.total_cost(arrays["parts"], notes.get("weights"))
-    queries, objects = cost.shape
     pairs = {}
     if notes.get("rule", "hungarian") != "none":
         pairs = {int(n): int(q) for q, n in zip(*linear_sum_assignment(cost))}
-    stage = _fit(figure, Place(room.x, room.y, 290, room.high - 80))
-    sheet.picture(stage, figure.shown)
+    stage = _fit(state, Place(room.x, room.y, 290, room.high - 80))
+    sheet.picture(stage, state.figure.shown)
     for n, box in enumerate(arrays["truth"]):
         sheet.box(stage, box, "white", 1.2, dash=True)
         if n in pairs:
             sheet.box(stage, arrays["boxes"][pairs[n]], colour_of(n), 2)
     if not pairs and "start" in notes:
-        item = notes["start"]["item"]
-        sheet.box(stage, arrays["boxes"][item], ACCENT, 2)
-    weights = notes.get("weights") or [1] * len(notes["parts"])
-    words = " + ".join(f"{w:g} × {name}" for w, name in zip(weights, notes["parts"]))
-    y = stage.y + stage.high
+        sheet.box(stage, arrays["boxes"][notes["start"]["item"]], ACCENT, 2)
     if pairs:
-        sheet.text(room.x, y + 26, f"cost = {words}", 12)
+        weights, y = notes.get("weights") or [1] * len(notes["parts"]), stage.bottom
+        terms = [f"{w:g} × {name}" for w, name in zip(weights, notes["parts"])]
+        sheet.text(room.x, y + 26, f"cost = {' + '.join(terms)}", 12)
         sheet.text(room.x, y + 46, "framed: the cheapest pairing", 12, SOFT)
     place = Place(room.x + 310, room.y - 6, room.wide - 310, room.high)
-    _table(sheet, figure, place, cost, pairs)
+    _table(sheet, state, place, cost, pairs)
 
 
 VIEWS: dict[str, Callable] = {
@@ -164,18 +134,34 @@ VIEWS: dict[str, Callable] = {
 # --- parts ---------------------------------------------------------------------------
 
 
-def _maps(figure, frame: int, item: int) -> tuple[np.ndarray, np.ndarray]:
-    return figure.arrays["maps"][frame, item], figure.arrays["peaks"][frame, item]
+def _columns(state: State, room: Place) -> tuple[Place, Place]:
+    """The stage on the left, above the frames; words and controls on the right."""
+    stage = _fit(state, Place(room.x, room.y, room.wide - SIDE - 22, room.high - 42))
+    return stage, room._replace(x=room.x + room.wide - SIDE, wide=SIDE)
 
 
-def _map(figure, frame: int, item: int, head: int) -> tuple[np.ndarray, tuple]:
-    values = still.head_map(*_maps(figure, frame, item), head)
-    return values, figure.notes.get("cover", (1, 1))
+def _controls(sheet: Sheet, state: State, room: Place, lines: Lines) -> None:
+    """Words beside the stage, frames under it, queries beside these."""
+    stage, side = _columns(state, room)
+    for number, (words, colour) in enumerate(lines):
+        _line(sheet, side, number, words, colour)
+    y = room.y + room.high
+    _frames(sheet, state, Place(stage.x, y - 33, stage.wide, 26))
+    _bars(sheet, state, side._replace(y=y - 37, high=34))
 
 
-def _fit(figure, room: Place) -> Place:
+def _glow(
+    sheet: Sheet, state: State, place: Place, head: int | None = None, radius: float = 6
+) -> None:
+    head = state.head if head is None else head
+    values = still.head_map(state.at("maps"), state.at("peaks"), head)
+    grey, cover = still.grey_of(state.figure.shown), state.notes.get("cover", (1, 1))
+    sheet.picture(place, still.glow(grey, values, cover), radius)
+
+
+def _fit(state: State, room: Place) -> Place:
     """The largest rectangle of the picture's shape, from the left top of a room."""
-    height, width = still.size_of(figure)
+    height, width = still.size_of(state.figure)
     scale = min(room.wide / width, room.high / height)
     return Place(room.x, room.y, width * scale, height * scale)
 
@@ -190,143 +176,133 @@ def _line(sheet: Sheet, side: Place, number: int, words: str, colour: str | None
         x += 16
     size = 15 if number == 0 else 13
     for line, text in enumerate(textwrap.wrap(words, 40)):
-        sheet.text(
-            x if line == 0 else side.x, y + 18 * line, text, size, bold=size > 13
-        )
+        left = side.x if line else x
+        sheet.text(left, y + 18 * line, text, size, bold=size > 13)
 
 
-def _marks(
-    sheet: Sheet, figure, stage: Place, frame: int, item: int, few: bool = False
-) -> None:
-    arrays, notes = figure.arrays, figure.notes
-    if notes.get("pick") == "cell":
-        h, w = arrays["maps"].shape[-2:]
-        row, column = divmod(notes["items"][item] if "items" in notes else item, w)
-        x, y = notes.get("cover", (1, 1))
-        cell = np.array([(column + 0.5) * x / w, (row + 0.5) * y / h, x / w, y / h])
-        sheet.box(stage, cell, "white", 2)
-    mine = get(figure, "matched", frame, item)
-    for n, box in enumerate(arrays.get("truth", ())):
+def _objects(sheet: Sheet, state: State, stage: Place, few: bool = False) -> None:
+    mine = state.at("matched")
+    for n, box in enumerate(state.arrays.get("truth", ())):
         if n == mine or not few:
             sheet.box(stage, box, "white", 2 if n == mine else 1, dash=True)
-    if "boxes" not in arrays:
+
+
+def _marks(sheet: Sheet, state: State, stage: Place, few: bool = False) -> None:
+    if state.notes.get("pick") == "cell":
+        (row, column), (h, w) = state.cell, state.arrays["maps"].shape[-2:]
+        x, y = state.notes.get("cover", (1, 1))
+        cell = np.array([(column + 0.5) * x / w, (row + 0.5) * y / h, x / w, y / h])
+        sheet.box(stage, cell, "white", 2)
+    _objects(sheet, state, stage, few)
+    if "boxes" not in state.arrays:
         return
-    labels = arrays.get("labels", np.zeros(arrays["boxes"].shape[:2], int))[frame]
-    for other in () if few else _sure(figure, frame):
-        if other != item:
-            box = arrays["boxes"][frame, other]
-            sheet.box(stage, box, colour_of(labels[other]), 1.2)
-    box, colour = arrays["boxes"][frame, item], colour_of(labels[item])
+    for other in () if few else _sure(state):
+        if other != state.item:
+            sheet.box(stage, state.at("boxes", other), state.colour(other), 1.2)
+    box, colour = state.at("boxes"), state.colour()
     sheet.box(stage, box, colour, 2.4 if few else 2.8)
     if not few:
-        words = f"{item_name(figure, item)} {answer_of(figure, frame, item)}"
-        sheet.name(stage, box, words, colour)
-        x, y = stage.x + box[0] * stage.wide, stage.y + box[1] * stage.high
-        sheet.ring(float(x), float(y), 5)
+        sheet.name(stage, box, f"{state.item_name} {state.answer}", colour)
+        sheet.ring(*stage.at(float(box[0]), float(box[1])), 5)
 
 
-def _sure(figure, frame: int) -> list[int]:
-    count = figure.arrays["boxes"].shape[1]
-    scores = figure.arrays.get("scores", np.ones((frame + 1, count)))[frame]
-    sure = np.flatnonzero(scores >= figure.notes.get("threshold", 0.5))
-    return list(sure) if len(sure) else list(range(count))
+def _sure(state: State) -> list[int]:
+    if "scores" not in state.arrays:
+        return list(range(state.items))
+    scores = state.arrays["scores"][state.frame]
+    sure = np.flatnonzero(scores >= state.notes.get("threshold", 0.5))
+    return list(sure) if len(sure) else list(range(state.items))
 
 
-def _heads(
-    sheet: Sheet, figure, room: Place, frame: int, item: int, head: int, grey
-) -> None:
-    heads = figure.arrays["maps"].shape[2]
+def _heads(sheet: Sheet, state: State, room: Place) -> None:
+    heads = state.arrays["maps"].shape[2]
     if heads < 2:
         return
-    height, width = still.size_of(figure)
+    height, width = still.size_of(state.figure)
     columns = max(
         range(1, heads + 2),  # those that make the largest tiles
         key=lambda n: min(340 / n, 290 / -(-(heads + 1) // n) * width / height),
     )
     rows = -(-(heads + 1) // columns)
     cell = Place(0, 0, (room.wide - 6) / columns - 6, (room.high - 6) / rows - 6)
-    cell = _fit(figure, cell)
+    cell = _fit(state, cell)
     for m in range(-1, heads):
         row, column = divmod(m + 1, columns)
         x, y = room.x + 3 + column * (cell.wide + 6), room.y + 3 + row * (cell.high + 6)
-        tile = cell._replace(x=x, y=y)
-        if m == head:
+        if m == state.head:
             ring = Place(x - 3, y - 3, cell.wide + 6, cell.high + 6)
             sheet.plate(ring, ACCENT, radius=7)
-        sheet.picture(tile, still.glow(grey, *_map(figure, frame, item, m)), radius=5)
-        name = "mean" if m < 0 else str(m + 1)
-        wide = 38 if m < 0 else 17
-        sheet.plate(Place(x, y + cell.high - 16, wide, 16), "#000a", radius=4)
-        sheet.text(x + 5, y + cell.high - 4, name, 10.5, "white")
-        peak = f"{still.peak_of(*_maps(figure, frame, item), m):.2f}"
-        at = x + cell.wide - 4, y + 12
-        sheet.text(at[0] + 0.7, at[1] + 0.7, peak, 10, "#000c", anchor="rs")
-        sheet.text(*at, peak, 10, "white", anchor="rs")
+        _head(sheet, state, cell._replace(x=x, y=y), m)
 
 
-def _frames(sheet: Sheet, figure, row: Place, frame: int) -> None:
-    count = next(iter(figure.arrays.values())).shape[0]
-    if count < 2:
+def _head(sheet: Sheet, state: State, tile: Place, head: int) -> None:
+    """A head's map with its number and the weight of its heaviest cell."""
+    _glow(sheet, state, tile, head, radius=5)
+    name, wide = ("mean", 38) if head < 0 else (str(head + 1), 17)
+    sheet.plate(Place(tile.x, tile.bottom - 16, wide, 16), "#000a", radius=4)
+    sheet.text(tile.x + 5, tile.bottom - 4, name, 10.5, "white")
+    peak = f"{still.peak_of(state.at('maps'), state.at('peaks'), head):.2f}"
+    x, y = tile.x + tile.wide - 4, tile.y + 12
+    sheet.text(x + 0.7, y + 0.7, peak, 10, "#000c", anchor="rs")
+    sheet.text(x, y, peak, 10, "white", anchor="rs")
+
+
+def _frames(sheet: Sheet, state: State, row: Place) -> None:
+    if state.frames < 2:
         return
-    kind = figure.notes.get("frame_name", "layer")
-    if "curve" in figure.arrays or count > 8:
-        name = frame_name(figure, frame)
-        x = row.x + sheet.text(row.x, row.y + 17, name, 12, SOFT) + 10
-        _timeline(sheet, figure, Place(x, row.y, row.x + row.wide - x, row.high), frame)
+    if "curve" in state.arrays or state.frames > 8:
+        x = row.x + sheet.text(row.x, row.y + 17, state.frame_name, 12, SOFT) + 10
+        _timeline(sheet, state, Place(x, row.y, row.x + row.wide - x, row.high))
         return
+    kind = state.notes.get("frame_name", "layer")
     x = row.x + sheet.text(row.x, row.y + 17, kind, 12, SOFT) + 8
-    wide = (row.x + row.wide - x) / count
-    names = figure.notes.get("frames") or [str(i + 1) for i in range(count)]
-    for i, name in enumerate(names):
-        button = Place(x + i * wide, row.y, wide - 2, row.high)
-        sheet.plate(button, ACCENT if i == frame else TINT, 4, LINE)
-        middle = button.x + button.wide / 2
-        colour = "white" if i == frame else INK
+    wide = (row.x + row.wide - x) / state.frames
+    for i, name in enumerate(state.frame_names):
+        button, here = Place(x + i * wide, row.y, wide - 2, row.high), i == state.frame
+        sheet.plate(button, ACCENT if here else TINT, 4, LINE)
+        middle, colour = button.x + button.wide / 2, "white" if here else INK
         sheet.text(middle, row.y + 17, name, 12, colour, anchor="ms")
 
 
-def _timeline(sheet: Sheet, figure, row: Place, frame: int) -> None:
+def _timeline(sheet: Sheet, state: State, row: Place) -> None:
     """Frames at equal distances, and over them the curve, if there is one."""
-    count = next(iter(figure.arrays.values())).shape[0]
-    middles = row.x + (np.arange(count) + 0.5) * row.wide / count
+    middles = row.x + (np.arange(state.frames) + 0.5) * row.wide / state.frames
     for x in middles:
-        _stroke(sheet, (x, row.y + row.high - 6, x, row.y + row.high), LINE, 1)
-    here = middles[frame]
-    _stroke(sheet, (here, row.y - 4, here, row.y + row.high), ACCENT, 2)
-    if "curve" not in figure.arrays:
+        _stroke(sheet, (x, row.bottom - 6, x, row.bottom), LINE, 1)
+    here = middles[state.frame]
+    _stroke(sheet, (here, row.y - 4, here, row.bottom), ACCENT, 2)
+    if "curve" not in state.arrays:
         return
-    steps, values = figure.arrays["curve"].astype(float)
-    frames = figure.notes.get("frame_x", range(count))
+    steps, values = state.arrays["curve"].astype(float)
+    frames = state.notes.get("frame_x", range(state.frames))
     x = np.interp(steps, frames, middles)
-    y = row.y + row.high - 2 - values / (values.max() or 1) * (row.high - 12)
+    y = row.bottom - 2 - values / (values.max() or 1) * (row.high - 12)
     _stroke(sheet, np.stack([x, y], -1).ravel(), ACCENT, 1.8)
-    value = values[np.abs(steps - frames[frame]).argmin()]
-    words = f"{figure.notes['curve']['y']} {value:.2f}"
-    left = frame > count / 2
+    value = values[np.abs(steps - frames[state.frame]).argmin()]
+    words = f"{state.notes['curve']['y']} {value:.2f}"
+    left = state.frame > state.frames / 2
     at = here + (-6 if left else 6), row.y + 5
     sheet.text(*at, words, 11, ACCENT, anchor="rs" if left else "ls")
 
 
-def _bars(sheet: Sheet, figure, row: Place, frame: int, item: int) -> None:
-    if "scores" not in figure.arrays:
+def _bars(sheet: Sheet, state: State, row: Place) -> None:
+    if "scores" not in state.arrays:
         return
-    scores = figure.arrays["scores"][frame].astype(float)
-    labels = figure.arrays.get("labels", np.zeros_like(figure.arrays["scores"]))[frame]
-    name = figure.notes.get("item_name", "query")
+    name = state.notes.get("item_name", "query")
     words = "queries" if name == "query" else f"{name}s"
     x = row.x + sheet.text(row.x, row.y + 21, words, 12, SOFT) + 8
-    each = (row.x + row.wide - x) / len(scores)
+    each = (row.x + row.wide - x) / state.items
     gap = 1 if each > 5 else 0
-    for i, (score, label) in enumerate(zip(scores, labels)):
-        tall = 3 + (row.high - 10) * score
+    for i in range(state.items):
+        score, mine = float(state.at("scores", i)), i == state.item
         left, wide = x + i * each + gap, max(each - 2 * gap, 1)
-        sure = score >= figure.notes.get("threshold", 0.5) or i == item
-        colour = colour_of(label) + ("" if sure else "73")
-        if i == item:
+        if mine:
             sheet.plate(Place(left, row.y, wide, row.high), LINE, radius=0)
-            sheet.plate(Place(left, row.y + row.high - 3, wide, 3), INK, radius=0)
-        bar = Place(left, row.y + row.high - 5 - tall, wide, tall)
-        sheet.plate(bar, colour, radius=0)
+            sheet.plate(Place(left, row.bottom - 3, wide, 3), INK, radius=0)
+        sure = mine or score >= state.notes.get("threshold", 0.5)
+        tall = 3 + (row.high - 10) * score
+        bar = Place(left, row.bottom - 5 - tall, wide, tall)
+        sheet.plate(bar, state.colour(i) + ("" if sure else "73"), radius=0)
 
 
 def _stroke(sheet: Sheet, ends: tuple, ink: str, width: float) -> None:
@@ -342,12 +318,12 @@ def _dot(sheet: Sheet, x: float, y: float, r: float, head: int, level: int) -> N
     sheet.pen.polygon(ends, colour + "d9", "#0009")
 
 
-def _shares(sheet: Sheet, figure, room: Place, shares: np.ndarray) -> None:
+def _shares(sheet: Sheet, state: State, room: Place, shares: np.ndarray) -> None:
     """Which head reads how much from which level: a table of dots."""
     heads, levels = shares.shape
-    head = figure.notes.get("head_name", "head")
+    head = state.notes.get("head_name", "head")
     wide, high = min(60, (room.wide - 70) / levels), min(30, (room.high - 30) / heads)
-    for level, (h, w) in enumerate(figure.notes["levels"]):
+    for level, (h, w) in enumerate(state.notes["levels"]):
         x = room.x + 90 + level * wide
         sheet.text(x, room.y + 12, f"{h} × {w}", 11, SOFT, anchor="ms")
     for m in range(heads):
@@ -357,37 +333,46 @@ def _shares(sheet: Sheet, figure, room: Place, shares: np.ndarray) -> None:
             r = (high / 2 - 2) * float(shares[m, level] / shares.max()) ** 0.5
             _dot(sheet, room.x + 90 + level * wide, y, max(r, 1), m, level)
     y = room.y + 34 + heads * high
-    words = f"dots: weight of each {head} on each level"
-    words = "every point counts alike" if figure.notes.get("even") else words
+    even = state.notes.get("even")
+    words = (
+        "every point counts alike"
+        if even
+        else f"dots: weight of each {head} on each level"
+    )
     sheet.text(room.x, y + 4, words, 11, SOFT)
 
 
-def _table(sheet: Sheet, figure, room: Place, cost: np.ndarray, pairs: dict) -> None:
+def _table(
+    sheet: Sheet, state: State, room: Place, cost: np.ndarray, pairs: dict
+) -> None:
     """The cost table; of many queries, those that are paired and the first others."""
     queries, objects = cost.shape
-    rows = sorted(sorted(range(queries), key=lambda q: q not in pairs.values())[
-        :MOST_QUERIES])  # fmt: skip
-    names = figure.notes
-    wide, high = (room.wide - 70) / objects, min(24, room.high / (len(rows) + 1))
-    far = cost - cost.min() if names.get("better") == "high" else cost.max() - cost
-    good = (far / (np.ptp(cost) or 1)) ** 2
-    for n in range(objects):
-        name = names.get("column_names", [f"object {i}" for i in range(objects)])[n]
-        sheet.text(room.x + 70 + (n + 0.5) * wide, room.y + high - 5,
-                   name[: int(wide // 5.5)], 10.5, SOFT, anchor="ms")  # fmt: skip
-    for line, q in enumerate(rows):
+    notes, good = state.notes, _goodness(cost, state.notes.get("better") == "high")
+    shown = sorted(range(queries), key=lambda q: q not in pairs.values())
+    shown = sorted(shown[:MOST_QUERIES])
+    wide, high = (room.wide - 70) / objects, min(24, room.high / (len(shown) + 1))
+    rows = notes.get("row_names") or [f"query {q}" for q in range(queries)]
+    columns = notes.get("column_names") or [f"object {n}" for n in range(objects)]
+    for n, name in enumerate(columns):
+        x, y = room.x + 70 + (n + 0.5) * wide, room.y + high - 5
+        sheet.text(x, y, name[: int(wide // 5.5)], 10.5, SOFT, anchor="ms")
+    for line, q in enumerate(shown):
         y = room.y + (line + 1) * high
-        name = names["row_names"][q] if "row_names" in names else item_name(figure, q)
-        sheet.text(room.x + 62, y + high - 5, name, 10.5, SOFT, anchor="rs")
+        sheet.text(room.x + 62, y + high - 5, rows[q], 10.5, SOFT, anchor="rs")
         for n in range(objects):
             cell = Place(room.x + 70 + n * wide, y, wide - 1, high - 1)
-            share = 0.06 + 0.84 * float(good[q, n])
-            colour = _mix(ACCENT, "#ffffff", share)
+            colour = _mix(ACCENT, "#ffffff", 0.06 + 0.84 * float(good[q, n]))
             mine = pairs.get(n) == q
             sheet.plate(cell, colour, 2, INK if mine else None)
-            value = f"{cost[q, n]:.{names.get('digits', 1)}f}".replace("-", "−")
+            value = f"{cost[q, n]:.{notes.get('digits', 1)}f}".replace("-", "−")
             middle = cell.x + cell.wide / 2
             sheet.text(middle, y + high - 5, value, 10.5, ink_on(colour), mine, "ms")
+
+
+def _goodness(cost: np.ndarray, high: bool) -> np.ndarray:
+    """From 0 for the worst entry of a table to 1 for the best."""
+    far = cost - cost.min() if high else cost.max() - cost
+    return (far / (np.ptp(cost) or 1)) ** 2
 
 
 def _mix(colour: str, ground: str, share: float) -> str:

@@ -24,6 +24,15 @@ class Place(NamedTuple):
     wide: float
     high: float
 
+    @property
+    def bottom(self) -> float:
+        """Its lower edge."""
+        return self.y + self.high
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """From shares of the rectangle to pixels."""
+        return self.x + x * self.wide, self.y + y * self.high
+
 
 @cache
 def _font(size: float, bold: bool) -> ImageFont.FreeTypeFont:
