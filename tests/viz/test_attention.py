@@ -217,11 +217,11 @@ def test_maps_of_anything_can_be_shown():
     assert figure.summary == figure.title == "T" and "nor why" in figure.caption
     rgb, labels = torch.rand(3, 8, 10), torch.ones(2, 3).int()
     for wrong, fault in [
-        ({"maps": maps[0]}, r"maps have shape \[3, 1, 4, 5\]"),
+        ({"maps": maps[0]}, r"maps has shape \(3, 1, 4, 5\), not \[F, Q, M, h, w\]"),
         ({"maps": maps[:0]}, "none of them 0"),
         ({"words": viz.Words(frames=["a"])}, "1 names of frames for 2 frames"),
         ({"answers": viz.Answers(items=[1])}, "1 numbers of items for 3 items"),
-        ({"answers": viz.Answers(torch.rand(2, 4, 4))}, r"boxes \[2, 4, 4\]"),
+        ({"answers": viz.Answers(torch.rand(2, 4, 4))}, "boxes .* has 4 along Q where 3"),
         ({"rgb": torch.rand(8, 10)}, "a picture of shape"),
         ({"answers": viz.Answers(labels=labels, names="x")}, "label 1, but 1 class"),
     ]:

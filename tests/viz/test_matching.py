@@ -80,9 +80,9 @@ def test_a_table_of_ones_own():
     named = viz.matching(parts, answers, axes=("abcd", "xy"))
     assert named.notes["row_names"] == list("abcd") and " x to " in named.summary
     for wrong, fault in [
-        ({"parts": {}}, "no parts"),
-        ({"parts": {"a": torch.rand(4)}}, r"part 'a' have shape \[4\]"),
-        ({"parts": parts | {"b": torch.rand(2, 4)}}, "different shapes"),
+        ({"parts": {}}, r"the shapes \[\]: give {name: cost \[Q, N\]}"),
+        ({"parts": {"a": torch.rand(4)}}, r"the shapes \[\[4\]\]"),
+        ({"parts": parts | {"b": torch.rand(2, 4)}}, r"\[\[2, 4\], \[4, 2\]\]"),
         ({"parts": {"a": torch.full((4, 2), torch.nan)}}, "NaN or infinite"),
         ({"answers": viz.Answers(boxes[:3], truth=truth)}, "4 x 2 for 3 boxes"),
         ({"answers": viz.Answers(boxes, truth=truth[:1])}, "4 x 2 .* and 1 objects"),

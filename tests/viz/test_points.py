@@ -111,18 +111,18 @@ def test_faults_are_named(data):
     references, locations, weights, boxes = data
     nan = weights * torch.nan
     for parts, sizes, fault in [
-        ((references, locations, weights[..., :3]), SIZES, "weights .* do not go"),
-        ((references[:, :5], locations, weights), SIZES, "references .* do not go"),
+        ((references, locations, weights[..., :3]), SIZES, "weights .* has 3 along K where 4"),
+        ((references[:, :5], locations, weights), SIZES, "has 6 along Q where 5"),
         ((references, locations, weights), SIZES[:3], "3 sizes for 4 levels"),
         ((references, locations, -weights), SIZES, "negative"),
         ((references, locations, nan), SIZES, "NaN"),
-        ((references, locations[0, 0], weights), SIZES, "locations have shape"),
+        ((references, locations[0, 0], weights), SIZES, "has shape"),
     ]:
         with pytest.raises(ValueError, match=fault):
             viz.sampling_points(parts[1:], parts[0], sizes, RGB)
     with pytest.raises(ValueError, match="1 names of frames"):
         show(data, words=viz.Words(frames=["x"]))
-    with pytest.raises(ValueError, match=r"boxes \[2, 5, 4\]"):
+    with pytest.raises(ValueError, match="boxes .* has 5 along Q"):
         show(data, viz.Answers(boxes[:, :5]))
     with pytest.raises(ValueError, match="max_queries=0"):
         show(data, max_queries=0)

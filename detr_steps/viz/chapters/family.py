@@ -60,9 +60,8 @@ def family_map(here: str = "00") -> Figure:
     for number, stop in CHAPTERS.items():
         _box(ax, number, stop, number == here, number < here)
     for row, answer in ROADS:
-        ax.text(
-            3 * 1.6 - WIDE / 2, row + 0.37, answer, size=8.5, style="italic", c="#555"
-        )
+        look = {"size": 8.5, "style": "italic", "c": "#555"}
+        ax.text(3 * 1.6 - WIDE / 2, row + 0.37, answer, **look)
     ax.set(xlim=(-0.8, 6 * 1.6 + 0.8), ylim=(-1.5, 2.15))
     ax.axis("off")
     return figure
@@ -75,25 +74,16 @@ def _road(ax: Axes, start: Stop, end: Stop) -> None:
         places = ((x0, start.row + side * HIGH / 2), (x1, end.row - side * HIGH / 2))
     else:
         places = ((x0 + WIDE / 2, start.row), (x1 - WIDE / 2, end.row))
-    ax.annotate(
-        "", places[1], places[0], arrowprops={"arrowstyle": "-|>", "color": "#888"}
-    )
+    arrow = {"arrowstyle": "-|>", "color": "#888"}
+    ax.annotate("", places[1], places[0], arrowprops=arrow)
 
 
 def _box(ax: Axes, number: str, stop: Stop, here: bool, done: bool) -> None:
     x, y = stop.column * 1.6, stop.row
     face = COLOURS[1] if here else "#dbe9f4" if done else "white"
-    ax.add_patch(
-        FancyBboxPatch(
-            (x - WIDE / 2, y - HIGH / 2),
-            WIDE,
-            HIGH,
-            boxstyle="round,pad=0,rounding_size=0.1",
-            fc=face,
-            ec="#444" if here or done else "#999",
-            lw=2 if here else 1,
-        )
-    )
+    look = {"fc": face, "ec": "#444" if here or done else "#999", "lw": 1 + here}
+    corner, style = (x - WIDE / 2, y - HIGH / 2), "round,pad=0,rounding_size=0.1"
+    ax.add_patch(FancyBboxPatch(corner, WIDE, HIGH, boxstyle=style, **look))
     ax.text(x - WIDE / 2 + 0.1, y, number, size=9, weight="bold", va="center")
     ax.text(x + 0.15, y, stop.name, size=8.5, ha="center", va="center")
     if here:
@@ -107,13 +97,7 @@ def _mark(ax: Axes, stop: Stop) -> None:
         for other in CHAPTERS.values()
     )
     x, y = stop.column * 1.6, stop.row
-    ax.text(
-        x + WIDE / 2 + 0.12 if crowded else x,
-        y if crowded else y - HIGH / 2 - 0.16,
-        "you are here",
-        size=9,
-        ha="left" if crowded else "center",
-        va="center",
-        weight="bold",
-        bbox={"fc": "white", "ec": "none", "pad": 1},
-    )
+    place = (x + WIDE / 2 + 0.12, y) if crowded else (x, y - HIGH / 2 - 0.16)
+    look = {"ha": "left" if crowded else "center", "va": "center", "weight": "bold"}
+    plate = {"fc": "white", "ec": "none", "pad": 1}
+    ax.text(*place, "you are here", size=9, bbox=plate, **look)

@@ -61,26 +61,26 @@ def butterfly(lanes: int = 8) -> Figure:
     """
     if lanes < 2 or lanes & (lanes - 1):
         raise ValueError(f"{lanes} lanes cannot be halved to one: take 2, 4, 8, 16, 32")
-    sums, step, column = list(range(1, lanes + 1)), lanes // 2, 0
+    sums, columns = list(range(1, lanes + 1)), lanes.bit_length()
+    steps = [lanes >> column for column in range(1, columns)]
     figure, ax = plt.subplots(figsize=(5.6, 0.3 * lanes + 0.7))
-    ticks, names = [0], ["start"]
     _numbers(ax, 0, sums)
-    needed = _needed(lanes)
-    while step:
+    for column, step in enumerate(steps):
         for lane in range(lanes):
+            mine = lane < step  # what lane 0 needs in the end is in so many lanes
+            look = (
+                {"color": "#D55E00", "lw": 2.0}
+                if mine
+                else {"color": "#bbb", "lw": 0.8}
+            )
             for source in (lane, lane ^ step):
-                mine = lane in needed[column + 1]
-                look = ("#D55E00", 2.0) if mine else ("#bbb", 0.8)
                 ends = ([column + 0.13, column + 0.87], [source, lane])
-                ax.plot(*ends, color=look[0], lw=look[1], zorder=1 + mine)
+                ax.plot(*ends, zorder=1 + mine, **look)
         sums = [sums[lane] + sums[lane ^ step] for lane in range(lanes)]
-        column += 1
-        _numbers(ax, column, sums)
-        ticks.append(column)
-        names.append(f"step {step}")
-        step //= 2
-    ax.set(xticks=ticks, xticklabels=names, yticks=range(lanes), ylabel="lane")
-    ax.set(xlim=(-0.3, column + 0.3), ylim=(lanes - 0.5, -0.5))
+        _numbers(ax, column + 1, sums)
+    names = ["start", *(f"step {step}" for step in steps)]
+    ax.set(xticks=range(columns), xticklabels=names, yticks=range(lanes))
+    ax.set(xlim=(-0.3, columns - 0.7), ylim=(lanes - 0.5, -0.5), ylabel="lane")
     ax.set_title("thick: what ends in lane 0")
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
@@ -90,12 +90,3 @@ def butterfly(lanes: int = 8) -> Figure:
 def _numbers(ax: Axes, column: int, sums: list[int]) -> None:
     for lane, number in enumerate(sums):
         ax.text(column, lane, str(number), ha="center", va="center", size=9)
-
-
-def _needed(lanes: int) -> list[set[int]]:
-    """Of each column, the lanes whose sums go into lane 0's last one."""
-    found, step = [{0}], 1
-    while step < lanes:
-        found.insert(0, found[0] | {lane ^ step for lane in found[0]})
-        step *= 2
-    return found

@@ -10,6 +10,16 @@ from torch import Tensor
 MOST_BYTES = 1_000_000  # of maps or points in one figure, before they are deflated
 
 
+KINDS = {  # what a page keeps of each
+    "boxes": np.float16,
+    "scores": np.float16,
+    "labels": np.int16,
+    "matched": np.int16,
+    "truth": np.float32,
+    "truth_labels": np.int16,
+}
+
+
 @dataclass(frozen=True)
 class Answers:
     """What Q items answer in each of F frames, and what is true; all of it optional.
@@ -30,7 +40,7 @@ class Answers:
 
     def of(self, index: object) -> "Answers":
         """The same with boxes, scores, labels and matched indexed: `[None]` adds F."""
-        parts = {name: getattr(self, name) for name in PER_ITEM}
+        parts = {name: getattr(self, name) for name in list(KINDS)[:4]}
         parts = {name: None if x is None else x[index] for name, x in parts.items()}
         return replace(self, **parts)
 
@@ -39,27 +49,20 @@ class Answers:
         numbers = items if self.items is None else [self.items[i] for i in items]
         return replace(self.of((slice(None), list(items))), items=numbers)
 
-    def arrays(self, *shape: int) -> dict[str, np.ndarray]:
-        """Pack what is known of `shape` items; a picture without objects has no truth.
+    def only_truth(self, **known: object) -> "Answers":
+        """What is true, without any answers, and what else is `known`."""
+        return replace(self, **dict.fromkeys(list(KINDS)[:4]), **known)
 
-        Raises: ValueError for shapes that disagree.
-        """
-        n = 0 if self.truth is None else len(self.truth)
-        found = {
-            "boxes": ((*shape, 4), np.float16),
-            "scores": (shape, np.float16),
-            "labels": (shape, np.int16),
-            "matched": (shape, np.int16),
-        }
-        if n:
-            found |= {
-                "truth": ((n, 4), np.float32),
-                "truth_labels": ((n,), np.int16),
-            }
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is known, packed; a picture without objects has no truth."""
+        parts = {name: getattr(self, name) for name in KINDS}
+        if self.truth is not None and len(self.truth) == 0:
+            parts["truth"] = parts["truth_labels"] = None
         return {
-            name: as_array(name, getattr(self, name), *kind)
-            for name, kind in found.items()
-            if getattr(self, name) is not None
+            name: torch.as_tensor(x).detach().cpu().float().numpy().astype(KINDS[name])
+            for name, x in parts.items()
+            if x is not None
         }
 
     def notes(self, count: int) -> dict:
@@ -82,17 +85,10 @@ class Answers:
         labels = (self.labels, self.truth_labels)
         known = [torch.as_tensor(x) for x in labels if x is not None and len(x)]
         highest = max((int(x.max()) for x in known), default=-1)
-        if self.names is None:
-            return [f"class {i}" for i in range(highest + 1)]
-        if highest >= len(self.names):
-            raise ValueError(
-                f"label {highest}, but {len(self.names)} class names: give one for "
-                "each class"
-            )
-        return [str(name) for name in self.names]
-
-
-PER_ITEM = ("boxes", "scores", "labels", "matched")
+        names = self.names or [f"class {i}" for i in range(highest + 1)]
+        if highest >= len(names):
+            raise ValueError(f"label {highest}, but {len(names)} class names")
+        return [str(name) for name in names]
 
 
 @dataclass(frozen=True)
@@ -129,17 +125,6 @@ class Words:
         return {"frame_name": self.frame, "frames": names, "item_name": self.item}
 
 
-def as_array(name: str, values: Tensor, shape: tuple, kind: type) -> np.ndarray:
-    """Check the shape of values and pack them; ValueError names what disagrees."""
-    values = torch.as_tensor(values).detach().cpu()
-    if tuple(values.shape) != tuple(shape):
-        raise ValueError(
-            f"{name} {list(values.shape)} do not go with the rest: expected "
-            f"{list(shape)}"
-        )
-    return values.float().numpy().astype(kind)
-
-
 def as_picture(rgb: Tensor | np.ndarray | None) -> np.ndarray | None:
     """Turn `[3, H, W]` in [0, 1] into uint8 `[H, W, 3]`; such an array stays.
 
@@ -157,13 +142,3 @@ def as_picture(rgb: Tensor | np.ndarray | None) -> np.ndarray | None:
             f"a picture of shape {list(rgb.shape)}: give [3, H, W] in [0, 1]"
         )
     return picture
-
-
-def check_shape(name: str, values: Tensor, axes: str) -> None:
-    """Raise ValueError unless a tensor has these `axes`, as "F Q M", none empty."""
-    if values.dim() != len(axes.split()) or 0 in values.shape:
-        raise ValueError(
-            f"{name} have shape {list(values.shape)}, expected "
-            f"[{axes.replace(' ', ', ')}], none of them 0: add missing ones with "
-            "values[None]"
-        )

@@ -30,8 +30,7 @@ WIDE, HIGH = 820, 560  # CSS pixels; narrower places are served by the same heig
 class View(NamedTuple):
     """One way to draw: the module beside this file, its picture and its arrays.
 
-    `shapes` that belong together, a letter per axis; "?" marks arrays that may be
-    absent.
+    `shapes`: a letter per axis, the same length for the same letter; "?" may be absent.
     """
 
     file: str
@@ -39,19 +38,19 @@ class View(NamedTuple):
     shapes: dict[str, str]
 
 
-def _view(file: str, max_pixels: int, shapes: str) -> View:
-    return View(file, max_pixels, dict(pair.split(":") for pair in shapes.split()))
-
-
 ANSWERS = " boxes?:FQ4 scores?:FQ labels?:FQ matched?:FQ truth?:N4 truth_labels?:N"
 MAPS = "maps:FQMhw peaks:FQM spread?:FQ spread_heads?:FQM curve?:2n" + ANSWERS
 POINTS = "references:FQL2 locations:FQMLK2 weights:FQMLK" + ANSWERS
 COSTS = "parts:PQN boxes:Q4 truth:N4 scores?:Q labels?:Q truth_labels?:N"
-VIEWS = {  # under a map every pixel is looked up anew in every drawing: fewer of them
-    "attention": _view("attention", 76_800, MAPS),
-    "layers": _view("attention", 76_800, MAPS),
-    "points": _view("points", 300_000, POINTS),
-    "matching": _view("matching", 300_000, COSTS),
+VIEWS = {
+    name: View(file, max_pixels, dict(pair.split(":") for pair in shapes.split()))
+    for name, file, max_pixels, shapes in (
+        # under a map every pixel is looked up anew in every drawing: fewer of them
+        ("attention", "attention", 76_800, MAPS),
+        ("layers", "attention", 76_800, MAPS),
+        ("points", "points", 300_000, POINTS),
+        ("matching", "matching", 300_000, COSTS),
+    )
 }
 
 
@@ -73,12 +72,12 @@ class InteractiveFigure:
         *,
         picture: np.ndarray | None = None,
         title: str,
-        summary: str,
+        summary: str = "",
         caption: str = "",
     ) -> None:
         check_arrays(view, arrays)
         self.view, self.notes, self.title = view, notes, title
-        self.summary, self.caption = summary, caption
+        self.summary, self.caption = summary or title, caption
         self.arrays = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
         self._coded = None
         if picture is not None:
@@ -189,8 +188,10 @@ def check_arrays(view: str, arrays: dict[str, np.ndarray]) -> None:
 def _check_array(name: str, array: np.ndarray, axes: str, lengths: dict) -> None:
     if array.dtype.name not in TYPES:
         raise ValueError(f"{name} is {array.dtype}: make it one of {', '.join(TYPES)}")
-    if array.ndim != len(axes):
-        raise ValueError(f"{name} has shape {array.shape}, not [{', '.join(axes)}]")
+    if array.ndim != len(axes) or 0 in array.shape:
+        raise ValueError(
+            f"{name} has shape {array.shape}, not [{', '.join(axes)}], none of them 0"
+        )
     for axis, length in zip(axes, array.shape):
         known = int(axis) if axis.isdigit() else lengths.setdefault(axis, length)
         if length != known:

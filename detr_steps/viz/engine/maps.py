@@ -4,7 +4,7 @@ import numpy as np
 from torch import Tensor
 
 from ...analysis.attention import PackedMaps, pack
-from .answers import Answers, Words, as_picture, check_shape
+from .answers import Answers, Words, as_picture
 from .figure import InteractiveFigure
 
 READ_NOT_WHY = (
@@ -36,9 +36,7 @@ def attention_maps(
     Built in chapters/02_detr.ipynb.
     """
     answers, words = answers or Answers(), words or Words()
-    if not isinstance(maps, PackedMaps):
-        check_shape("maps", maps, "F Q M h w")
-        maps = pack(maps)
+    maps = maps if isinstance(maps, PackedMaps) else pack(maps)
     f, q = maps.peaks.shape[:2]
     told = words.notes(f) | answers.notes(q)
     told["pick"] = "cell" if answers.boxes is None else "box"
@@ -46,16 +44,10 @@ def attention_maps(
     if tuple(cover) != (1.0, 1.0):
         told["cover"] = [round(float(x), 5) for x in cover]
     half = {name: getattr(maps, name).half() for name in ("spread", "spread_heads")}
-    arrays = maps._replace(**half)._asdict() | (
-        {} if curve is None else {"curve": curve}
-    )
+    arrays = {k: x.numpy() for k, x in maps._replace(**half)._asdict().items()}
     if curve is not None:
+        arrays["curve"] = curve.float().numpy()
         told |= {"curve": {"x": words.frame, "y": "AP"}, "frame_x": list(words.frames)}
-    return InteractiveFigure(
-        view,
-        {name: values.numpy() for name, values in arrays.items()}
-        | answers.arrays(f, q),
-        told,
-        picture=as_picture(rgb),
-        **words.texts(title="Attention", summary=words.title, caption=READ_NOT_WHY),
-    )
+    texts = words.texts(title="Attention", caption=READ_NOT_WHY)
+    arrays |= answers.arrays
+    return InteractiveFigure(view, arrays, told, picture=as_picture(rgb), **texts)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ...objective import matching as costs
-from .answers import Answers, as_picture, check_shape
+from .answers import Answers, as_picture
 from .figure import InteractiveFigure
 
 RULES = ("hungarian", "none")
@@ -16,11 +16,6 @@ COST_NOT_QUALITY = (
     "The cost decides who is taught what, not who is right: a matched query can be a "
     "bad box that was only cheaper than the others."
 )
-IOU_NOT_CLASS = (
-    "IoU compares boxes only: it knows neither class nor shape, and a box around two "
-    "objects overlaps both."
-)
-
 AxisNames = tuple[Sequence[str] | None, Sequence[str] | None]
 
 
@@ -58,7 +53,15 @@ def matching(
         "names": answers.class_names,
         "start": _start(table, weights, answers.truth),
     }
-    return _figure(table, answers, rgb, notes, title, COST_NOT_QUALITY)
+    return InteractiveFigure(
+        "matching",
+        {"parts": table.numpy()} | answers.arrays,
+        notes,
+        picture=as_picture(rgb),
+        title=title,
+        summary=_summary(table, notes),
+        caption=COST_NOT_QUALITY,
+    )
 
 
 def overlaps(
@@ -86,25 +89,16 @@ def overlaps(
         "digits": 2,
         "start": {"item": best, "column": column},
     }
-    return _figure(table, answers, rgb, notes, title, IOU_NOT_CLASS)
-
-
-def _figure(
-    table: Tensor,
-    answers: Answers,
-    rgb: Tensor | np.ndarray | None,
-    notes: dict,
-    title: str,
-    caption: str,
-) -> InteractiveFigure:
     return InteractiveFigure(
         "matching",
-        {"parts": table.numpy()} | answers.arrays(table.shape[1]),
+        {"parts": table.numpy()} | answers.arrays,
         notes,
         picture=as_picture(rgb),
         title=title,
-        summary=_summary(table, notes),
-        caption=caption,
+        summary=f"{len(boxes)} detections and {len(truth)} objects. The best pair is "
+        f"{row_names[best]} with {column_names[column]}, IoU {table.max():.2f}.",
+        caption="IoU compares boxes only: it knows neither class nor shape, and a box "
+        "around two objects overlaps both.",
     )
 
 
@@ -127,15 +121,15 @@ def _axes(table: Tensor, answers: Answers, axes: AxisNames) -> dict[str, list[st
 
 
 def _table(parts: Mapping[str, Tensor]) -> Tensor:
-    if not parts:
-        raise ValueError("no parts: give {name: cost [Q, N]}")
-    for name, part in parts.items():
-        check_shape(f"part {name!r}", torch.as_tensor(part), "Q N")
-    shapes = {name: list(part.shape) for name, part in parts.items()}
-    if len({tuple(shape) for shape in shapes.values()}) > 1:
-        raise ValueError(f"the parts have different shapes: {shapes}")
-    stacked = [torch.as_tensor(p).detach().float().cpu() for p in parts.values()]
-    table = torch.stack(stacked)  # [P, Q, N]
+    """The parts of a cost in one tensor `[P, Q, N]`."""
+    tensors = [torch.as_tensor(p).detach().float().cpu() for p in parts.values()]
+    shapes = {tuple(part.shape) for part in tensors}
+    if len(shapes) != 1 or any(len(shape) != 2 or 0 in shape for shape in shapes):
+        raise ValueError(
+            f"parts of the shapes {sorted(map(list, shapes))}: give {{name: cost "
+            "[Q, N]} of the same queries and objects"
+        )
+    table = torch.stack(tensors)
     if not table.isfinite().all():
         raise ValueError("a cost is NaN or infinite: the predictions have diverged")
     return table
@@ -157,13 +151,6 @@ def _start(table: Tensor, weights: dict, truth: Tensor) -> dict[str, int]:
 
 def _summary(table: Tensor, notes: dict) -> str:
     rows, columns = notes["row_names"], notes["column_names"]
-    if "weights" not in notes:
-        best = notes["start"]
-        q, n = best["item"], best["column"]
-        return (
-            f"{len(rows)} detections and {len(columns)} objects. The best pair is "
-            f"{rows[q]} with {columns[n]}, IoU {table[0, q, n]:.2f}."
-        )
     weights = torch.tensor(notes["weights"])[:, None, None]
     cost = (weights * table).sum(0)  # [Q, N]
     pairs = zip(notes["weights"], notes["parts"])

@@ -71,16 +71,13 @@ def _controls(sliders: dict[str, Slider]) -> dict:
         return {}
     made = {}
     for name, slider in sliders.items():
-        look = {
-            "description": name.replace("_", " "),
-            "style": {"description_width": "9em"},
-        }
+        look = {"description": name.replace("_", " ")}
+        look["style"] = {"description_width": "9em"}
         if isinstance(slider, tuple):
-            low, high, step, start = slider
             whole = all(isinstance(number, int) for number in slider)
             kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
-            look["layout"] = {"width": "30em"}
-            made[name] = kind(min=low, max=high, step=step, value=start, **look)
+            look |= dict(zip(("min", "max", "step", "value"), slider))
+            made[name] = kind(layout={"width": "30em"}, **look)
         elif isinstance(slider, list):
             made[name] = ipywidgets.Dropdown(options=slider, value=slider[0], **look)
         else:

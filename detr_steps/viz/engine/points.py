@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .answers import MOST_BYTES, Answers, Words, as_array, as_picture, check_shape
-from .figure import InteractiveFigure
+from .answers import MOST_BYTES, Answers, Words, as_picture
+from .figure import InteractiveFigure, check_arrays
 
 TITLE = "Sampling points: where each query reads"
 CAPTION = (
@@ -43,53 +43,35 @@ def sampling_points(
     (locations, weights), even = points, points[1] is None
     if even:
         weights = torch.full(locations.shape[:-1], EVEN)
+    parts = {"references": references[..., :2], "weights": weights}
+    parts["locations"] = locations.clamp(-FAR, FAR)
     if locations.dim() == 5:  # one frame
-        locations, weights, references = (
-            x[None] for x in (locations, weights, references)
-        )
+        parts = {name: values[None] for name, values in parts.items()}
         answers = answers.of(None)
-    f, q = locations.shape[:2]
-    arrays = _checked(locations, weights, references[..., :2], sizes)
-    arrays |= answers.arrays(f, q)
+    arrays = {k: x.detach().cpu().numpy().astype(np.float16) for k, x in parts.items()}
+    arrays |= answers.arrays
+    check_arrays("points", arrays)
+    if len(sizes) != arrays["weights"].shape[3] or (arrays["weights"] < 0).any():
+        raise ValueError(
+            f"{len(sizes)} sizes for {arrays['weights'].shape[3]} levels, or negative "
+            "weights: give (h, w) of each level, and weights after the softmax"
+        )
     items = _choose(arrays, max_queries)
     for name in arrays.keys() - {"truth", "truth_labels"}:
         arrays[name] = arrays[name][:, items]
-    notes = (
-        words.notes(f)
-        | answers.select(items).notes(len(items))
-        | {
-            "levels": [[int(h), int(w)] for h, w in sizes],
-            "pick": "box",
-            "head_name": words.head,
-            "point_name": words.point,
-            "even": even,
-            "start": {"frame": f - 1, "item": _surest(arrays), "head": -1}
-            | (start or {}),
-        }
-    )
+    frames = len(arrays["weights"])
+    surest = int(arrays["scores"][-1].argmax()) if "scores" in arrays else 0
+    notes = words.notes(frames) | answers.select(items).notes(len(items))
+    notes |= {
+        "levels": [[int(h), int(w)] for h, w in sizes],
+        "pick": "box",
+        "head_name": words.head,
+        "point_name": words.point,
+        "even": even,
+        "start": {"frame": frames - 1, "item": surest, "head": -1} | (start or {}),
+    }
     texts = words.texts(title=TITLE, summary=_summary(arrays, notes), caption=CAPTION)
     return InteractiveFigure("points", arrays, notes, picture=as_picture(rgb), **texts)
-
-
-def _checked(
-    locations: Tensor,
-    weights: Tensor,
-    references: Tensor,
-    sizes: Sequence[tuple[int, int]],
-) -> dict[str, np.ndarray]:
-    check_shape("locations", locations, "F Q M L K 2")
-    f, q, m, levels, k, _ = locations.shape
-    if len(sizes) != levels:
-        raise ValueError(f"{len(sizes)} sizes for {levels} levels: give (h, w) of each")
-    for name, values in (("locations", locations), ("weights", weights)):
-        if not values.isfinite().all() or (name == "weights" and (values < 0).any()):
-            raise ValueError(f"{name} hold NaN, infinite or negative numbers")
-    found = {
-        "references": (references, (f, q, levels, 2)),
-        "locations": (locations.clamp(-FAR, FAR), (f, q, m, levels, k, 2)),
-        "weights": (weights, (f, q, m, levels, k)),
-    }
-    return {name: as_array(name, *x, np.float16) for name, x in found.items()}
 
 
 def _choose(arrays: dict[str, np.ndarray], most: int | None) -> list[int]:
@@ -102,10 +84,6 @@ def _choose(arrays: dict[str, np.ndarray], most: int | None) -> list[int]:
         raise ValueError(f"max_queries={most}: show at least one query")
     worth = arrays["scores"][-1] if "scores" in arrays else np.zeros(count)
     return sorted(np.argsort(-worth, kind="stable")[: max(1, most)].tolist())
-
-
-def _surest(arrays: dict[str, np.ndarray]) -> int:
-    return int(arrays["scores"][-1].argmax()) if "scores" in arrays else 0
 
 
 def _summary(arrays: dict, notes: dict) -> str:

@@ -12,8 +12,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from . import still
+from .poster_controls import fit, frame_row, glow, head_tiles, query_bars
 from .readout import SCALE, State, colour_of
-from .sheet import ACCENT, INK, LINE, SOFT, TINT, Place, Sheet, ink_on
+from .sheet import ACCENT, INK, SOFT, Place, Sheet, ink_on
 
 NINTH = "#b8f2e6"  # as in points.mjs: the ninth of nine taps
 MOST_QUERIES = 25  # rows of a cost table that are readable on a poster
@@ -42,10 +43,10 @@ def poster(figure, size: tuple[int, int], kind: str = "png") -> bytes:
 
 def _attention(sheet: Sheet, state: State, room: Place) -> None:
     stage, side = _columns(state, room)
-    _glow(sheet, state, stage)
+    glow(sheet, state, stage)
     _marks(sheet, state, stage)
     _controls(sheet, state, room, state.lines)
-    _heads(sheet, state, side._replace(y=side.y + 100, high=side.high - 140))
+    head_tiles(sheet, state, side._replace(y=side.y + 100, high=side.high - 140))
 
 
 def _layers(sheet: Sheet, state: State, room: Place) -> None:
@@ -57,19 +58,17 @@ def _layers(sheet: Sheet, state: State, room: Place) -> None:
     for frame in range(state.frames):
         row, column = divmod(frame, columns)
         each = State(state.figure, frame)
-        place = Place(
-            room.x + column * wide, room.y + 28 + row * high, wide - 96, high - 10
-        )
-        stage = _fit(state, place)
-        _glow(sheet, each, stage)
+        x, y = room.x + column * wide, room.y + 28 + row * high
+        stage = fit(state, Place(x, y, wide - 96, high - 10))
+        glow(sheet, each, stage)
         _marks(sheet, each, stage, few=True)
         words = [each.frame_name, each.answer, *each.match.split(", ")]
         lines = [line for text in words for line in textwrap.wrap(text, 12)]
         for number, line in enumerate(lines):
-            at = stage.x + stage.wide + 9, stage.y + 13 + 17 * number
+            at = stage.right + 9, stage.y + 13 + 17 * number
             sheet.text(*at, line, 11.5, bold=number == 0)
     last = State(state.figure, state.frames - 1)
-    _bars(sheet, last, Place(room.x, room.y + room.high - 38, room.wide, 34))
+    query_bars(sheet, last, room._replace(y=room.bottom - 38, high=34))
 
 
 def _points(sheet: Sheet, state: State, room: Place) -> None:
@@ -89,9 +88,7 @@ def _points(sheet: Sheet, state: State, room: Place) -> None:
             radius = 1.5 + 16 * weights[m, level, k] ** 0.5
             _dot(sheet, *stage.at(x, y), radius, m, level)
     x, y = stage.at(*state.at("references")[0].astype(float))
-    for grow, ink in ((1.6, "#0009"), (0, "white")):
-        for dx, dy in ((8, 0), (0, 8)):
-            _stroke(sheet, (x - dx, y - dy, x + dx, y + dy), ink, 2 + grow)
+    sheet.rimmed([(x - 8, y, x + 8, y), (x, y - 8, x, y + 8)], "white", 2)
     said = ", ".join(filter(None, (state.answer, state.match)))
     lines = [(state.item_name, None), (said, state.colour() if said else None)]
     _controls(sheet, state, room, lines)
@@ -106,7 +103,7 @@ def _matching(sheet: Sheet, state: State, room: Place) -> None:
     pairs = {}
     if notes.get("rule", "hungarian") != "none":
         pairs = {int(n): int(q) for q, n in zip(*linear_sum_assignment(cost))}
-    stage = _fit(state, Place(room.x, room.y, 290, room.high - 80))
+    stage = fit(state, Place(room.x, room.y, 290, room.high - 80))
     sheet.picture(stage, state.figure.shown)
     for n, box in enumerate(arrays["truth"]):
         sheet.box(stage, box, "white", 1.2, dash=True)
@@ -136,8 +133,8 @@ VIEWS: dict[str, Callable] = {
 
 def _columns(state: State, room: Place) -> tuple[Place, Place]:
     """The stage on the left, above the frames; words and controls on the right."""
-    stage = _fit(state, Place(room.x, room.y, room.wide - SIDE - 22, room.high - 42))
-    return stage, room._replace(x=room.x + room.wide - SIDE, wide=SIDE)
+    stage = fit(state, Place(room.x, room.y, room.wide - SIDE - 22, room.high - 42))
+    return stage, room._replace(x=room.right - SIDE, wide=SIDE)
 
 
 def _controls(sheet: Sheet, state: State, room: Place, lines: Lines) -> None:
@@ -145,25 +142,8 @@ def _controls(sheet: Sheet, state: State, room: Place, lines: Lines) -> None:
     stage, side = _columns(state, room)
     for number, (words, colour) in enumerate(lines):
         _line(sheet, side, number, words, colour)
-    y = room.y + room.high
-    _frames(sheet, state, Place(stage.x, y - 33, stage.wide, 26))
-    _bars(sheet, state, side._replace(y=y - 37, high=34))
-
-
-def _glow(
-    sheet: Sheet, state: State, place: Place, head: int | None = None, radius: float = 6
-) -> None:
-    head = state.head if head is None else head
-    values = still.head_map(state.at("maps"), state.at("peaks"), head)
-    grey, cover = still.grey_of(state.figure.shown), state.notes.get("cover", (1, 1))
-    sheet.picture(place, still.glow(grey, values, cover), radius)
-
-
-def _fit(state: State, room: Place) -> Place:
-    """The largest rectangle of the picture's shape, from the left top of a room."""
-    height, width = still.size_of(state.figure)
-    scale = min(room.wide / width, room.high / height)
-    return Place(room.x, room.y, width * scale, height * scale)
+    frame_row(sheet, state, stage._replace(y=room.bottom - 33, high=26))
+    query_bars(sheet, state, side._replace(y=room.bottom - 37, high=34))
 
 
 def _line(sheet: Sheet, side: Place, number: int, words: str, colour: str | None):
@@ -214,101 +194,6 @@ def _sure(state: State) -> list[int]:
     return list(sure) if len(sure) else list(range(state.items))
 
 
-def _heads(sheet: Sheet, state: State, room: Place) -> None:
-    heads = state.arrays["maps"].shape[2]
-    if heads < 2:
-        return
-    height, width = still.size_of(state.figure)
-    columns = max(
-        range(1, heads + 2),  # those that make the largest tiles
-        key=lambda n: min(340 / n, 290 / -(-(heads + 1) // n) * width / height),
-    )
-    rows = -(-(heads + 1) // columns)
-    cell = Place(0, 0, (room.wide - 6) / columns - 6, (room.high - 6) / rows - 6)
-    cell = _fit(state, cell)
-    for m in range(-1, heads):
-        row, column = divmod(m + 1, columns)
-        x, y = room.x + 3 + column * (cell.wide + 6), room.y + 3 + row * (cell.high + 6)
-        if m == state.head:
-            ring = Place(x - 3, y - 3, cell.wide + 6, cell.high + 6)
-            sheet.plate(ring, ACCENT, radius=7)
-        _head(sheet, state, cell._replace(x=x, y=y), m)
-
-
-def _head(sheet: Sheet, state: State, tile: Place, head: int) -> None:
-    """A head's map with its number and the weight of its heaviest cell."""
-    _glow(sheet, state, tile, head, radius=5)
-    name, wide = ("mean", 38) if head < 0 else (str(head + 1), 17)
-    sheet.plate(Place(tile.x, tile.bottom - 16, wide, 16), "#000a", radius=4)
-    sheet.text(tile.x + 5, tile.bottom - 4, name, 10.5, "white")
-    peak = f"{still.peak_of(state.at('maps'), state.at('peaks'), head):.2f}"
-    x, y = tile.x + tile.wide - 4, tile.y + 12
-    sheet.text(x + 0.7, y + 0.7, peak, 10, "#000c", anchor="rs")
-    sheet.text(x, y, peak, 10, "white", anchor="rs")
-
-
-def _frames(sheet: Sheet, state: State, row: Place) -> None:
-    if state.frames < 2:
-        return
-    if "curve" in state.arrays or state.frames > 8:
-        x = row.x + sheet.text(row.x, row.y + 17, state.frame_name, 12, SOFT) + 10
-        _timeline(sheet, state, Place(x, row.y, row.x + row.wide - x, row.high))
-        return
-    kind = state.notes.get("frame_name", "layer")
-    x = row.x + sheet.text(row.x, row.y + 17, kind, 12, SOFT) + 8
-    wide = (row.x + row.wide - x) / state.frames
-    for i, name in enumerate(state.frame_names):
-        button, here = Place(x + i * wide, row.y, wide - 2, row.high), i == state.frame
-        sheet.plate(button, ACCENT if here else TINT, 4, LINE)
-        middle, colour = button.x + button.wide / 2, "white" if here else INK
-        sheet.text(middle, row.y + 17, name, 12, colour, anchor="ms")
-
-
-def _timeline(sheet: Sheet, state: State, row: Place) -> None:
-    """Frames at equal distances, and over them the curve, if there is one."""
-    middles = row.x + (np.arange(state.frames) + 0.5) * row.wide / state.frames
-    for x in middles:
-        _stroke(sheet, (x, row.bottom - 6, x, row.bottom), LINE, 1)
-    here = middles[state.frame]
-    _stroke(sheet, (here, row.y - 4, here, row.bottom), ACCENT, 2)
-    if "curve" not in state.arrays:
-        return
-    steps, values = state.arrays["curve"].astype(float)
-    frames = state.notes.get("frame_x", range(state.frames))
-    x = np.interp(steps, frames, middles)
-    y = row.bottom - 2 - values / (values.max() or 1) * (row.high - 12)
-    _stroke(sheet, np.stack([x, y], -1).ravel(), ACCENT, 1.8)
-    value = values[np.abs(steps - frames[state.frame]).argmin()]
-    words = f"{state.notes['curve']['y']} {value:.2f}"
-    left = state.frame > state.frames / 2
-    at = here + (-6 if left else 6), row.y + 5
-    sheet.text(*at, words, 11, ACCENT, anchor="rs" if left else "ls")
-
-
-def _bars(sheet: Sheet, state: State, row: Place) -> None:
-    if "scores" not in state.arrays:
-        return
-    name = state.notes.get("item_name", "query")
-    words = "queries" if name == "query" else f"{name}s"
-    x = row.x + sheet.text(row.x, row.y + 21, words, 12, SOFT) + 8
-    each = (row.x + row.wide - x) / state.items
-    gap = 1 if each > 5 else 0
-    for i in range(state.items):
-        score, mine = float(state.at("scores", i)), i == state.item
-        left, wide = x + i * each + gap, max(each - 2 * gap, 1)
-        if mine:
-            sheet.plate(Place(left, row.y, wide, row.high), LINE, radius=0)
-            sheet.plate(Place(left, row.bottom - 3, wide, 3), INK, radius=0)
-        sure = mine or score >= state.notes.get("threshold", 0.5)
-        tall = 3 + (row.high - 10) * score
-        bar = Place(left, row.bottom - 5 - tall, wide, tall)
-        sheet.plate(bar, state.colour(i) + ("" if sure else "73"), radius=0)
-
-
-def _stroke(sheet: Sheet, ends: tuple, ink: str, width: float) -> None:
-    sheet.pen.line([2 * end for end in ends], ink, round(2 * width))
-
-
 def _dot(sheet: Sheet, x: float, y: float, r: float, head: int, level: int) -> None:
     sides, turn = (32, 4, 4, 3)[level % 4], 0.5 if level % 4 == 1 else 0
     angles = 2 * np.pi * (np.arange(sides) + turn) / sides
@@ -334,12 +219,11 @@ def _shares(sheet: Sheet, state: State, room: Place, shares: np.ndarray) -> None
             _dot(sheet, room.x + 90 + level * wide, y, max(r, 1), m, level)
     y = room.y + 34 + heads * high
     even = state.notes.get("even")
-    words = (
-        "every point counts alike"
-        if even
-        else f"dots: weight of each {head} on each level"
+    alike, words = (
+        "every point counts alike",
+        f"dots: weight of each {head} on each level",
     )
-    sheet.text(room.x, y + 4, words, 11, SOFT)
+    sheet.text(room.x, y + 4, alike if even else words, 11, SOFT)
 
 
 def _table(

@@ -3,6 +3,7 @@
 So lines and letters are smooth, and the same on every machine.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,11 @@ class Place(NamedTuple):
     y: float
     wide: float
     high: float
+
+    @property
+    def right(self) -> float:
+        """Its right edge."""
+        return self.x + self.wide
 
     @property
     def bottom(self) -> float:
@@ -91,6 +97,16 @@ class Sheet:
         )
         self.image.paste(image, (x, y), mask)
 
+    def line(self, ends: Sequence[float], ink: str, width: float) -> None:
+        """Draw a line through points (x0, y0, x1, y1, …)."""
+        self.pen.line([v * FINE for v in ends], ink, round(width * FINE))
+
+    def rimmed(self, lines: Sequence, colour: str, width: float) -> None:
+        """Draw lines with a dark rim: they are seen on any picture."""
+        for grow, ink in ((1.6, "#0009"), (0, colour)):
+            for line in lines:
+                self.line(line, ink, width + grow)
+
     def box(
         self,
         place: Place,
@@ -102,19 +118,15 @@ class Sheet:
         """Draw a box (cxcywh, shares of a picture at `place`), cut at the picture."""
         x0, y0, x1, y1 = _corners(place, box)
         sides = [(x0, y0, x1, y0), (x1, y0, x1, y1), (x1, y1, x0, y1), (x0, y1, x0, y0)]
-        for grow, ink in ((1.6, "#0009"), (0, colour)):
-            for side in sides:
-                for piece in _dashes(side) if dash else [side]:
-                    self.pen.line(
-                        [v * FINE for v in piece], ink, round((width + grow) * FINE)
-                    )
+        pieces = [piece for side in sides for piece in _dashes(side)] if dash else sides
+        self.rimmed(pieces, colour, width)
 
     def name(self, place: Place, box: np.ndarray, words: str, colour: str) -> None:
         """Write a name on a plate above a box, or inside where there is no room."""
         x0, y0, *_ = _corners(place, box)
         wide = _font(11, True).getlength(words) / FINE + 10
-        x = min(max(x0 - 2, place.x), max(place.x, place.x + place.wide - wide))
-        y = min(max(y0 - 19, place.y), place.y + place.high - 17)
+        x = min(max(x0 - 2, place.x), max(place.x, place.right - wide))
+        y = min(max(y0 - 19, place.y), place.bottom - 17)
         self.plate(Place(x, y, wide, 17), colour, radius=2)
         self.text(x + 5, y + 12.5, words, 11, ink_on(colour), bold=True)
 
@@ -133,21 +145,13 @@ def ink_on(colour: str) -> str:
 
 def _corners(place: Place, box: np.ndarray) -> tuple[float, float, float, float]:
     cx, cy, w, h = (float(value) for value in box)
-    x, y = (
-        np.clip([cx - w / 2, cx + w / 2], 0, 1),
-        np.clip([cy - h / 2, cy + h / 2], 0, 1),
-    )
-    return (
-        place.x + x[0] * place.wide,
-        place.y + y[0] * place.high,
-        place.x + x[1] * place.wide,
-        place.y + y[1] * place.high,
-    )
+    x0, y0, x1, y1 = np.clip([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], 0, 1)
+    return *place.at(x0, y0), *place.at(x1, y1)
 
 
 def _dashes(side: tuple[float, float, float, float], length: float = 4):
     start, end = np.array(side[:2]), np.array(side[2:])
     count = max(1, round(float(np.hypot(*(end - start))) / length))
     for i in range(0, count, 2):
-        yield (*(start + (end - start) * i / count),
-               *(start + (end - start) * min(i + 1, count) / count))  # fmt: skip
+        ends = (start + (end - start) * min(j, count) / count for j in (i, i + 1))
+        yield np.concatenate(list(ends))

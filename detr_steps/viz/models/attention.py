@@ -9,7 +9,7 @@ from ... import boxes as box_ops
 from ...analysis.attention import decoder_maps, effective_cells, encoder_maps
 from ...nn.trace import SamplingPoints
 from ...systems.output import Output
-from ..engine.answers import MOST_BYTES, Answers, Words
+from ..engine.answers import MOST_BYTES, Words
 from ..engine.figure import InteractiveFigure
 from ..engine.maps import attention_maps
 from .opened import Batch, Opened, choose, open_up, samples, surest
@@ -105,13 +105,7 @@ def encoder_attention(
         return pixel_points(opened, Pixels(), None, Words(title))
     maps, frames, cells, left_out = thin_out(encoder_maps(opened.seen, opened.real))
     start = cells.index(_nearest(cells, opened))
-    known = opened.answers
-    answers = Answers(
-        truth=known.truth,
-        truth_labels=known.truth_labels,
-        names=known.names,
-        items=cells,
-    )
+    answers = opened.answers.only_truth(items=cells)
     words = Words(
         title or "Encoder attention: what each cell reads",
         _cell_summary(maps, frames, cells, start) + left_out,

@@ -135,17 +135,12 @@ def pixel_points(
     opened: Opened, pixels: Pixels, start: dict | None, words: Words
 ) -> InteractiveFigure:
     """Show the points of some pixels of an opened model's encoder."""
-    trace, known = opened.seen.trace, opened.answers
-    tokens, count = pixels.tokens(opened), len(trace.encoder)
+    trace, count = opened.seen.trace, len(opened.seen.trace.encoder)
+    tokens = pixels.tokens(opened)
     centres = trace.centres[:, tokens].expand(count, -1, -1)  # [Y, n, 2]
     h, w = opened.levels[pixels.level]
     boxes = torch.cat((centres, torch.tensor([1 / w, 1 / h]).expand_as(centres)), -1)
-    answers = Answers(
-        boxes=boxes,
-        truth=known.truth,
-        truth_labels=known.truth_labels,
-        names=known.names,
-    )
+    answers = replace(opened.answers.only_truth(), boxes=boxes)
     layers = [_of(layer, tokens) for layer in trace.encoder]
     if layers[0].locations.shape[3] < len(trace.sizes):  # each level by itself
         levels = slice(pixels.level, pixels.level + 1)
