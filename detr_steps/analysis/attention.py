@@ -3,7 +3,7 @@
 Built in chapters/02_detr.ipynb.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from ..images import ImageBatch
 from ..nn.references import shrink_padding
 from ..nn.trace import Attended, AttentionMaps, SamplingPoints
 from ..objective.matching import pad_targets
-from ..systems.output import Output
+from ..systems.output import Output, Trace
 
 
 @dataclass(frozen=True)
@@ -161,36 +161,57 @@ def strides(pixels: tuple[int, int], cells: tuple[int, int]) -> tuple[float, flo
     return pixels[0] / cells[0], pixels[1] / cells[1]
 
 
-def decoder_maps(seen: Output, real: Extent) -> Tensor:
+MOST_CELLS = 1_500  # of a map that sampling points are dropped on: 25 x 42 and more
+
+
+def map_size(trace: Trace) -> tuple[int, int]:
+    """Rows and columns of the maps that attention is shown on.
+
+    Those of dense attention; of sampling points the finest level of few enough cells.
+    """
+    layers = (*trace.encoder, *trace.decoder_cross)
+    if any(isinstance(layer, AttentionMaps) for layer in layers):
+        return trace.sizes[0]  # they have one level
+    few = [size for size in trace.sizes if size[0] * size[1] <= MOST_CELLS]
+    return (few or trace.sizes[-1:])[0]
+
+
+def decoder_maps(
+    seen: Output, real: Extent, queries: Sequence[int] | slice = slice(None)
+) -> Tensor:
     """Cross-attention of all layers, cut to the picture: `[Y, Q, M, rows, columns]`.
 
-    Of sampling points the `density`. `real` is the extent on the finest level.
+    Of sampling points the `density`. `real` is the extent on the `map_size`.
     """
-    trace = seen.trace
-    layers = [_as_map(layer, seen) for layer in trace.decoder_cross]
-    return _cut(torch.stack(layers), trace.sizes[0], real)
+    size = map_size(seen.trace)
+    maps = [_as_map(layer, size, queries) for layer in seen.trace.decoder_cross]
+    return torch.stack(maps)[..., : real.rows, : real.columns]
 
 
 def encoder_maps(seen: Output, real: Extent) -> Tensor:
     """Self-attention of the tokens, cut to the picture: `[Ye, S, M, rows, columns]`.
 
-    S = rows · columns, the real cells of the finest level, row by row.
+    S = rows · columns, the real cells of the level of `map_size`, row by row.
     Raises: ValueError for a model without encoder layers.
     """
     if not seen.trace.encoder:
         raise ValueError("this model has no encoder layers: nothing to look at")
-    size = seen.trace.sizes[0]
-    layers = torch.stack([_as_map(layer, seen) for layer in seen.trace.encoder])
-    queries = layers[:, : size[0] * size[1]].unflatten(1, size)  # those of that level
-    queries = queries[:, : real.rows, : real.columns].flatten(1, 2)
-    return _cut(queries, size, real)
+    size, sizes = map_size(seen.trace), seen.trace.sizes
+    first = sum(h * w for h, w in sizes[: sizes.index(size)])
+    cells = torch.arange(size[0] * size[1]).view(size)[: real.rows, : real.columns]
+    tokens = (first + cells.flatten()).tolist()
+    maps = [_as_map(layer, size, tokens) for layer in seen.trace.encoder]
+    return torch.stack(maps)[..., : real.rows, : real.columns]
 
 
-def _as_map(layer: Attended, seen: Output) -> Tensor:
-    """What the only image's queries attend to: `[Q, M, h · w]` of the finest level."""
+def _as_map(
+    layer: Attended, size: tuple[int, int], queries: Sequence[int] | slice
+) -> Tensor:
+    """What some of the only image's queries attend to: `[Q, M, h, w]`."""
     if isinstance(layer, AttentionMaps):
-        return layer.weights[0].transpose(0, 1)
-    return density(layer, seen.trace.sizes[0])[0].flatten(-2)
+        return layer.weights[0, :, queries].transpose(0, 1).unflatten(-1, size)
+    points = SamplingPoints(*(part[:, queries] for part in layer))
+    return density(points, size)[0]
 
 
 def density(points: SamplingPoints, size: tuple[int, int]) -> Tensor:
@@ -213,10 +234,6 @@ def density(points: SamplingPoints, size: tuple[int, int]) -> Tensor:
         cell = (y.clamp(0, h - 1) * w + x.clamp(0, w - 1)).long()
         result.scatter_add_(-1, cell, weights * part * inside)
     return result.unflatten(-1, size)
-
-
-def _cut(weights: Tensor, size: tuple[int, int], real: Extent) -> Tensor:
-    return weights.unflatten(-1, size)[..., : real.rows, : real.columns]
 
 
 class PackedMaps(NamedTuple):

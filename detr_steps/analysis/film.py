@@ -18,6 +18,7 @@ from .attention import (
     class_probabilities,
     decoder_maps,
     extent,
+    map_size,
     matched_objects,
     pack,
     run_with_trace,
@@ -117,7 +118,7 @@ def _take(model: nn.Module, pixels: Tensor, target: dict) -> dict[str, Tensor]:
     """What the last layer says about one picture: fields of a Shot, of all queries."""
     batch = ImageBatch.from_pixels(pixels[None])
     seen = run_with_trace(model, batch)
-    weights = decoder_maps(seen, extent(batch, 0, seen.trace.sizes[0]))[-1]
+    weights = decoder_maps(seen, extent(batch, 0, map_size(seen.trace)))[-1]
     scores, labels = class_probabilities(seen)[-1].max(-1)
     return pack(weights)._asdict() | {  # of [Q, M, h, w]
         "boxes": seen.boxes[-1, 0],

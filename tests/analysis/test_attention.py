@@ -7,7 +7,8 @@ from small import small_detr
 from detr_steps import ImageBatch
 from detr_steps.analysis import attention as seeing
 from detr_steps.data.scenes import Scenes
-from detr_steps.nn.trace import SamplingPoints, stack_maps
+from detr_steps.nn.trace import AttentionMaps, SamplingPoints, stack_maps
+from detr_steps.systems.output import Trace
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +194,15 @@ def test_crowds_are_no_objects():
     assert torch.equal(seeing.without_crowds(target)["boxes"], target["boxes"][::2])
     del target["iscrowd"]
     assert len(seeing.without_crowds(target)["boxes"]) == 3
+
+
+COCO = ((100, 134), (50, 67), (25, 34), (13, 17))
+
+
+def test_points_are_dropped_on_few_cells():
+    trace = Trace((), (), (), (), None, COCO, None, None)
+    assert seeing.map_size(trace) == (25, 34)
+    assert seeing.map_size(trace._replace(sizes=((16, 16), (8, 8)))) == (16, 16)
+    assert seeing.map_size(trace._replace(sizes=((90, 90),))) == (90, 90)
+    dense = trace._replace(decoder_cross=(AttentionMaps(torch.rand(1, 1, 1, 13_400)),))
+    assert seeing.map_size(dense) == (100, 134)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ... import boxes as box_ops
@@ -12,7 +13,7 @@ from ...systems.output import Output
 from ..engine.answers import MOST_BYTES, Words
 from ..engine.figure import InteractiveFigure
 from ..engine.maps import attention_maps
-from .opened import Batch, Opened, choose, open_up, samples, surest
+from .opened import Batch, Opened, choose, nearest, open_up, samples, surest
 from .points import Pixels, pixel_points, query_points
 
 SURE = 0.5  # score from which a query is worth a word in the summary
@@ -24,9 +25,6 @@ CELL_READ_NOT_WHY = (
 LAYERS_READ_NOT_WHY = (
     "Each layer adds to what the query knew. A map and a box that move together do not "
     "show that one moved the other: the queries also talk."
-)
-DENSITY = (
-    "Made of sampling points: their weights, dropped on the cells of the finest level."
 )
 
 
@@ -104,7 +102,10 @@ def encoder_attention(
     if samples(opened.seen.trace.encoder):
         return pixel_points(opened, Pixels(), None, Words(title))
     maps, frames, cells, left_out = thin_out(encoder_maps(opened.seen, opened.real))
-    start = cells.index(_nearest(cells, opened))
+    real = opened.real
+    at = torch.tensor([divmod(cell, real.columns)[::-1] for cell in cells]) + 0.5
+    shares = torch.tensor(real.cover) / torch.tensor([real.columns, real.rows])
+    start = nearest(at * shares, opened.answers)
     answers = opened.answers.only_truth(items=cells)
     words = Words(
         title or "Encoder attention: what each cell reads",
@@ -113,8 +114,10 @@ def encoder_attention(
         item="cell",
         frames=frames,
     )
-    begin, cover = {"item": start}, opened.real.cover
-    return attention_maps(maps, opened.rgb, answers, words, start=begin, cover=cover)
+    begin = {"item": start}
+    return attention_maps(
+        maps, opened.rgb, answers, words, start=begin, cover=real.cover
+    )
 
 
 def query_maps(
@@ -125,16 +128,16 @@ def query_maps(
     view: str = "attention",
 ) -> InteractiveFigure:
     """Show maps of some queries of an opened model, at first of `query`."""
-    maps = decoder_maps(opened.seen, opened.real)  # [Y, Q, M, h, w]
+    maps = decoder_maps(opened.seen, opened.real, items)  # [Y, Q, M, h, w]
     query = surest(opened.answers, items) if query is None else query
-    dropped = isinstance(opened.seen.trace.decoder_cross[-1], SamplingPoints)
-    summary = _summary(opened, maps, items, query) + (f" {DENSITY}" if dropped else "")
+    start = items.index(query)
+    summary = _summary(opened, maps, query, reading(maps[-1, start]))
     return attention_maps(
-        maps[:, items],
+        maps,
         opened.rgb,
         opened.answers.select(items),
         Words(words.title, summary, words.caption),
-        start={"item": items.index(query)},
+        start={"item": start},
         cover=opened.real.cover,
         view=view,
     )
@@ -142,7 +145,7 @@ def query_maps(
 
 def map_bytes(opened: Opened) -> int:
     """How many bytes the maps of one query take."""
-    return decoder_maps(opened.seen, opened.real)[:, 0].numel()
+    return decoder_maps(opened.seen, opened.real, [0]).numel()
 
 
 def thin_out(maps: Tensor) -> tuple[Tensor, list[int], list[int], str]:
@@ -170,21 +173,6 @@ def thin_out(maps: Tensor) -> tuple[Tensor, list[int], list[int], str]:
     return maps, layers, cells, text
 
 
-def _nearest(cells: list[int], opened: Opened) -> int:
-    """The cell in the middle of the largest object, else of the picture."""
-    real, boxes = opened.real, opened.answers.truth
-    x, y = 0.5, 0.5
-    if len(boxes):
-        x, y = boxes[boxes[:, 2:].prod(-1).argmax(), :2].tolist()
-    row, column = y * real.rows / real.cover[1], x * real.columns / real.cover[0]
-
-    def distance(cell: int) -> float:
-        there = divmod(cell, real.columns)
-        return (there[0] + 0.5 - row) ** 2 + (there[1] + 0.5 - column) ** 2
-
-    return min(cells, key=distance)
-
-
 def reading(maps: Tensor) -> str:
     """Say where the mean of some heads' maps `[M, h, w]` lies."""
     mean = maps.mean(0)  # [h, w]
@@ -206,18 +194,20 @@ def _cell_summary(maps: Tensor, frames: list[int], cells: list[int], start: int)
     )
 
 
-def _summary(opened: Opened, maps: Tensor, items: list[int], start: int) -> str:
-    scores, (last, queries, heads) = opened.answers.scores[-1], maps.shape[:3]
+def _summary(opened: Opened, maps: Tensor, query: int, read: str) -> str:
+    scores, (last, some, heads) = opened.answers.scores[-1], maps.shape[:3]
     order = scores.argsort(descending=True, stable=True).tolist()
-    sure = [q for q in order if scores[q] >= SURE or q == start][:8]
-    shown = f"{len(items)} of " if len(items) < queries else ""
+    sure = [q for q in order if scores[q] >= SURE or q == query][:8]
+    shown = f"{some} of " if some < len(scores) else ""
     words = [
-        f"{shown}{queries} queries, {last} decoder layers, {heads} heads.",
+        f"{shown}{len(scores)} queries, {last} decoder layers, {heads} heads.",
         f"After layer {last}: {'; '.join(_answer(opened, q) for q in sure)}.",
-        f"Query {start} {reading(maps[-1, start])}.",
+        f"Query {query} {read}.",
     ]
     if count := len(opened.answers.truth):
         words.insert(1, f"The picture has {count} objects.")
+    if isinstance(opened.seen.trace.decoder_cross[-1], SamplingPoints):
+        words.append("The maps are of sampling points: weights, dropped on cells.")
     return " ".join(words)
 
 

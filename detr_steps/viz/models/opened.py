@@ -10,6 +10,7 @@ from ...analysis.attention import (
     Extent,
     class_probabilities,
     extent,
+    map_size,
     matched_objects,
     run_with_trace,
     without_crowds,
@@ -26,8 +27,8 @@ Batch = ImageBatch | SceneBatch
 class Opened(NamedTuple):
     """One image as a model sees it, cut to its real part.
 
-    `seen` the Output with its trace, `rgb [3, H, W]`, `real` its extent on the finest
-    level; `answers` of all queries after each decoder layer, with what is true.
+    `seen` the Output with its trace, `rgb [3, H, W]`, `real` its extent on the
+    `map_size`; `answers` of all queries after each decoder layer, with what is true.
     """
 
     seen: Output
@@ -60,7 +61,7 @@ def open_up(
     """
     batch, targets, names = resolve(batch, targets, names)
     seen = run_with_trace(source, batch, image)
-    real = extent(batch, image, seen.trace.sizes[0])
+    real = extent(batch, image, map_size(seen.trace))
     pixels = batch.pixels[image, :, : real.height, : real.width].detach().float().cpu()
     probabilities = class_probabilities(seen)  # [Y, Q, classes]
     scores, labels = probabilities.max(-1)
@@ -144,3 +145,14 @@ def choose(
 def surest(answers: Answers, items: Sequence[int]) -> int:
     """The query, of some, with the highest score after the last layer."""
     return max(items, key=lambda item: answers.scores[-1, item])
+
+
+def nearest(places: Tensor, answers: Answers) -> int:
+    """Which of places `[n, 2]` is nearest to the middle of the largest object.
+
+    (x, y) in shares of the picture; its own middle where no object is known.
+    """
+    middle, boxes = torch.tensor([0.5, 0.5]), answers.truth
+    if len(boxes):
+        middle = boxes[boxes[:, 2:].prod(-1).argmax(), :2]
+    return int((places - middle).norm(dim=-1).argmin())

@@ -12,7 +12,7 @@ from ...systems.output import Output
 from ..engine.answers import Answers, Words
 from ..engine.figure import InteractiveFigure
 from ..engine.points import sampling_points
-from .opened import Batch, Opened, choose, open_up, samples, surest
+from .opened import Batch, Opened, choose, nearest, open_up, samples, surest
 
 PIXELS_TITLE = "Sampling points: where each pixel reads"
 
@@ -113,10 +113,11 @@ def encoder_points(
     """Hover the picture: the points that a pixel of a level samples, layer by layer.
 
     `pixels` which ones, or only their level; `start` as of `sampling_points`: without
-    a "point" it starts at the heaviest inside the picture; `words` may give title and
-    caption. The rest as of `decoder_attention`. Raises: also ValueError for a level or
-    a corner that is not there or a model without encoder layers, TypeError for an
-    encoder that attends to whole maps. Built in chapters/07_cuda_kernel.ipynb.
+    an "item" it starts in the largest object, without a "point" at the heaviest inside
+    the picture; `words` may give title and caption. The rest as of `decoder_attention`.
+    Raises: also ValueError for a level or a corner that is not there or a model without
+    encoder layers, TypeError for an encoder that attends to whole maps.
+    Built in chapters/07_cuda_kernel.ipynb.
     """
     pixels = Pixels(pixels) if isinstance(pixels, int) else pixels
     opened = open_up(source, batch, image, names, targets)
@@ -146,7 +147,8 @@ def pixel_points(
         levels = slice(pixels.level, pixels.level + 1)
     else:
         levels = slice(None)
-    start = {"frame": count - 1, "item": 0} | (start or {})
+    start = {"frame": count - 1} | (start or {})
+    start.setdefault("item", nearest(centres[0], opened.answers))
     heaviest = _heaviest_inside(
         layers[start["frame"]], start["item"], trace.valid[0, levels]
     )
