@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from detr_steps import viz, zoo
 from detr_steps.data.scenes import Scenes
-from detr_steps.viz.figure import InteractiveFigure
+from detr_steps.viz.engine.figure import InteractiveFigure
 
 from .measuring import RESULTS, markdown_table, save
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from detr_steps.viz.figure import InteractiveFigure
+from detr_steps.viz.engine.figure import InteractiveFigure
 
 NAMES = ["disc", "box", "ring"]
 # In a figure's frame: the pointer goes round over the stage for so many seconds.

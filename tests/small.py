@@ -7,7 +7,7 @@ from detr_steps import DETR, DeformableDETRConfig, DETRConfig
 from detr_steps.nn.backbone import SmallConfig
 from detr_steps.nn.deform_attention import Sampling
 from detr_steps.nn.resnet import ResNetConfig
-from detr_steps.viz.figure import InteractiveFigure
+from detr_steps.viz.engine.figure import InteractiveFigure
 
 RESNET = ResNetConfig(depths=(1, 1, 1, 1))  # the smallest that official layouts fit
 

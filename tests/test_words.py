@@ -16,7 +16,7 @@ WORDS = {
     r"way back": "backward pass",
     r"doubting\w*|still_box\w*": "focal prior, zero init",
     r"ask_points|asks_at_once": "fused_read_points, has_fused_kernel",
-    r"revive|DESCRIBABLE": "from_json, @describable",
+    r"revive|revives": "from_json",
     r"most_tokens": "max_tokens",
     r"LevelMemory|DeformableTrace|DenseReading": "Memory, Trace, Dense",
     r"workbench": "cuda_lab",

@@ -3,9 +3,10 @@
 Built in chapters/02_detr.ipynb.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from ..images import ImageBatch
 from ..nn.references import shrink_padding
 from ..nn.trace import Attended, AttentionMaps, SamplingPoints
-from ..systems.output import Output
+from ..objective.matching import pad_targets
+from ..systems.output import Output, Trace
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,11 @@ def _check(output: Output, batch: ImageBatch) -> None:
 def _one(output: Output, image: int) -> Output:
     """One image of an output; layers of predictions come first, images second."""
     trace = output.trace
-    of_image = dict(
-        encoder=trace.encoder,
-        decoder_self=trace.decoder_self,
-        decoder_cross=trace.decoder_cross,
-        references=trace.references,
-        centres=trace.centres,
-        valid=trace.valid,
-    )
-    cut = {name: _cut_out(value, image) for name, value in of_image.items()}
+    cut = {
+        name: _cut_out(value, image)
+        for name, value in trace._asdict().items()
+        if name not in ("sizes", "classification")
+    }
     logits, boxes = (x[:, image : image + 1] for x in output[:2])
     return Output(_plain(logits), _plain(boxes), trace._replace(**cut))
 
@@ -117,6 +115,26 @@ def _cut_out(value: object, image: int) -> object:
 
 def _plain(values: Tensor) -> Tensor:
     return values.detach().float().cpu()
+
+
+def class_probabilities(seen: Output) -> Tensor:
+    """Of each query in the only image, after each layer: `[Y, Q, classes]`."""
+    return seen.trace.classification.probabilities(seen.logits[:, 0])
+
+
+def matched_objects(model: nn.Module, seen: Output, target: dict) -> Tensor:
+    """The object that each query is matched with, -1 for none: `[Y, Q]`.
+
+    `target` of the only image, without crowds: see `without_crowds`.
+    """
+    padded = pad_targets([target], model.config.classes, "cpu")
+    return by_query(model.match(seen, padded)[:, 0], seen.logits.shape[2])
+
+
+def without_crowds(target: dict) -> dict:
+    """Boxes and labels of single objects, on the CPU: crowds are never matched."""
+    one = ~target["iscrowd"] if "iscrowd" in target else slice(None)
+    return {key: target[key][one].detach().cpu() for key in ("boxes", "labels")}
 
 
 def extent(batch: ImageBatch, image: int, size: tuple[int, int]) -> Extent:
@@ -143,36 +161,57 @@ def strides(pixels: tuple[int, int], cells: tuple[int, int]) -> tuple[float, flo
     return pixels[0] / cells[0], pixels[1] / cells[1]
 
 
-def decoder_maps(seen: Output, real: Extent) -> Tensor:
+MOST_CELLS = 1_500  # of a map that sampling points are dropped on: 25 x 42 and more
+
+
+def map_size(trace: Trace) -> tuple[int, int]:
+    """Rows and columns of the maps that attention is shown on.
+
+    Those of dense attention; of sampling points the finest level of few enough cells.
+    """
+    layers = (*trace.encoder, *trace.decoder_cross)
+    if any(isinstance(layer, AttentionMaps) for layer in layers):
+        return trace.sizes[0]  # they have one level
+    few = [size for size in trace.sizes if size[0] * size[1] <= MOST_CELLS]
+    return (few or trace.sizes[-1:])[0]
+
+
+def decoder_maps(
+    seen: Output, real: Extent, queries: Sequence[int] | slice = slice(None)
+) -> Tensor:
     """Cross-attention of all layers, cut to the picture: `[Y, Q, M, rows, columns]`.
 
-    Of sampling points the `density`. `real` is the extent on the finest level.
+    Of sampling points the `density`. `real` is the extent on the `map_size`.
     """
-    trace = seen.trace
-    layers = [_as_map(layer, seen) for layer in trace.decoder_cross]
-    return _cut(torch.stack(layers), trace.sizes[0], real)
+    size = map_size(seen.trace)
+    maps = [_as_map(layer, size, queries) for layer in seen.trace.decoder_cross]
+    return torch.stack(maps)[..., : real.rows, : real.columns]
 
 
 def encoder_maps(seen: Output, real: Extent) -> Tensor:
     """Self-attention of the tokens, cut to the picture: `[Ye, S, M, rows, columns]`.
 
-    S = rows · columns, the real cells of the finest level, row by row.
+    S = rows · columns, the real cells of the level of `map_size`, row by row.
     Raises: ValueError for a model without encoder layers.
     """
     if not seen.trace.encoder:
         raise ValueError("this model has no encoder layers: nothing to look at")
-    size = seen.trace.sizes[0]
-    layers = torch.stack([_as_map(layer, seen) for layer in seen.trace.encoder])
-    queries = layers[:, : size[0] * size[1]].unflatten(1, size)  # those of that level
-    queries = queries[:, : real.rows, : real.columns].flatten(1, 2)
-    return _cut(queries, size, real)
+    size, sizes = map_size(seen.trace), seen.trace.sizes
+    first = sum(h * w for h, w in sizes[: sizes.index(size)])
+    cells = torch.arange(size[0] * size[1]).view(size)[: real.rows, : real.columns]
+    tokens = (first + cells.flatten()).tolist()
+    maps = [_as_map(layer, size, tokens) for layer in seen.trace.encoder]
+    return torch.stack(maps)[..., : real.rows, : real.columns]
 
 
-def _as_map(layer: Attended, seen: Output) -> Tensor:
-    """What the only image's queries attend to: `[Q, M, h · w]` of the finest level."""
+def _as_map(
+    layer: Attended, size: tuple[int, int], queries: Sequence[int] | slice
+) -> Tensor:
+    """What some of the only image's queries attend to: `[Q, M, h, w]`."""
     if isinstance(layer, AttentionMaps):
-        return layer.weights[0].transpose(0, 1)
-    return density(layer, seen.trace.sizes[0])[0].flatten(-2)
+        return layer.weights[0, :, queries].transpose(0, 1).unflatten(-1, size)
+    points = SamplingPoints(*(part[:, queries] for part in layer))
+    return density(points, size)[0]
 
 
 def density(points: SamplingPoints, size: tuple[int, int]) -> Tensor:
@@ -197,15 +236,23 @@ def density(points: SamplingPoints, size: tuple[int, int]) -> Tensor:
     return result.unflatten(-1, size)
 
 
-def _cut(weights: Tensor, size: tuple[int, int], real: Extent) -> Tensor:
-    return weights.unflatten(-1, size)[..., : real.rows, : real.columns]
+class PackedMaps(NamedTuple):
+    """Attention maps of M heads as bytes, and over how many cells they are spread.
+
+    `maps [..., M, h, w]` uint8, each scaled to its own maximum, `peaks [..., M]`, the
+    weight that 255 stands for; effective cells of the mean of the heads, `spread
+    [...]`, and of each head, `spread_heads [..., M]`.
+    """
+
+    maps: Tensor
+    peaks: Tensor
+    spread: Tensor
+    spread_heads: Tensor
 
 
-def pack(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale each map `[..., h, w]` to 0 … 255 of its own maximum.
+def pack(maps: Tensor) -> PackedMaps:
+    """Pack weights `[..., M, h, w]`; they come back within 1/510 of each map's peak.
 
-    Returns uint8 maps and the `peaks [...]`, the weight that 255 stands for: what
-    comes back differs by at most 1/510 of the peak.
     Raises: ValueError for negative or non-finite weights.
     """
     maps = maps.detach().float().cpu()
@@ -214,14 +261,16 @@ def pack(maps: Tensor) -> tuple[Tensor, Tensor]:
             "attention maps hold negative, NaN or infinite weights: give weights "
             "after the softmax"
         )
-    peaks = maps.amax((-2, -1))  # [...]
+    peaks = maps.amax((-2, -1))  # [..., M]
     scaled = maps / peaks.clamp(min=1e-30)[..., None, None]
-    return scaled.mul(255).round().to(torch.uint8), peaks
+    small = scaled.mul(255).round().to(torch.uint8)
+    spread = effective_cells(maps.mean(-3))
+    return PackedMaps(small, peaks, spread, effective_cells(maps))
 
 
-def unpack(maps: Tensor, peaks: Tensor) -> Tensor:
-    """Undo `pack`, up to rounding: float weights `[..., h, w]`."""
-    return maps.float() / 255 * peaks[..., None, None]
+def unpack(packed: PackedMaps) -> Tensor:
+    """Undo `pack`, up to rounding: float weights `[..., M, h, w]`."""
+    return packed.maps.float() / 255 * packed.peaks[..., None, None]
 
 
 def effective_cells(maps: Tensor) -> Tensor:

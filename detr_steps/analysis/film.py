@@ -14,14 +14,16 @@ from torch import Tensor, nn
 from ..data.dataset import Dataset
 from ..files import read_tensors, write_tensors
 from ..images import ImageBatch, denormalise
-from ..objective.matching import pad_targets
 from .attention import (
-    by_query,
+    PackedMaps,
+    class_probabilities,
     decoder_maps,
-    effective_cells,
     extent,
+    map_size,
+    matched_objects,
     pack,
     run_with_trace,
+    without_crowds,
 )
 
 
@@ -29,11 +31,10 @@ from .attention import (
 class Shot:
     """One picture through a training of F kept steps; one decoder layer, all heads.
 
-    `rgb [3, H, W]` uint8; `queries [Q]` numbers of those shown; `maps [F, Q, M, h, w]`
-    uint8 of the `peaks [F, Q, M]` (of sampling points their density); cells over which
-    the mean of the heads, `spread [F, Q]`, and each head, `spread_heads [F, Q, M]`, is
-    spread; `boxes [F, Q, 4]` cxcywh, `scores`, `labels` of the best class and `matched
-    [F, Q]` object or -1; `truth [N, 4]`, `truth_labels [N]`.
+    `rgb [3, H, W]` uint8; `queries [Q]` numbers of those shown; `maps [F, Q, M, h, w]`,
+    `peaks`, `spread` and `spread_heads` as of `PackedMaps` (of sampling points their
+    density); `boxes [F, Q, 4]` cxcywh, `scores`, `labels` of the best class and
+    `matched [F, Q]` object or -1; `truth [N, 4]`, `truth_labels [N]`.
     """
 
     rgb: Tensor
@@ -48,6 +49,19 @@ class Shot:
     matched: Tensor
     truth: Tensor
     truth_labels: Tensor
+
+    @property
+    def packed(self) -> PackedMaps:
+        """The maps as figures take them."""
+        return PackedMaps(self.maps, self.peaks, self.spread, self.spread_heads)
+
+    def first(self, count: int) -> "Shot":
+        """The same with at most so many queries: those matched most often."""
+        chosen = cast(self.matched, count)
+        whole = ("rgb", "truth", "truth_labels", "queries")
+        names = [part.name for part in fields(Shot) if part.name not in whole]
+        parts = {name: getattr(self, name)[:, chosen] for name in names}
+        return replace(self, queries=self.queries[chosen], **parts)
 
 
 @dataclass(frozen=True)
@@ -82,7 +96,7 @@ def record(
     The model itself is left as it is. Raises: ValueError without any weights.
     """
     actor = copy.deepcopy(model)
-    items = [data[scene] for scene in scenes]
+    items = [(pixels, without_crowds(t)) for pixels, t in (data[s] for s in scenes)]
     steps, takes = [], [[] for _ in scenes]
     for step, state in weights:
         actor.load_state_dict(state)
@@ -91,56 +105,37 @@ def record(
             take.append(_take(actor, pixels, target))
     if not steps:
         raise ValueError("no weights were kept: train with steps in the recipe's keep")
-    shots = [
-        _shot(take, pixels, target, queries)
-        for take, (pixels, target) in zip(takes, items)
-    ]
+    shots = [_shot(take, *item, queries) for take, item in zip(takes, items)]
     layer = len(actor.decoder)
     return Film(steps, list(scenes), shots, layer, list(data.class_names))
+
+
+# what a file needs to hold of each: enough digits for a figure
+KINDS = dict.fromkeys(("spread", "spread_heads", "boxes", "scores"), torch.float16)
+KINDS |= dict.fromkeys(("labels", "matched", "truth_labels", "queries"), torch.int16)
 
 
 def _take(model: nn.Module, pixels: Tensor, target: dict) -> dict[str, Tensor]:
     """What the last layer says about one picture: fields of a Shot, of all queries."""
     batch = ImageBatch.from_pixels(pixels[None])
     seen = run_with_trace(model, batch)
-    real = extent(batch, 0, seen.trace.sizes[0])
-    weights = decoder_maps(seen, real)[-1]  # [Q, M, h, w]
-    small, peaks = pack(weights)
-    config = model.config
-    probabilities = config.classification.probabilities(seen.logits[-1, 0])
-    scores, labels = probabilities.max(-1)  # [Q]
-    padded = pad_targets([target], config.classes, "cpu")
-    matched = by_query(model.match(seen, padded)[-1, 0], len(scores))
-    return {
-        "maps": small,
-        "peaks": peaks,
-        "spread": effective_cells(weights.mean(1)),
-        "spread_heads": effective_cells(weights),
+    weights = decoder_maps(seen, extent(batch, 0, map_size(seen.trace)))[-1]
+    scores, labels = class_probabilities(seen)[-1].max(-1)
+    return pack(weights)._asdict() | {  # of [Q, M, h, w]
         "boxes": seen.boxes[-1, 0],
         "scores": scores,
         "labels": labels,
-        "matched": matched,
+        "matched": matched_objects(model, seen, target)[-1],
     }
 
 
 def _shot(takes: list[dict], pixels: Tensor, target: dict, queries: int) -> Shot:
-    whole = {key: torch.stack([take[key] for take in takes]) for key in takes[0]}
-    chosen = cast(whole["matched"], queries)
-    parts = {key: value[:, chosen] for key, value in whole.items()}
-    return Shot(
-        rgb=denormalise(pixels.cpu()).mul(255).round().to(torch.uint8),
-        queries=chosen.to(torch.int16),
-        maps=parts["maps"],
-        peaks=parts["peaks"],
-        spread=parts["spread"].half(),
-        spread_heads=parts["spread_heads"].half(),
-        boxes=parts["boxes"].half(),
-        scores=parts["scores"].half(),
-        labels=parts["labels"].to(torch.int16),
-        matched=parts["matched"].to(torch.int16),
-        truth=target["boxes"].float().cpu(),
-        truth_labels=target["labels"].to(torch.int16).cpu(),
-    )
+    parts = {key: torch.stack([take[key] for take in takes]) for key in takes[0]}
+    parts |= {"truth": target["boxes"].float(), "truth_labels": target["labels"]}
+    parts["queries"] = torch.arange(parts["matched"].shape[1])
+    parts = {key: value.to(KINDS.get(key, value.dtype)) for key, value in parts.items()}
+    rgb = denormalise(pixels.cpu()).mul(255).round().to(torch.uint8)
+    return Shot(rgb=rgb, **parts).first(queries)
 
 
 def cast(matched: Tensor, count: int) -> Tensor:
@@ -160,12 +155,7 @@ def save(path: Path, film: Film) -> None:
         for index, shot in enumerate(film.shots)
         for part in fields(Shot)
     }
-    notes = {
-        "steps": film.steps,
-        "scenes": film.scenes,
-        "layer": film.layer,
-        "names": film.names,
-    }
+    notes = {key: getattr(film, key) for key in ("steps", "scenes", "layer", "names")}
     write_tensors(Path(path), tensors, notes)
 
 

@@ -1,17 +1,18 @@
 """Pictures: still plots, figures to hover over, figures with sliders, tables."""
 
-from . import live
-from .costs import matching, matching_of, overlaps
-from .family import family_map
-from .figure import InteractiveFigure
-from .film import time_lapse
-from .inline import small_png
-from .inside import decoder_attention, encoder_attention, layers
-from .looking import decoder_points, encoder_points
-from .maps import attention_maps
-from .overlap import two_boxes
-from .play import play
-from .plots import (
+from .chapters import roofline
+from .chapters.family import family_map
+from .chapters.overlap import two_boxes
+from .chapters.reads import reads, sectors, warp_loads
+from .chapters.roofline import floors
+from .chapters.threads import butterfly, threads
+from .engine.answers import Answers, Words
+from .engine.figure import InteractiveFigure
+from .engine.inline import small_png
+from .engine.maps import attention_maps
+from .engine.matching import matching, overlaps
+from .engine.play import play
+from .engine.plots import (
     COLOURS,
     attention,
     boxes_on,
@@ -20,15 +21,20 @@ from .plots import (
     picture,
     style,
 )
-from .points import sampling_points
-from .reads import reads, sectors, warp_loads
-from .roofline import floors
-from .table import claims, table
-from .threads import butterfly, threads
+from .engine.points import sampling_points
+from .engine.table import claims, table
+from .models import live
+from .models.attention import decoder_attention, encoder_attention, layers
+from .models.film import time_lapse
+from .models.matching import matching_of
+from .models.points import Pixels, decoder_points, encoder_points
 
 __all__ = [
     "COLOURS",
+    "Answers",
     "InteractiveFigure",
+    "Pixels",
+    "Words",
     "attention",
     "attention_maps",
     "boxes_on",
@@ -50,6 +56,7 @@ __all__ = [
     "picture",
     "play",
     "reads",
+    "roofline",
     "sampling_points",
     "sectors",
     "small_png",

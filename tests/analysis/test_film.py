@@ -9,11 +9,11 @@ from small import small_config, small_detr
 
 from detr_steps import zoo
 from detr_steps.analysis import film as filming
-from detr_steps.analysis import maps as seeing
+from detr_steps.analysis.attention import effective_cells, unpack
 from detr_steps.data.scenes import Scenes
 from detr_steps.describable import from_json, to_json
 from detr_steps.files import write_json, write_tensors
-from detr_steps.objective.matching import pack
+from detr_steps.objective.matching import pad_targets
 from detr_steps.training.folder import kept_file
 
 DATA = Scenes("val", size=64)
@@ -40,9 +40,9 @@ def test_every_frame_is_what_that_model_read_and_said(film):
             with torch.no_grad():
                 seen = model(scenes.images, trace=True)
             chosen = shot.queries.long()
-            cross = seen.trace.decoder_cross[-1, image][:, chosen]  # [M, Q, S]
-            cross = cross.transpose(0, 1).unflatten(-1, seen.trace.size)
-            shown = seeing.unpack(shot.maps[frame], shot.peaks[frame])
+            cross = seen.trace.decoder_cross[-1].weights[image][:, chosen]  # [M, Q, S]
+            cross = cross.transpose(0, 1).unflatten(-1, seen.trace.sizes[0])
+            shown = unpack(shot.packed)[frame]
             most = cross.amax((-2, -1), keepdim=True)
             assert ((shown - cross).abs() <= most / 509 + 1e-6).all()
             boxes = seen.boxes[-1, image, chosen]
@@ -50,7 +50,7 @@ def test_every_frame_is_what_that_model_read_and_said(film):
             p = seen.logits[-1, image, chosen].softmax(-1)[:, :-1]
             assert torch.allclose(shot.scores[frame].float(), p.amax(-1), atol=1e-3)
             assert torch.equal(shot.labels[frame].long(), p.argmax(-1))
-            wide = seeing.spread(cross.mean(1))
+            wide = effective_cells(cross.mean(1))
             assert torch.allclose(shot.spread[frame].float(), wide, rtol=2e-3)
     assert torch.equal(film.shots[1].rgb, (scenes.rgb[1] * 255).round().byte())
 
@@ -59,7 +59,7 @@ def test_the_matches_are_the_models_own_and_those_matched_lastly_are_shown(film)
     scenes, last = DATA.draw(SCENES), MODELS[100]
     with torch.no_grad():
         seen = last(scenes.images, trace=True)
-    matched = last.match(seen, pack(scenes.targets, 6, "cpu"))[-1]  # [B, N]
+    matched = last.match(seen, pad_targets(scenes.targets, 6, "cpu"))[-1]  # [B, N]
     for image, shot in enumerate(film.shots):
         queries = shot.queries.tolist()
         assert len(queries) == 8 and queries == sorted(queries)

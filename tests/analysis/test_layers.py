@@ -1,12 +1,12 @@
 """AP by layer, suppression of duplicates, slots: on predictions made by hand."""
 
 import torch
-from detr_steps.systems.detections import top_detections
 
 from detr_steps.analysis import ap_by_layer, predictions, slot_boxes
-from detr_steps.analysis.slots import spread
+from detr_steps.analysis.slots import slot_statistics
 from detr_steps.boxes import nms
 from detr_steps.data.scenes import Scenes
+from detr_steps.objective.classification import Focal, Softmax
 
 
 def perfect(scenes: Scenes, count: int, copies: int = 1):
@@ -28,25 +28,25 @@ def test_perfect_layers_score_one_and_empty_ones_zero():
     logits, boxes, targets = perfect(scenes, 6)
     stacked = torch.stack((torch.zeros_like(logits), logits))
     both = torch.stack((boxes * 0 + 0.5, boxes))
-    first, last = ap_by_layer(stacked, both, targets, scenes)
+    first, last = ap_by_layer(stacked, both, targets, scenes, classification=Softmax())
     assert last > 0.999 and first < 0.1
 
 
-def test_systems_may_choose_detections_in_their_own_way():
+def test_the_classification_says_what_logits_mean():
     """Yes-or-no logits have no last class for "no object" that could be dropped."""
     scenes = Scenes("val")
     logits, boxes, targets = perfect(scenes, 6)
-    yes_or_no = logits[None, ..., :6]
-    mine = ap_by_layer(yes_or_no, boxes[None], targets, scenes, choose=top_detections)
-    assert mine[0] > 0.999
-    assert ap_by_layer(yes_or_no, boxes[None], targets, scenes)[0] < 0.9
+    given = (logits[None, ..., :6], boxes[None], targets, scenes)
+    right, wrong = (ap_by_layer(*given, classification=c) for c in (Focal(), Softmax()))
+    assert right[0] > 0.999 and wrong[0] < 0.9
 
 
 def test_suppression_mends_duplicates_and_only_those():
     scenes = Scenes("val")
     logits, boxes, targets = perfect(scenes, 6, copies=2)
-    plain = ap_by_layer(logits[None], boxes[None], targets, scenes)[0]
-    mended = ap_by_layer(logits[None], boxes[None], targets, scenes, threshold=0.99)[0]
+    given, softmax = (logits[None], boxes[None], targets, scenes), Softmax()
+    plain = ap_by_layer(*given, classification=softmax)[0]
+    mended = ap_by_layer(*given, threshold=0.99, classification=softmax)[0]
     assert mended > 0.999
     # the copies have lower scores here: harmless for AP only where all come last
     assert plain <= mended
@@ -65,10 +65,10 @@ def test_nms_keeps_the_best_of_each_heap_and_other_labels():
 def test_slots_keep_only_sure_answers():
     logits = torch.tensor([[[9.0, 0, 0], [0, 0, 9.0]]])  # query 0 is sure, 1 is empty
     boxes = torch.rand(1, 2, 4)
-    first, second = slot_boxes(logits, boxes)
+    first, second = slot_boxes(Softmax().probabilities(logits), boxes)
     assert torch.equal(first, boxes[0, :1]) and len(second) == 0
-    assert spread([first, second]).isnan().all()
-    assert spread([torch.zeros(2, 4)])[0, 1].sum() == 0
+    assert slot_statistics([first, second]).isnan().all()
+    assert slot_statistics([torch.zeros(2, 4)])[0, 1].sum() == 0
 
 
 def test_predictions_follow_the_order_of_the_data():

@@ -10,7 +10,7 @@ from PIL import Image
 
 from detr_steps.boxes import giou, iou
 from detr_steps.viz import claims, family_map, small_png, table, two_boxes
-from detr_steps.viz.family import CHAPTERS
+from detr_steps.viz.chapters.family import CHAPTERS
 
 
 @pytest.fixture(autouse=True)

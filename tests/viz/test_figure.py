@@ -15,8 +15,8 @@ from matplotlib import colormaps
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
-from detr_steps.viz import still
-from detr_steps.viz.figure import InteractiveFigure, module
+from detr_steps.viz.engine import still
+from detr_steps.viz.engine.figure import InteractiveFigure, module
 
 everyone = pytest.mark.parametrize("make", figures.ALL.values(), ids=figures.ALL)
 

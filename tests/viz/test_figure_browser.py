@@ -11,8 +11,8 @@ from pages import TWO_FRAMES, live_figures
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
-from detr_steps.viz import still
-from detr_steps.viz.figure import module
+from detr_steps.viz.engine import still
+from detr_steps.viz.engine.figure import module
 
 pytestmark = pytest.mark.browser
 everyone = pytest.mark.parametrize("make", figures.ALL.values(), ids=figures.ALL)
@@ -116,13 +116,13 @@ def test_small_maps_of_the_heads_peak_where_the_large_one_does(show):
 
 
 def test_the_words_are_the_poster_ones(show):
-    from detr_steps.viz.readout import lines_of
+    from detr_steps.viz.engine.readout import State
 
     figure = figures.attention()
     frame = show(figure)
     shown = frame.locator(".words p").all_inner_texts()
     assert [line.strip() for line in shown] == [
-        words for words, _ in lines_of(figure, 2, 1, -1)
+        words for words, _ in State(figure, 2, 1, -1).lines
     ]
 
 

@@ -43,7 +43,7 @@ def test_without_a_record_there_is_no_curve(film):
 
 
 def test_a_few_queries_are_those_matched_most(film):
-    shot, few = film.shots[1], viz.time_lapse(film, 1, most=3)
+    shot, few = film.shots[1], viz.time_lapse(film, 1, max_queries=3)
     items = few.notes.get("items", [0, 1, 2])  # left out where they are the first
     assert len(items) == 3 and few.arrays["maps"].shape[1] == 3
     places = [shot.queries.tolist().index(query) for query in items]
@@ -51,8 +51,8 @@ def test_a_few_queries_are_those_matched_most(film):
     assert (few.arrays["boxes"] == shot.boxes[:, places].numpy()).all()
     often = (shot.matched >= 0).sum(0)
     assert often[places].min() >= 1 and (shot.matched[-1, places] >= 0).all()
-    with pytest.raises(ValueError, match="most=0"):
-        viz.time_lapse(film, most=0)
+    with pytest.raises(ValueError, match="max_queries=0"):
+        viz.time_lapse(film, max_queries=0)
 
 
 def test_it_opens_on_the_query_asked_for(film):

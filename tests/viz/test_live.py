@@ -9,10 +9,12 @@ from nbclient import NotebookClient
 from small import small_detr
 
 from detr_steps import ImageBatch, viz
+from detr_steps.analysis.attention import extent
 from detr_steps.data.scenes import Scenes
 from detr_steps.images import normalise
-from detr_steps.viz import live
-from detr_steps.viz.play import VIEW
+from detr_steps.viz.engine.play import VIEW
+from detr_steps.viz.models import live
+from detr_steps.viz.models.opened import open_up
 from tools.notebooks import normalise as lean
 
 CELL = """
@@ -40,8 +42,6 @@ def test_the_patch_is_grey_where_it_lies_and_only_there():
     rgb = [scenes[0], scenes[1, :, :40, :50]]
     batch = ImageBatch.from_list([normalise(x) for x in rgb])
     one = ImageBatch(batch.pixels[1:], batch.padding[1:], True)
-    from detr_steps.analysis.maps import extent
-
     real = extent(one, 0, (9, 9))
     covered = live.grey_patch(one, (0.5, 0.25), (0.2, 0.2), real)
     changed = (covered.pixels != one.pixels).any(1)[0]  # [H, W]
@@ -57,7 +57,7 @@ def test_it_shows_what_the_model_says_about_the_covered_picture(model, scenes):
     assert shown.point == (0.3, 0.6)
     assert viz.live.cover(model, scenes).point == (0.5, 0.5)
     one = ImageBatch(scenes.images.pixels[1:], scenes.images.padding[1:], False)
-    real = viz.inside.open_up(model, one, 0).real
+    real = open_up(model, one, 0).real
     covered = live.grey_patch(one, shown.point, shown.patch, real)
     wanted = viz.decoder_attention(model, covered, targets=scenes.targets[1:])
     assert (shown.figure.arrays["maps"] == wanted.arrays["maps"]).all()

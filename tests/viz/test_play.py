@@ -6,7 +6,7 @@ import pytest
 from nbclient import NotebookClient
 
 from detr_steps.viz import play
-from detr_steps.viz.play import VIEW, start_of
+from detr_steps.viz.engine.play import VIEW, start_of
 from tools.notebooks import normalise
 
 CELL = """

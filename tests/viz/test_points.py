@@ -36,9 +36,15 @@ def data():
 RGB = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
+def show(data, answers=None, words=None, **more):
+    references, locations, weights = data[:3]
+    points = (locations, weights)
+    return viz.sampling_points(points, references, SIZES, RGB, answers, words, **more)
+
+
 def test_points_and_weights_are_as_given(data):
     references, locations, weights, boxes = data
-    figure = viz.sampling_points(*data[:3], SIZES, RGB, boxes=boxes)
+    figure = show(data, viz.Answers(boxes))
     assert np.allclose(figure.arrays["locations"], locations, atol=1e-3)
     assert np.allclose(figure.arrays["weights"], weights, atol=1e-3)
     assert np.allclose(figure.arrays["references"], references, atol=1e-3)
@@ -51,16 +57,14 @@ def test_points_and_weights_are_as_given(data):
 
 
 def test_one_frame_needs_no_dimension_for_it(data):
-    references, locations, weights, boxes = (x[0] for x in data)
-    figure = viz.sampling_points(
-        references, locations, weights, SIZES, RGB, boxes=boxes
-    )
+    *parts, boxes = (x[0] for x in data)
+    figure = show(parts, viz.Answers(boxes))
     assert figure.arrays["locations"].shape == (1, 6, 8, 4, 4, 2)
     assert figure.arrays["boxes"].shape == (1, 6, 4)
 
 
 def test_an_encoder_has_pixels_where_a_decoder_has_queries(data):
-    figure = viz.sampling_points(*data[:3], SIZES, RGB, item_name="pixel")
+    figure = show(data, words=viz.Words(item="pixel"))
     assert figure.notes["item_name"] == "pixel"
     assert figure.summary.startswith("6 pixels, each with 8 heads")
     assert "Pixel 0 in layer 2" in figure.summary and "quer" not in figure.summary
@@ -68,18 +72,10 @@ def test_an_encoder_has_pixels_where_a_decoder_has_queries(data):
 
 def test_taps_of_a_kernel_have_names_and_no_weights():
     references, locations, *_ = around_a_box(m=9, k=9)
-    figure = viz.sampling_points(
-        references,
-        locations,
-        None,
-        SIZES,
-        RGB,
-        item_name="cell",
-        head_name="tap",
-        point_name="place",
-        caption="A dot is where a number is read.",
-    )
-    assert figure.notes["even"] and figure.bundle["caption"].startswith("A dot is")
+    caption = "A dot is where a number is read."
+    words = viz.Words(caption=caption, item="cell", head="tap", point="place")
+    figure = show((references, locations, None), words=words)
+    assert figure.notes["even"] and figure.bundle["caption"] == caption
     assert figure.summary.startswith("6 cells, each with 9 taps × 4 levels × 9 places")
     assert "weight" not in figure.summary and "head" not in figure.summary
     weights = figure.arrays["weights"]
@@ -89,44 +85,48 @@ def test_taps_of_a_kernel_have_names_and_no_weights():
 def test_reference_boxes_count_with_their_centre(data):
     references, locations, weights, boxes = data
     whole = boxes[:, :, None].expand(2, 6, 4, 4)
-    figure = viz.sampling_points(whole, locations, weights, SIZES, RGB)
+    figure = show((whole, locations, weights))
     assert np.allclose(figure.arrays["references"], references, atol=1e-3)
 
 
 def test_the_surest_queries_stay_when_there_are_too_many(data):
     scores = torch.tensor([0.1, 0.9, 0.3, 0.8, 0.2, 0.4]).expand(2, 6)
-    figure = viz.sampling_points(
-        *data[:3], SIZES, RGB, scores=scores, labels=torch.zeros(2, 6), most=2
-    )
+    answers = viz.Answers(scores=scores, labels=torch.zeros(2, 6))
+    figure = show(data, answers, max_queries=2)
     assert figure.notes["items"] == [1, 3] and figure.notes["start"]["item"] == 0
     assert np.allclose(figure.arrays["locations"], data[1][:, [1, 3]], atol=1e-3)
-    many = around_a_box(f=6, q=300)
-    figure = viz.sampling_points(*many[:3], SIZES, RGB)
-    assert 100 < len(figure.notes["items"]) < 300
+    figure = show(around_a_box(f=6, q=300))
+    assert 100 < figure.arrays["weights"].shape[1] < 300
     assert figure.size < 1_500_000
 
 
 def test_far_away_points_stay_finite(data):
     locations = data[1].clone()
     locations[0, 0, 0, 0, 0] = 1e6
-    figure = viz.sampling_points(data[0], locations, data[2], SIZES, RGB)
+    figure = show((data[0], locations, data[2]))
     assert figure.arrays["locations"].max() == 1000
 
 
 def test_faults_are_named(data):
     references, locations, weights, boxes = data
     nan = weights * torch.nan
-    for args, fault in [
-        ((references, locations, weights[..., :3], SIZES), "weights .* do not go"),
-        ((references[:, :5], locations, weights, SIZES), "references .* do not go"),
-        ((references, locations, weights, SIZES[:3]), "3 sizes for 4 levels"),
-        ((references, locations, -weights, SIZES), "negative"),
-        ((references, locations, nan, SIZES), "NaN"),
-        ((references, locations[0, 0], weights, SIZES), "locations have shape"),
+    for parts, sizes, fault in [
+        (
+            (references, locations, weights[..., :3]),
+            SIZES,
+            "weights .* has 3 along K where 4",
+        ),
+        ((references[:, :5], locations, weights), SIZES, "has 6 along Q where 5"),
+        ((references, locations, weights), SIZES[:3], "3 sizes for 4 levels"),
+        ((references, locations, -weights), SIZES, "negative"),
+        ((references, locations, nan), SIZES, "NaN"),
+        ((references, locations[0, 0], weights), SIZES, "has shape"),
     ]:
         with pytest.raises(ValueError, match=fault):
-            viz.sampling_points(*args, RGB)
+            viz.sampling_points(parts[1:], parts[0], sizes, RGB)
     with pytest.raises(ValueError, match="1 names of frames"):
-        viz.sampling_points(*data[:3], SIZES, RGB, frames=["x"])
-    with pytest.raises(ValueError, match=r"boxes \[2, 5, 4\]"):
-        viz.sampling_points(*data[:3], SIZES, RGB, boxes=boxes[:, :5])
+        show(data, words=viz.Words(frames=["x"]))
+    with pytest.raises(ValueError, match="boxes .* has 5 along Q"):
+        show(data, viz.Answers(boxes[:, :5]))
+    with pytest.raises(ValueError, match="max_queries=0"):
+        show(data, max_queries=0)

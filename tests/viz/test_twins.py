@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from detr_steps.data.twins import TwinGame
-from detr_steps.viz.twins import (
+from detr_steps.viz.chapters.twins import (
     FRAME,
     PAINTS,
     board,

@@ -4,7 +4,7 @@ import html
 import tomllib
 from pathlib import Path
 
-from detr_steps.viz.family import CHAPTERS, ROADS, Stop
+from detr_steps.viz.chapters.family import CHAPTERS, ROADS, Stop
 
 from .chapters import NOBODY, Chapter, Fault
 

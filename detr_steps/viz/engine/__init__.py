@@ -1,0 +1,1 @@
+"""What draws: figures, posters, plots and tables that know nothing of models."""

@@ -1,0 +1,1 @@
+"""Figures of a model: what it attends to, samples, answers and matches."""

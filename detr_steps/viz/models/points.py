@@ -1,0 +1,198 @@
+"""Sampling points of a model at work: one call for its queries, one for its pixels."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ...nn.trace import SamplingPoints
+from ...systems.output import Output
+from ..engine.answers import Answers, Words
+from ..engine.figure import InteractiveFigure
+from ..engine.points import sampling_points
+from .opened import Batch, Opened, choose, nearest, open_up, samples, surest
+
+PIXELS_TITLE = "Sampling points: where each pixel reads"
+
+
+def decoder_points(
+    source: nn.Module | Output,
+    batch: Batch,
+    *,
+    image: int = 0,
+    names: Sequence[str] | None = None,
+    targets: list[dict] | None = None,
+    max_queries: int | None = None,
+    query: int | None = None,
+    title: str = "",
+) -> InteractiveFigure:
+    """Hover a box: the points its query samples on all levels, in every decoder layer.
+
+    Arguments and errors as of `decoder_attention`. Raises: also TypeError for a decoder
+    that attends to whole maps. Source: Zhu et al. 2020, figure 6. Built in
+    chapters/08_multi_scale.ipynb.
+    """
+    opened = open_up(source, batch, image, names, targets)
+    if not samples(opened.seen.trace.decoder_cross):
+        raise TypeError(
+            "this decoder attends to whole maps and samples no points: use "
+            "viz.decoder_attention"
+        )
+    return query_points(opened, max_queries, query, title)
+
+
+def query_points(
+    opened: Opened, max_queries: int | None, query: int | None, title: str
+) -> InteractiveFigure:
+    """Show the points of some queries of an opened model, at first of `query`."""
+    trace, answers = opened.seen.trace, opened.answers
+    layers = trace.decoder_cross
+    size = 6 * len(layers) * layers[0].weights[0, 0].numel()  # bytes: x, y and weight
+    items = choose(answers, size, max_queries, query)
+    query = surest(answers, items) if query is None else query
+    return _figure(
+        opened,
+        [_of(layer, items) for layer in layers],
+        torch.cat([each[:, items, :2] for each in trace.references]),
+        answers.select(items),
+        Words(title),
+        {"item": items.index(query)},
+    )
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Which pixels of an encoder are asked: some of one `level`, 0 being the finest.
+
+    Of more than `max_pixels` some are left out, evenly; with a `corner` (row, column)
+    a square that begins there is shown, of which no pixel is left out.
+    """
+
+    level: int = 0
+    max_pixels: int = 64
+    corner: tuple[int, int] | None = None
+
+    def tokens(self, opened: Opened) -> list[int]:
+        """Numbers of the tokens; ValueError for a level or corner that is not there."""
+        sizes = opened.seen.trace.sizes
+        if not 0 <= self.level < len(sizes):
+            raise ValueError(f"level {self.level} of {len(sizes)}: count from 0")
+        rows, columns = self._grid(*opened.levels[self.level])
+        first = sum(h * w for h, w in sizes[: self.level])
+        wide = sizes[self.level][1]  # padding is part of the map
+        return [first + row * wide + column for row in rows for column in columns]
+
+    def _grid(self, h: int, w: int) -> tuple[range, range]:
+        if self.corner is None:
+            step = 1
+            while -(-h // step) * -(-w // step) > max(1, self.max_pixels):
+                step += 1
+            return range(step // 2, h, step), range(step // 2, w, step)
+        top, left = self.corner
+        if not (0 <= top < h and 0 <= left < w):
+            raise ValueError(
+                f"corner {self.corner} of a level of {h} x {w}: count from 0"
+            )
+        side = max(1, math.isqrt(self.max_pixels))
+        return range(top, min(h, top + side)), range(left, min(w, left + side))
+
+
+def encoder_points(
+    source: nn.Module | Output,
+    batch: Batch,
+    pixels: Pixels | int = 0,
+    *,
+    image: int = 0,
+    names: Sequence[str] | None = None,
+    targets: list[dict] | None = None,
+    start: dict | None = None,
+    words: Words | None = None,
+) -> InteractiveFigure:
+    """Hover the picture: the points that a pixel of a level samples, layer by layer.
+
+    `pixels` which ones, or only their level; `start` as of `sampling_points`: without
+    an "item" it starts in the largest object, without a "point" at the heaviest inside
+    the picture; `words` may give title and caption. The rest as of `decoder_attention`.
+    Raises: also ValueError for a level or a corner that is not there or a model without
+    encoder layers, TypeError for an encoder that attends to whole maps.
+    Built in chapters/07_cuda_kernel.ipynb.
+    """
+    pixels = Pixels(pixels) if isinstance(pixels, int) else pixels
+    opened = open_up(source, batch, image, names, targets)
+    layers = opened.seen.trace.encoder
+    if not layers:
+        raise ValueError("this model has no encoder layers: nothing to look at")
+    if not samples(layers):
+        raise TypeError(
+            "this encoder attends to whole maps and samples no points: use "
+            "viz.encoder_attention"
+        )
+    return pixel_points(opened, pixels, start, words or Words())
+
+
+def pixel_points(
+    opened: Opened, pixels: Pixels, start: dict | None, words: Words
+) -> InteractiveFigure:
+    """Show the points of some pixels of an opened model's encoder."""
+    trace, count = opened.seen.trace, len(opened.seen.trace.encoder)
+    tokens = pixels.tokens(opened)
+    centres = trace.centres[:, tokens].expand(count, -1, -1)  # [Y, n, 2]
+    h, w = opened.levels[pixels.level]
+    boxes = torch.cat((centres, torch.tensor([1 / w, 1 / h]).expand_as(centres)), -1)
+    answers = replace(opened.answers.only_truth(), boxes=boxes)
+    layers = [_of(layer, tokens) for layer in trace.encoder]
+    if layers[0].locations.shape[3] < len(trace.sizes):  # each level by itself
+        levels = slice(pixels.level, pixels.level + 1)
+    else:
+        levels = slice(None)
+    start = {"frame": count - 1} | (start or {})
+    start.setdefault("item", nearest(centres[0], opened.answers))
+    heaviest = _heaviest_inside(
+        layers[start["frame"]], start["item"], trace.valid[0, levels]
+    )
+    words = replace(words, title=words.title or PIXELS_TITLE, item="pixel")
+    figure = _figure(
+        opened, layers, centres, answers, words, {"point": heaviest} | start, levels
+    )
+    if pixels.corner is not None:
+        figure.notes["cells"] = True  # the outlines of all of them
+    return figure
+
+
+def _of(layer: SamplingPoints, items: list[int]) -> SamplingPoints:
+    return SamplingPoints(*(part[:, items] for part in layer))
+
+
+def _figure(
+    opened: Opened,
+    layers: list[SamplingPoints],
+    references: Tensor,
+    answers: Answers,
+    words: Words,
+    start: dict,
+    levels: slice = slice(None),
+) -> InteractiveFigure:
+    valid = opened.seen.trace.valid[:, None, None, levels, None]  # [1, 1, 1, L, 1, 2]
+    sizes = opened.levels[levels]
+    return sampling_points(
+        (
+            torch.cat([each.locations for each in layers]) / valid,  # of the picture
+            torch.cat([each.weights for each in layers]),
+        ),
+        references[:, :, None].expand(-1, -1, len(sizes), -1),  # [Y, Q, L, 2]
+        sizes,
+        opened.rgb,
+        answers,
+        words,
+        max_queries=len(answers.boxes[0]),
+        start=start,
+    )
+
+
+def _heaviest_inside(points: SamplingPoints, item: int, valid: Tensor) -> int:
+    """Number of the heaviest point of one query that lies inside the picture."""
+    at = points.locations[0, item] / valid[:, None]  # [M, L, K, 2]
+    inside = ((at >= 0) & (at <= 1)).all(-1)
+    return int((points.weights[0, item] * inside).argmax())
