@@ -118,9 +118,9 @@ def test_slopes_in_double_precision():
 
 
 def test_every_part_learns():
-    """Also the offsets, from their start at zero: the map has a slope between pixels.
+    """Also the offsets, from their start at zero: the map has a gradient between pixels.
 
-    At whole pixels the slope is one-sided, but it is there.
+    At whole pixels the derivative is one-sided, but it is there.
     """
     layer = DeformableConv2d(4, 6, 3, stride=2, padding=1, offset_groups=2).double()
     layer(numbers(2, 4, 8, 8)).square().sum().backward()

@@ -57,7 +57,7 @@ class Api:
         return "\n".join(lines) + "\n"
 
     def back(self, public: Public) -> list[str]:
-        """The way back: the chapters that build, prove or use a name."""
+        """Backlinks: the chapters that build, prove or use a name."""
         told = []
         if public.built_in in self.labels:
             told.append(f"built in {self.chapter(public.built_in)}")

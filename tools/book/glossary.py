@@ -75,7 +75,7 @@ class Glossary:
     def link(self, text: str, stem: str, seen: set[str]) -> str:
         """Prose with its emphasised terms leading to the glossary.
 
-        The first use of each in a chapter gets an anchor for the way back; `seen`
+        The first use of each in a chapter gets an anchor to come back to; `seen`
         holds those that have one, and grows.
         """
 
