@@ -5,11 +5,13 @@
 OTHER is the folder of another checkout of this repository, e.g. of a `git worktree`.
 Both packages are imported side by side and take turns; what counts is the processor
 time of one thread, which other work on the machine disturbs least. Medians and the
-ratio this : other go to the screen.
+ratio this : other go to the screen. Sampling is PyTorch's: an operator of one name
+cannot be registered by two packages.
 """
 
 import argparse
 import importlib.util
+import os
 import statistics
 import sys
 import time
@@ -18,7 +20,8 @@ from types import ModuleType
 
 import torch
 
-import detr_steps
+os.environ["DETR_STEPS_BACKEND"] = "torch"
+import detr_steps  # noqa: E402
 
 CASES = {  # pixels of a side, pictures
     "tiny": (128, 16),
