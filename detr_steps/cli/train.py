@@ -12,6 +12,7 @@ from ..data.coco import CocoFolder
 from ..data.transforms import Augment
 from ..distributed import world
 from ..evaluation import evaluate
+from .data import say_left_out
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -72,6 +73,7 @@ def run_train(options: argparse.Namespace) -> int:
     data, validation = _folders(options)
     if data:
         description = experiment.for_classes(description, data, options.size)
+    say_left_out(data, validation)
     out = options.out or Path("runs") / Path(options.recipe).stem
     record = experiment.run(
         description,
@@ -81,6 +83,7 @@ def run_train(options: argparse.Namespace) -> int:
         resume=options.resume,
         device=options.device,
     )
+    say_left_out(data, validation, after=True)
     if world()[0] == 0:
         _conclude(options, record, description["recipe"]["steps"], out)
     if torch.distributed.is_initialized():
