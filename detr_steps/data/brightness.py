@@ -1,6 +1,7 @@
 """Pictures of more than 8 bits: which value is white, and how they become 8 bits."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
@@ -14,19 +15,18 @@ OVERSHOOT = 1.25  # where resizing has left fractions just above 1, 1 is white s
 SIGNED = 2  # TIFF's sample format of whole numbers with a sign
 
 
-def to_rgb(picture: Image.Image) -> tuple[Image.Image, Notes]:
-    """Turn a picture of any mode into RGB of 8 bits per channel.
+def to_rgb(picture: Image.Image, path: Path | str) -> tuple[Image.Image, Notes]:
+    """Turn a picture of any mode, opened from `path`, into RGB of 8 bits per channel.
 
     Transparent parts become white. Files of more than 8 bits do not say how many they
     fill: white is the top value of the smallest usual depth that holds all values.
     """
-    colours = _colours_of_16_bits(picture)  # asked first: loading forgets it
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         rgb, notes = _from_deep(picture)
     else:
         rgb, notes = _from_eight_bits(picture), []
-        if colours and _brightest(rgb) < DIM:
-            rgb, notes = _from_deep_colours(picture, rgb, colours)
+        if picture.mode == "RGB" and _brightest(rgb) < DIM:
+            rgb, notes = _from_deep_colours(path, rgb)
     if (brightest := _brightest(rgb)) < NEARLY_BLACK:
         notes.append(("nearly black", f"the brightest pixel is {brightest} of 255"))
     return rgb, notes
@@ -95,25 +95,18 @@ def fraction_white(highest: float) -> float:
     return top if highest >= top / 4 else highest
 
 
-def _colours_of_16_bits(picture: Image.Image) -> str | None:
-    """Pillow's name of how a colour picture of 16 bits is stored, None for others."""
-    if picture.mode != "RGB" or len(picture.tile) != 1:
-        return None
-    arguments = picture.tile[0][3]
-    name = arguments if isinstance(arguments, str) else str(arguments[0])
-    return name if name in _EXCHANGED else None
-
-
 def _from_deep_colours(
-    picture: Image.Image, upper: Image.Image, name: str
+    path: Path | str, upper: Image.Image
 ) -> tuple[Image.Image, Notes]:
-    """Use all 16 bits of colours; `upper` holds the upper 8, all that Pillow reads.
+    """Use all bits of dark colours; `upper` holds the upper 8, all that Pillow reads.
 
-    Read with the two bytes of a value exchanged, the file gives the lower 8.
+    Read with the two bytes of a value exchanged, a file of 16 bits gives the lower 8.
     """
-    with Image.open(picture.filename) as again:
+    with open(path, "rb") as stream, Image.open(stream) as again:
         codec, box, start, arguments = again.tile[0]
-        rest = () if isinstance(arguments, str) else tuple(arguments[1:])
+        name, *rest = [arguments] if isinstance(arguments, str) else arguments
+        if name not in _EXCHANGED:  # a file of 8 bits, which is dark
+            return upper, []
         other = _EXCHANGED[name]
         again.tile = [(codec, box, start, (other, *rest) if rest else other)]
         lower = np.asarray(again)

@@ -32,7 +32,7 @@ class Header:
         """Read it from a picture that has just been opened."""
         width, height = picture.size
         if isinstance(picture, TiffImagePlugin.TiffImageFile):
-            # since 11.2 Pillow gives the size after the turn that its loading makes
+            # newer Pillow gives the size after the turn that its loading will make
             width = picture.tag_v2[TiffImagePlugin.IMAGEWIDTH]
             height = picture.tag_v2[TiffImagePlugin.IMAGELENGTH]
         return cls((height, width), orientation(picture))

@@ -49,7 +49,7 @@ def look_at(
 ) -> tuple[Image.Image, Notes]:
     """Read a picture as `read_picture` does, with what is worth knowing about it."""
     with _opened(path, annotated) as (picture, header):
-        rgb, notes = to_rgb(picture)
+        rgb, notes = to_rgb(picture, path)
         rgb = header.turn(picture, rgb, header.turns(annotated))
         return rgb, [*header.notes(annotated or header.upright_size), *notes]
 
@@ -112,7 +112,9 @@ def _opened(
     """Open a picture; whatever is wrong with the file becomes a BadPicture."""
     require_file(path)
     try:
-        with Image.open(path) as picture:
+        # a stream, no path: from a path Pillow (13.0) maps TIFFs into memory in the
+        # shape they have after the turn, and garbles those of one channel
+        with open(path, "rb") as stream, Image.open(stream) as picture:
             header = Header.of(picture)
             if annotated is not None and not header.fits(annotated):
                 raise _wrong_shape(path, header.size, annotated)
