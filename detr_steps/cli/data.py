@@ -46,7 +46,7 @@ def run_check(options: argparse.Namespace) -> int:
     """Print the reports; 0 all is used, 1 something is left out, 2 no training."""
     reports = check_path(options.path, options.images, progress=sys.stderr.isatty())
     for report in reports:
-        print(report.text(None) if options.all else report)
+        _print(report.text(None) if options.all else str(report))
     return max(report.exit_status for report in reports)
 
 
@@ -59,4 +59,10 @@ def say_left_out(*folders: CocoFolder | None, after: bool = False) -> None:
         return
     for folder in folders:
         if folder and (text := folder.left_out()) and (folder.skipped or not after):
-            print(text)
+            _print(text)
+
+
+def _print(text: str) -> None:
+    """Print names in any script; a console that lacks letters shows their codes."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
@@ -103,12 +104,10 @@ def _from_deep_colours(
     Read with the two bytes of a value exchanged, a file of 16 bits gives the lower 8.
     """
     with open(path, "rb") as stream, Image.open(stream) as again:
-        codec, box, start, arguments = again.tile[0]
-        name, *rest = [arguments] if isinstance(arguments, str) else arguments
-        if name not in _EXCHANGED:  # a file of 8 bits, which is dark
+        tiles = [_exchanged(*tile) for tile in again.tile]
+        if not tiles or None in tiles:  # a file of 8 bits, which is dark
             return upper, []
-        other = _EXCHANGED[name]
-        again.tile = [(codec, box, start, (other, *rest) if rest else other)]
+        again.tile = tiles
         lower = np.asarray(again)
     values = np.asarray(upper).astype(np.int64) * 256 + lower  # [H, W, 3]
     return _scaled(values, whole_white(int(values.max())))
@@ -116,3 +115,12 @@ def _from_deep_colours(
 
 _NATIVE = "RGB;16B" if sys.byteorder == "little" else "RGB;16L"
 _EXCHANGED = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGB;16N": _NATIVE}
+
+
+def _exchanged(codec: str, box: Any, start: int, arguments: Any) -> tuple | None:
+    """How Pillow is to read a tile with exchanged bytes, None if not of 16 bits."""
+    name, *rest = [arguments] if isinstance(arguments, str) else arguments or [None]
+    other = _EXCHANGED.get(name)
+    if other is None:
+        return None
+    return codec, box, start, (other, *rest) if rest else other

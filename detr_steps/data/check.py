@@ -1,6 +1,7 @@
 """Looking through a COCO-format folder before training on it."""
 
 import os
+import shlex
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -70,7 +71,8 @@ class Report:
         verdicts = "All of it can be used.", "The rest can be used.", "Not usable yet."
         yield verdicts[self.exit_status]
         if self.exit_status < 2:
-            yield one_line(f"Train with --train {self.images} {self.annotations}")
+            places = shlex.join([str(self.images), str(self.annotations)])
+            yield one_line(f"Train with --train {places}")
 
 
 def check_folder(

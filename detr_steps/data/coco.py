@@ -1,8 +1,9 @@
 """Any COCO-format folder as training and evaluation data (chapters/02_detr.ipynb)."""
 
 import os
+import shlex
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,6 @@ from .loading import (
     Images,
     TrainingImages,
     load,
-    nothing_readable,
     training_plan,
 )
 from .pictures import BadPicture, read_picture
@@ -51,7 +51,8 @@ class CocoFolder:
     `masks=True` adds `masks` [n, H, W] bool to the targets.
 
     Raises: FileNotFoundError for a missing folder or file; ValueError for a file that
-    is not COCO-format, has no usable image, or boxes in a wrong format.
+    is not COCO-format, has no usable image, or boxes in a wrong format; ValueError when
+    no picture can be read (the first one that can is opened).
     """
 
     area_limits = (32.0, 96.0)  # sides in pixels that part small, medium and large
@@ -83,6 +84,7 @@ class CocoFolder:
             if problem.cost == STOP and problem.kind != TRAINING_ONLY:
                 raise self._stop(problem)
         self._number_labels(labels, like)
+        self._require_readable(self.annotations.present.tolist(), "no picture")
 
     def _stop(self, problem: Problem) -> ValueError:
         return ValueError(one_line(f"{self.file}: {problem.kind} ({problem.detail})"))
@@ -120,8 +122,9 @@ class CocoFolder:
         lines = [one_line(f"{self.file}: not all of it is used as it is")]
         for kind in kinds:
             lines += listed(problems, kind, NAMED_PROBLEMS)
-        check = f"detr-steps data check {self.file} --images {self.folder} --all"
-        return "\n".join([*lines, one_line(f"  Each one: {check}")])
+        command = ["detr-steps", "data", "check", self.file, "--images", self.folder]
+        shown = shlex.join([*map(str, command), "--all"])
+        return "\n".join([*lines, one_line(f"  Each one: {shown}")])
 
     @property
     def classes(self) -> int:
@@ -151,27 +154,27 @@ class CocoFolder:
         """
         if batch < world:
             raise ValueError(f"batch {batch} is smaller than {world} processes")
-        self._require_boxes()
+        for problem in self.problems:
+            if problem.kind == TRAINING_ONLY:
+                raise self._stop(problem)
+        present, learnable = self.annotations.present, self.annotations.learnable
+        with_boxes = (image for image in present.tolist() if len(learnable(image)))
+        self._require_readable(with_boxes, "no picture with a box")
         images = TrainingImages(
             self.annotations, self.labels, self.augment, masks=self.masks, seed=seed
         )
         return self._load(images, training_plan(batch, start, rank, world), device)
 
-    def _require_boxes(self) -> None:
-        """Refuse to train where every picture is background, or cannot be read."""
-        for problem in self.problems:
-            if problem.kind == TRAINING_ONLY:
-                raise self._stop(problem)
-        data, bad = self.annotations, []
-        for image in data.present.tolist():
-            if not len(data.learnable(image)):
-                continue
+    def _require_readable(self, images: Iterable[int], what: str) -> None:
+        """Refuse to start where none of these pictures can be read: opens the first."""
+        first = None
+        for image in images:
             try:
-                read_picture(data.path(image), data.size(image))
+                read_picture(self.annotations.path(image), self.annotations.size(image))
                 return
-            except BadPicture as error:
-                bad.append(error)
-        raise ValueError(f"no picture with a box can be read; the first: {bad[0]}")
+            except BadPicture as bad:
+                first = first or bad
+        raise ValueError(f"{what} can be read; the first: {first}")
 
     def evaluation_batches(
         self,
@@ -187,8 +190,7 @@ class CocoFolder:
         Targets carry `image_id`, `size` (H, W) and `area` in pixels of the original
         and `iscrowd`. Unreadable pictures are left out with a warning.
 
-        Raises: ValueError for a batch or a limit below 1, and when none of all the
-        pictures can be read.
+        Raises: ValueError for a batch or a limit below 1.
         """
         if batch < 1 or (limit is not None and limit < 1):
             raise ValueError(f"batch {batch}, limit {limit}: both at least 1")
@@ -197,16 +199,7 @@ class CocoFolder:
         images = EvaluationImages(
             self.annotations, self.labels, self.augment.still(), masks=self.masks
         )
-        return self._some(self._load(images, plan, device), whole=world == 1)
-
-    def _some(self, batches: Iterator[Batch], whole: bool) -> Iterator[Batch]:
-        """The same batches; an error when there was none, unless others have some."""
-        nothing = True
-        for batch in batches:
-            nothing = False
-            yield batch
-        if nothing and whole:
-            raise nothing_readable(next(iter(self.skipped.values())))
+        return self._load(images, plan, device)
 
     def _load(self, images: Images, plan: Iterator, device: Any) -> Iterator[Batch]:
         for pictures, targets, bad in load(images, plan, self.workers):

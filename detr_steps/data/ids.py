@@ -18,11 +18,13 @@ _WHOLE = re.compile(r"[+-]?\d{1,4000}(\.0*)?", re.ASCII)
 
 def is_id(value: Any) -> bool:
     """Tell whether a JSON value can be an id: a number or a text, not true or empty."""
+    if type(value) is int:  # nearly all are, and files have millions
+        return True
     if isinstance(value, float):
         return math.isfinite(value) and abs(value) < EXACT_FLOATS
     if isinstance(value, str):
         return bool(value.strip())
-    return isinstance(value, int) and not isinstance(value, bool)
+    return False
 
 
 def meaning(value: int | float | str) -> int | str:
@@ -33,6 +35,8 @@ def meaning(value: int | float | str) -> int | str:
 
 def whole_number(value: Any) -> int | None:
     """The whole number that an id means, None for any other text or value."""
+    if type(value) is int:
+        return value
     found = meaning(value) if is_id(value) else None
     return found if isinstance(found, int) else None
 

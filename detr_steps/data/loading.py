@@ -114,7 +114,8 @@ class TrainingImages(Images):
             except BadPicture as error:
                 self.broken[int(image)] = error.with_traceback(None)
                 bad.append(error)
-        return Item(None, {}, bad, nothing_readable(bad[0]))
+        error = ValueError(f"no picture can be read; the first: {bad[0]}")
+        return Item(None, {}, bad, error)
 
     def _draw(self, image: int, position: int) -> Item:
         if image in self.broken:
@@ -157,11 +158,6 @@ class EvaluationImages(Images):
         item.target["area"] = torch.from_numpy(areas).float()
         item.target["iscrowd"] = torch.from_numpy(crowd.copy())
         return item
-
-
-def nothing_readable(first: BadPicture) -> ValueError:
-    """The error of a folder in which no picture can be read."""
-    return ValueError(f"no picture can be read; the first: {first}")
 
 
 def training_plan(batch: int, start: int, rank: int, world: int) -> Iterator[list[int]]:

@@ -175,12 +175,8 @@ def test_a_folder_of_nothing_but_broken_files_says_so(good_folder):
     images, _ = good_folder
     for file in images.iterdir():
         file.write_bytes(b"no picture")
-    with pytest.raises(
-        ValueError, match="no picture with a box can be read; the first"
-    ):
-        folder(good_folder).batches(2)
-    with pytest.raises(ValueError, match="no picture can be read; the first"):
-        list(folder(good_folder).evaluation_batches(2))
+    with pytest.raises(ValueError, match="no picture can be read; the first: "):
+        folder(good_folder)
     for file in images.iterdir():
         file.unlink()
     with pytest.raises(ValueError, match="lists no picture that lies in"):

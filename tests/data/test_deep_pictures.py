@@ -150,6 +150,17 @@ def test_white_of_fractions(highest, white):
     assert white <= max(4 * highest, 1)  # never black
 
 
+@pytest.mark.parametrize(
+    "kind", ["png", "jpg", "webp", "tif", "gif", "bmp", "ppm", "jp2", "tga", "pcx"]
+)
+def test_dark_pictures_of_8_bits_stay_dark_in_every_format(tmp_path, kind):
+    dark = Image.new("RGB", (40, 30), (0, 40, 20))
+    dark.save(tmp_path / f"a.{kind}")
+    picture, notes = look_at(tmp_path / f"a.{kind}")
+    assert np.abs(np.asarray(picture, dtype=int) - (0, 40, 20)).max() <= 3
+    assert notes == []
+
+
 def test_a_picture_that_stays_black_is_named(builder):
     builder.category(1, "thing")
     for number, level in enumerate((0, brightness.NEARLY_BLACK - 1, 16)):

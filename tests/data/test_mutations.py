@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:left out", "ignore::UserWarning"
 
 SAMPLE = Path(__file__).parents[2] / "data" / "sample-coco"
 IMAGES = 4  # of the sample, in each folder
-FOLDERS_A_TEST, TESTS = 40, 10
+FOLDERS_A_TEST, TESTS = 30, 10
 
 ODD = [
     *(None, True, False, 0, 1, 7, 7.0, 7.5, -1, -0.0, 2**31, 2**40, 10**13, 2**63),
@@ -139,12 +139,27 @@ def odd_mask(folder: Folder) -> None:
     folder.entry("annotations")["segmentation"] = folder.chance.choice(MASKS)
 
 
+def odd_box(folder: Folder) -> None:
+    nan, inf = math.nan, math.inf
+    boxes = [5, 5, nan, 5], [5, inf, 5, 5], [-9, -9, 30, 30], [200, 5, 9, 9], [5] * 5
+    folder.entry("annotations")["bbox"] = folder.chance.choice(boxes)
+
+
 def odd_entry(folder: Folder) -> None:
     rows = folder.raw[folder.chance.choice(("images", "annotations", "categories"))]
     if isinstance(rows, list):
-        twin = dict(folder.entry())
-        odd = folder.chance.choice([twin, *ODD])
-        rows.insert(folder.chance.randrange(len(rows) + 1), odd)
+        rows.insert(folder.chance.randrange(len(rows) + 1), folder.chance.choice(ODD))
+
+
+def twin(folder: Folder) -> None:
+    """An entry twice, the same or with something changed."""
+    kind = folder.chance.choice(("images", "annotations", "annotations", "categories"))
+    entry = dict(folder.entry(kind))
+    for change in folder.chance.sample([odd_value, odd_box, other_ids, None], 1):
+        if isinstance(folder.raw[kind], list):
+            folder.raw[kind].append(entry)
+        if change:
+            change(folder)
 
 
 def odd_list(folder: Folder) -> None:
@@ -241,7 +256,12 @@ def no_file(folder: Folder) -> None:
         return
     file.unlink()
     make = folder.chance.choice(
-        [Path.mkdir, os.mkfifo, lambda p: p.symlink_to(p.name), lambda p: None]
+        [
+            Path.mkdir,
+            getattr(os, "mkfifo", Path.mkdir),
+            lambda p: p.symlink_to(p.name),
+            lambda p: None,
+        ]
         + [lambda p: p.symlink_to("nothing.png"), lambda p: p.symlink_to("/dev/zero")]
     )
     make(file)
@@ -265,6 +285,11 @@ def other_picture(folder: Folder) -> None:
         exif[0x0112] = chance.choice([*range(10), 700])
         picture.save(file, format=chance.choice(["JPEG", "TIFF", "PNG"]), exif=exif)
         return
+    if chance.random() < 0.5:
+        picture = picture.point(lambda value: value // chance.choice([1, 9, 999]))
+        kinds = "WEBP", "GIF", "BMP", "PPM", "JPEG2000", "TIFF", "JPEG", "PCX"
+        picture.save(file, format=chance.choice(kinds))
+        return
     mode = chance.choice(["1", "L", "P", "LA", "RGBA", "CMYK", "LAB", "F", "I", "I;16"])
     if mode == "I;16":
         top = chance.choice([0, 255, 4095, 65535])
@@ -275,6 +300,19 @@ def other_picture(folder: Folder) -> None:
     picture.save(file, format="PNG" if mode in ("LA", "RGBA", "P") else "TIFF")
 
 
+def turned_picture(folder: Folder) -> None:
+    """A flat picture, stored as a camera held on its side, in a size that tells."""
+    chance, entry = folder.chance, folder.entry("images")
+    file = folder.images / str(entry.get("file_name"))
+    if not os.path.isfile(file):
+        return
+    exif = Image.Exif()
+    exif[0x0112] = chance.randint(1, 8)
+    picture = Image.new("RGB", (128, 96), "orange").convert(chance.choice("LP"))
+    picture.save(file, format=chance.choice(["TIFF", "PNG"]), exif=exif)
+    entry["width"], entry["height"] = chance.choice([(128, 96), (96, 128), (64, 48)])
+
+
 def odd_size(folder: Folder) -> None:
     entry = folder.entry("images")
     size = [(128, 64), (256, 256), (10**13,) * 2, (1, 1), (0, 0), (10**6, 10**6)]
@@ -282,7 +320,8 @@ def odd_size(folder: Folder) -> None:
 
 
 MUTATIONS = [
-    *(odd_value, odd_value, odd_value, no_value, odd_mask, odd_entry, odd_list),
+    *(odd_value, odd_value, odd_value, no_value, odd_mask, odd_box, odd_entry),
+    *(odd_list, twin, twin, turned_picture),
     *(other_ids, other_ids, all_crowd, other_boxes, other_encoding, other_names),
     *(other_layout, broken_file, no_file, other_picture, other_picture, odd_size),
 ]

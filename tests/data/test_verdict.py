@@ -1,5 +1,6 @@
 """One verdict: what `data check` says of a folder is what training does with it."""
 
+import io
 import json
 import os
 import shutil
@@ -328,6 +329,32 @@ def test_one_file_in_two_entries_is_said(good_folder):
     report = check_folder(*changed(good_folder, twice))
     note = next(p for p in report.problems if p.kind == "duplicate file name")
     assert str(note) == "0.png: ids 100, 101" and note.cost == "note"
+
+
+def test_a_report_with_names_in_any_script_is_printed_on_any_console(
+    good_folder, monkeypatch
+):
+    def translated(raw):
+        raw["images"][0]["file_name"] = "画.png"
+
+    images, file = changed(good_folder, translated)
+    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr("sys.stdout", console)
+    assert main(["data", "check", str(file)]) == 1
+    console.flush()
+    assert "    \\u753b.png\n" in console.buffer.getvalue().decode("cp1252")
+
+
+def test_what_is_to_be_typed_can_be_typed(good_folder):
+    root = good_folder[0].parent.rename(good_folder[0].parent.with_name("my set"))
+    images, file = root / "images", root / "annotations" / "instances.json"
+    text = str(check_folder(images, file))
+    assert text.endswith(f"Train with --train '{images}' '{file}'")
+    (images / "0.png").unlink()
+    assert (
+        f"check '{file}' --images '{images}' --all"
+        in CocoFolder(images, file).left_out()
+    )
 
 
 @pytest.mark.parametrize("size", [(10**13, 10**13), (-40, -30), (True, True), (0, 30)])
