@@ -1,11 +1,14 @@
 """`detr-steps data export | check`."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from ..data.check import check_path
+from ..data.coco import CocoFolder
 from ..data.export import export
 from ..data.scenes import Scenes
+from ..distributed import world
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -22,6 +25,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     write.set_defaults(run=run_export)
     look = verbs.add_parser("check", help="report every problem before training")
     look.add_argument("path", type=Path, help="COCO-format folder or annotation file")
+    look.add_argument(
+        "--images", type=Path, metavar="DIR", help="where the pictures lie"
+    )
     look.add_argument("--all", action="store_true", help="list every single problem")
     look.set_defaults(run=run_check)
 
@@ -38,7 +44,25 @@ def run_export(options: argparse.Namespace) -> int:
 
 def run_check(options: argparse.Namespace) -> int:
     """Print the reports; 0 all is used, 1 something is left out, 2 no training."""
-    reports = check_path(options.path)
+    reports = check_path(options.path, options.images, progress=sys.stderr.isatty())
     for report in reports:
-        print(report.text(None) if options.all else report)
+        _print(report.text(None) if options.all else str(report))
     return max(report.exit_status for report in reports)
+
+
+def say_left_out(*folders: CocoFolder | None, after: bool = False) -> None:
+    """Print what training leaves out of folders, in the first process only.
+
+    `after` training, the folders in which it came upon broken pictures are named again.
+    """
+    if world()[0]:
+        return
+    for folder in folders:
+        if folder and (text := folder.left_out()) and (folder.skipped or not after):
+            _print(text)
+
+
+def _print(text: str) -> None:
+    """Print names in any script; a console that lacks letters shows their codes."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))

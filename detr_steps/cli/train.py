@@ -13,6 +13,7 @@ from ..data.transforms import Augment
 from ..describable import from_json
 from ..distributed import world
 from ..evaluation import evaluate
+from .data import say_left_out
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -73,6 +74,7 @@ def run_train(options: argparse.Namespace) -> int:
     data, validation = _folders(options)
     if data:
         description = experiment.for_classes(description, data, options.size)
+    say_left_out(data, validation)
     out = options.out or Path("runs") / Path(options.recipe).stem
     record = experiment.run(
         description,
@@ -82,6 +84,7 @@ def run_train(options: argparse.Namespace) -> int:
         resume=options.resume,
         device=options.device,
     )
+    say_left_out(data, validation, after=True)
     if world()[0] == 0:
         _conclude(options, record, description["recipe"]["steps"], out)
     if torch.distributed.is_initialized():

@@ -2,9 +2,8 @@
 
 import contextlib
 import gc
-import json
-import math
-import os
+import itertools
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,26 +11,31 @@ from typing import Any
 
 import numpy as np
 
-from .masks import is_segmentation
+from .coco_json import load_json
+from .ids import ById, is_id, whole_number
+from .locating import locate
+from .objects import Image, Objects
 from .pictures import BadPicture, picture_size
-from .problems import EDGE_ROUNDING, Problem, suspicious_boxes
+from .problems import Problem, quoted, suspicious_boxes
 
-EMPTY_SIDE = 0.01  # pixels: a box with a shorter side is empty
+MOST_SIDE = 1_000_000  # pixels: no picture is larger; annotations that say so are wrong
 
 
 @dataclass
 class Annotations:
     """Images and objects of one annotation file; `n` objects, sorted by image.
 
-    `files` per image, relative to `folder`; `image_ids` [I]; `sizes` [I, 2] (H, W) in
-    pixels; the objects of image i are rows `first[i]` to `first[i + 1]` of `boxes`
-    [n, 4] (x0 y0 x1 y1, pixels, clipped), `areas` [n] (pixels), `categories` [n]
-    (category ids), `crowd` [n] and `segmentations`. `names` maps category id to name,
-    sorted by id.
+    `files` per image, relative to `folder`; `present` [P] which of them are there, as
+    far as can be told without opening them; `image_ids` [I] whole numbers, unique;
+    `sizes` [I, 2] (H, W) in pixels; the objects of image i are rows `first[i]` to
+    `first[i + 1]` of `boxes` [n, 4] (x0 y0 x1 y1, pixels, clipped), `areas` [n]
+    (pixels), `categories` [n] (category ids), `crowd` [n] and `segmentations`. `names`
+    maps category id to name, sorted by id.
     """
 
     folder: Path
     files: list[str]
+    present: np.ndarray
     image_ids: np.ndarray
     sizes: np.ndarray
     names: dict[int, str]
@@ -47,9 +51,31 @@ class Annotations:
         """Where the picture lies."""
         return self.folder / self.files[image]
 
+    def size(self, image: int) -> tuple[int, int]:
+        """(H, W) in pixels that the annotations of an image were made for."""
+        height, width = self.sizes[image].tolist()
+        return height, width
+
     def objects(self, image: int) -> slice:
         """The rows of one image's objects."""
         return slice(int(self.first[image]), int(self.first[image + 1]))
+
+    def learnable(self, image: int) -> np.ndarray:
+        """The rows of one image's objects that are no crowds: what is trained on."""
+        rows = self.objects(image)
+        return np.arange(rows.start, rows.stop)[~self.crowd[rows]]
+
+    def verdict(self, usable: np.ndarray) -> list[Problem]:
+        """What stops training when only the images `usable` [U] can be used."""
+        if not self.names:
+            return [Problem("no category", "", None, "there is nothing to learn")]
+        if len(usable) == 0:
+            detail = f"it lists no picture that lies in {self.folder}"
+            return [Problem("no usable image", "", None, detail)]
+        if not any(len(self.learnable(int(image))) for image in usable):
+            detail = "no image that can be used has a box"
+            return [Problem("no box to learn from", "", None, detail)]
+        return []
 
 
 def read_annotations(
@@ -78,262 +104,161 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _read(raw: dict[str, Any], images: Path, masks: bool) -> Annotations:
+def _read(raw: dict[str, Any], folder: Path, masks: bool) -> Annotations:
     problems: list[Problem] = []
-    names = _read_categories(raw["categories"], problems)
-    entries = _read_images(raw["images"], images, problems)
-    rows = _Rows(images, entries, names, masks, problems)
+    categories, names = _read_categories(raw["categories"], problems)
+    by_id, images = _read_images(raw["images"], folder, problems)
+    objects = Objects(by_id, categories, names, problems)
     for annotation in raw["annotations"]:
-        rows.add(annotation)
-    problems += suspicious_boxes(rows.raw_boxes, rows.raw_sizes)
-    _note_unused(names, rows, problems)
-    return rows.finish()
+        objects.add(annotation)
+    problems += suspicious_boxes(objects.raw_boxes, objects.raw_sizes)
+    _note_unused(names, images, problems)
+    return _in_arrays(folder, images, names, masks, problems)
 
 
-def load_json(path: Path | str) -> dict[str, Any]:
-    """Load a COCO-format JSON file.
-
-    Raises: FileNotFoundError; ValueError that names what is wrong with the file.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such annotation file")
-    try:
-        raw = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not readable as JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise ValueError(f"{path} holds a {type(raw).__name__}, no COCO-format object")
-    raw.setdefault("annotations", [])  # test sets come without
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(raw.get(key), list):
-            raise ValueError(
-                f"{path} has no list {key!r}: a COCO-format file needs 'images', "
-                "'annotations' and 'categories'"
-            )
-    return raw
-
-
-def _read_categories(entries: list[Any], problems: list[Problem]) -> dict[int, str]:
+def _read_categories(
+    entries: list[Any], problems: list[Problem]
+) -> tuple[ById[int | None], dict[int, str]]:
+    """Category numbers by id, and their names."""
+    by_id: ById[int | None] = ById()
     names: dict[int, str] = {}
     for entry in entries:
-        number = _integer(entry.get("id")) if isinstance(entry, dict) else None
-        if number is None or number < 0:
-            problems.append(Problem("bad category entry", "", None, str(entry)[:80]))
+        number = whole_number(entry.get("id")) if isinstance(entry, dict) else None
+        if number is None or not 0 <= number < 2**63:
+            problems.append(Problem("bad category entry", "", None, quoted(entry)))
         elif number in names:
             detail = f"category {number}: {names[number]!r} and {entry.get('name')!r}"
-            problems.append(Problem("duplicate category id", "", None, detail))
+            problems.append(Problem("duplicate category id", "", None, detail[:200]))
+            if entry["id"] not in by_id:  # "7" beside 7: its boxes are not those of 7
+                by_id.add(entry["id"], None)
         else:
-            name = str(entry.get("name") or f"category {number}")
+            name = _category_name(entry.get("name"), number)
             if name in names.values():
                 problems.append(Problem("duplicate category name", "", None, name))
             names[number] = name
-    return dict(sorted(names.items()))
+            by_id.add(entry["id"], number)
+    return by_id, dict(sorted(names.items()))
 
 
-@dataclass
-class _Image:
-    key: str  # the image id as text: files mix 7 and "7"
-    number: int
-    name: str  # of the file, relative to the folder of pictures
-    size: tuple[int, int]
-    rows: list[tuple] = field(default_factory=list)
+def _category_name(name: Any, number: int) -> str:
+    """A name that every file can hold: half a surrogate pair becomes a `?`."""
+    text = name if isinstance(name, str) else "" if name is None else quoted(name)
+    return text.encode("utf-8", "replace").decode("utf-8") or f"category {number}"
 
 
 def _read_images(
     entries: list[Any], folder: Path, problems: list[Problem]
-) -> dict[str, _Image]:
-    images: dict[str, _Image] = {}
+) -> tuple[ById[Image], list[Image]]:
+    """All listed images by their id, and those whose size is known, numbered."""
+    by_id: ById[Image] = ById()
+    images: list[Image] = []
     for position, entry in enumerate(entries):
         name = entry.get("file_name") if isinstance(entry, dict) else None
-        if not isinstance(name, str) or not name or entry.get("id") is None:
+        if not isinstance(name, str) or not name or not is_id(entry.get("id")):
             detail = f"entry {position} has no id or no file_name"
-            problems.append(Problem("bad image entry", str(name or ""), None, detail))
-            continue
-        key = str(entry["id"])
-        if key in images:
-            problems.append(Problem("duplicate image id", name, None, f"id {key}"))
-            continue
-        name = name.replace("\\", "/")
-        size = _stored_size(entry, folder, name, problems)
-        if size is not None:
-            number = _integer(entry["id"])
-            images[key] = _Image(
-                key, position if number is None else number, name, size
-            )
-    return images
+            problems.append(Problem("bad image entry", _text(name), None, detail))
+        elif entry["id"] in by_id:
+            detail = f"id {quoted(entry['id'])}"
+            problems.append(Problem("duplicate image id", name, None, detail))
+        else:
+            image = Image(entry["id"], name.replace("\\", "/"), _stored_size(entry))
+            by_id.add(image.id, image)
+            images.append(image)
+    _locate(images, folder, problems)
+    for image in images:
+        if image.size is None and image.present:
+            _measure(image, folder, problems)
+    images = [image for image in images if image.size is not None]
+    _number(images)
+    return by_id, images
 
 
-def _stored_size(
-    entry: dict[str, Any], folder: Path, name: str, problems: list[Problem]
-) -> tuple[int, int] | None:
-    height, width = _integer(entry.get("height")), _integer(entry.get("width"))
-    if height and width and height > 0 and width > 0:
-        return height, width
-    try:
-        size = picture_size(folder / name)
-    except BadPicture as bad:
-        problems.append(Problem(bad.kind, name, None, bad.detail))
+def _text(name: Any) -> str:
+    return name if isinstance(name, str) else "" if name is None else quoted(name)
+
+
+def _stored_size(entry: dict[str, Any]) -> tuple[int, int] | None:
+    height, width = (whole_number(entry.get(key)) for key in ("height", "width"))
+    if height is None or width is None:
         return None
-    detail = f"{size[1]}x{size[0]} pixels"
-    problems.append(Problem("no stored size", name, None, detail))
-    return size
+    known = 0 < height <= MOST_SIDE and 0 < width <= MOST_SIDE
+    return (height, width) if known else None
 
 
-class _Rows:
-    """Collects the annotations that can be used, image by image."""
-
-    def __init__(
-        self,
-        folder: Path,
-        images: dict[str, _Image],
-        names: dict[int, str],
-        masks: bool,
-        problems: list[Problem],
-    ) -> None:
-        self.folder, self.images = folder, images
-        self.names, self.masks = names, masks
-        self.problems = problems
-        self.seen: dict[Any, tuple] = {}  # annotation id -> what it was
-        self.raw_boxes: list[tuple[float, ...]] = []
-        self.raw_sizes: list[tuple[int, int]] = []
-
-    def add(self, annotation: Any) -> None:
-        """Take one annotation, or note why not."""
-        if not isinstance(annotation, dict):
-            return self._note("bad box", "", None, str(annotation)[:80])
-        number = annotation.get("id")
-        number = number if isinstance(number, int | str) else None
-        image = self.images.get(str(annotation.get("image_id")))
-        if image is None:
-            detail = f"image {annotation.get('image_id')} is not listed or not usable"
-            return self._note("unknown image", "", number, detail)
-        category = _integer(annotation.get("category_id"))
-        if category not in self.names:
-            detail = f"category {annotation.get('category_id')}"
-            return self._note("unknown category", image.name, number, detail)
-        box = self._box(annotation.get("bbox"), image, number)
-        if box is not None and not self._repeated(image, number, category, box):
-            self._keep(annotation, image, number, category, box)
-
-    def _note(self, kind: str, file: str, number: int | str | None, detail: str):
-        self.problems.append(Problem(kind, file, number, detail))
-
-    def _box(self, bbox: Any, image: _Image, number: Any) -> tuple | None:
-        """Check `[x, y, w, h]` and return it as clipped corners."""
-        name = image.name
-        try:
-            x, y, w, h = (float(value) for value in bbox)
-        except (TypeError, ValueError, OverflowError):
-            return self._note("bad box", name, number, f"bbox {str(bbox)[:60]}")
-        if not all(map(math.isfinite, (x, y, w, h))):
-            return self._note("not-a-number box", name, number, f"bbox {bbox}")
-        self.raw_boxes.append((x, y, w, h))
-        self.raw_sizes.append(image.size)
-        return self._clip((x, y, w, h), image, number)
-
-    def _clip(self, box: tuple, image: _Image, number: Any) -> tuple | None:
-        (x, y, w, h), (height, width) = box, image.size
-        detail = f"x {x:g} y {y:g} w {w:g} h {h:g} in {width}x{height}"
-        if w < EMPTY_SIDE or h < EMPTY_SIDE:
-            return self._note("empty box", image.name, number, detail)
-        clipped = max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)
-        if min(clipped[2] - clipped[0], clipped[3] - clipped[1]) < EMPTY_SIDE:
-            return self._note("box outside", image.name, number, detail)
-        over = max(-x, -y, x + w - width, y + h - height)
-        if over > EDGE_ROUNDING:
-            self._note("box over the edge", image.name, number, detail)
-        return clipped
-
-    def _repeated(self, image: _Image, number: Any, category: int, box: tuple) -> bool:
-        if number is None:
-            return False
-        what = (image.key, category, box)
-        before = self.seen.setdefault(number, what)
-        if before is what:
-            return False
-        kind = "repeated annotation" if before == what else "duplicate annotation id"
-        self._note(kind, image.name, number, "")
-        return before == what
-
-    def _keep(
-        self, annotation: dict, image: _Image, number: Any, category: int, box: tuple
-    ) -> None:
-        crowd = bool(_integer(annotation.get("iscrowd")))
-        if crowd:
-            self._note("crowd", image.name, number, self.names[category])
-        segmentation = annotation.get("segmentation")
-        if segmentation and not is_segmentation(segmentation, image.size):
-            self._note("bad mask", image.name, number, "")
-            segmentation = None
-        area = _number(annotation.get("area"))
-        if area is None or area <= 0:
-            area = (box[2] - box[0]) * (box[3] - box[1])
-        image.rows.append(
-            (box, area, category, crowd, segmentation if self.masks else None)
-        )
-
-    def finish(self) -> Annotations:
-        """Turn what was collected into arrays."""
-        images = list(self.images.values())
-        rows = [row for image in images for row in image.rows]
-        columns = zip(*rows, strict=True) if rows else [()] * 5
-        boxes, areas, categories, crowd, shapes = columns
-        return Annotations(
-            folder=self.folder,
-            files=[image.name for image in images],
-            image_ids=np.array([image.number for image in images], dtype=np.int64),
-            sizes=np.array([i.size for i in images], dtype=np.int64).reshape(-1, 2),
-            names=self.names,
-            first=np.cumsum([0] + [len(image.rows) for image in images]),
-            boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
-            areas=np.array(areas, dtype=np.float64),
-            categories=np.array(categories, dtype=np.int64),
-            crowd=np.array(crowd, dtype=bool),
-            segmentations=list(shapes) if self.masks else None,
-            problems=self.problems,
-        )
+def _locate(images: list[Image], folder: Path, problems: list[Problem]) -> None:
+    found, bad, notes = locate(folder, [image.file for image in images])
+    problems += notes
+    entries = defaultdict(list)  # file -> ids of the entries that name it
+    for position, image in enumerate(images):
+        image.file = found[position]
+        entries[image.file].append(image.id)
+        if fault := bad.get(position):
+            image.present = False
+            detail = "" if fault.kind == "missing file" else fault.detail
+            problems.append(Problem(fault.kind, image.file, None, detail))
+    for file, ids in entries.items():
+        if len(ids) > 1:
+            detail = "ids " + ", ".join(quoted(value, 20) for value in ids[:5])
+            problems.append(Problem("duplicate file name", file, None, detail))
 
 
-def _note_unused(names: dict[int, str], rows: _Rows, problems: list[Problem]) -> None:
-    used = {row[2] for image in rows.images.values() for row in image.rows}
+def _measure(image: Image, folder: Path, problems: list[Problem]) -> None:
+    """Take the size of the picture where the annotations give none that can be."""
+    try:
+        image.size = picture_size(folder / image.file)
+    except BadPicture as bad:
+        problems.append(Problem(bad.kind, image.file, None, bad.detail))
+        return
+    detail = f"{image.size[1]}x{image.size[0]} pixels"
+    problems.append(Problem("no stored size", image.file, None, detail))
+
+
+def _number(images: list[Image]) -> None:
+    """Give each image a whole number of its own: its id, or else a free one."""
+    taken = set()
+    for image in images:
+        number = whole_number(image.id)
+        if number is not None and abs(number) < 2**63 and number not in taken:
+            image.number = number
+            taken.add(number)
+    free = (number for number in itertools.count() if number not in taken)
+    for image in images:
+        if image.number is None:
+            image.number = next(free)
+
+
+def _note_unused(
+    names: dict[int, str], images: list[Image], problems: list[Problem]
+) -> None:
+    used = {row.category for image in images for row in image.rows}
     for number, name in names.items():
         if number not in used:
             problems.append(Problem("unused category", "", None, f"{number} {name!r}"))
-    for image in rows.images.values():
+    for image in images:
         if not image.rows:
-            problems.append(Problem("no boxes", image.name))
+            problems.append(Problem("no boxes", image.file))
 
 
-def missing_files(data: Annotations) -> dict[int, str]:
-    """Which pictures do not exist: position -> file. Lists each folder once."""
-    paths = [data.path(image) for image in range(len(data.files))]
-    present = {folder: _listing(folder) for folder in {p.parent for p in paths}}
-    return {
-        image: data.files[image]
-        for image, path in enumerate(paths)
-        if path.name not in present[path.parent]
-    }
-
-
-def _listing(folder: Path) -> set[str]:
-    try:
-        return set(os.listdir(folder))
-    except OSError:
-        return set()
-
-
-def _integer(value: Any) -> int | None:
-    """Read a whole number that fits into 64 bits; files hold 7, 7.0 and "7"."""
-    number = value if isinstance(value, int) else _number(value)
-    if number is None or number != int(number) or abs(number) >= 2**63:
-        return None
-    return int(number)
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
+def _in_arrays(
+    folder: Path,
+    images: list[Image],
+    names: dict[int, str],
+    masks: bool,
+    problems: list[Problem],
+) -> Annotations:
+    rows = [row for image in images for row in image.rows]
+    return Annotations(
+        folder=folder,
+        files=[image.file for image in images],
+        present=np.flatnonzero([image.present for image in images]),
+        image_ids=np.array([image.number for image in images], dtype=np.int64),
+        sizes=np.array([i.size for i in images], dtype=np.int64).reshape(-1, 2),
+        names=names,
+        first=np.cumsum([0] + [len(image.rows) for image in images]),
+        boxes=np.array([r.box for r in rows], dtype=np.float64).reshape(-1, 4),
+        areas=np.array([row.area for row in rows], dtype=np.float64),
+        categories=np.array([row.category for row in rows], dtype=np.int64),
+        crowd=np.array([row.crowd for row in rows], dtype=bool),
+        segmentations=[row.segmentation for row in rows] if masks else None,
+        problems=problems,
+    )

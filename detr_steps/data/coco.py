@@ -1,27 +1,35 @@
 """Any COCO-format folder as training and evaluation data (chapters/02_detr.ipynb)."""
 
-import itertools
 import os
+import shlex
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from ..images import ImageBatch, normalise
-from .annotations import missing_files, read_annotations
-from .masks import draw_mask
-from .pictures import BadPicture, picture_bytes, read_picture
-from .problems import Problem, stopping
-from .transforms import Augment, Sample
+from .annotations import read_annotations
+from .loading import (
+    EvaluationImages,
+    Images,
+    TrainingImages,
+    load,
+    training_plan,
+)
+from .pictures import BadPicture, read_picture
+from .problems import CHANGED, KINDS, LOST, STOP, Problem, count, listed, one_line
+from .transforms import Augment
 
 Batch = tuple[ImageBatch, list[dict[str, Any]]]
 HIGHEST_ID = 100_000  # category ids above are no class numbers
 NAMED_WARNINGS = 5  # files named in a warning each; later ones are only collected
+NAMED_PROBLEMS = 3  # of each kind in `left_out`
+TRAINING_ONLY = "no box to learn from"  # such a folder can still be evaluated on
+_SAID = {kind for kind, (cost, _) in KINDS.items() if cost in (LOST, CHANGED)}
+_SAID.add("crowd")  # no fault, and not trained on all the same
 
 
 class CocoFolder:
@@ -35,14 +43,16 @@ class CocoFolder:
 
     Training leaves crowd boxes out, evaluation hands them over with `iscrowd`. Boxes
     are clipped to the picture; what cannot be used is left out and listed in
-    `problems`. Files that turn out broken during training are left out too, with one
-    warning each, and collected in `skipped`. `augment=None` only scales to 800 pixels
+    `problems`, by the same code as `detr-steps data check`. Files that turn out broken
+    while they are read are left out too, with one warning each, and collected in
+    `skipped`; `left_out()` says all of it. `augment=None` only scales to 800 pixels
     (short side) and at most 1333; evaluation uses `augment.still()`. `workers`
     processes prepare batches (None: up to four); the batches do not depend on it.
     `masks=True` adds `masks` [n, H, W] bool to the targets.
 
     Raises: FileNotFoundError for a missing folder or file; ValueError for a file that
-    is not COCO-format, has no usable image, or boxes in a wrong format.
+    is not COCO-format, has no usable image, or boxes in a wrong format; ValueError when
+    no picture can be read (the first one that can is opened).
     """
 
     area_limits = (32.0, 96.0)  # sides in pixels that part small, medium and large
@@ -58,28 +68,29 @@ class CocoFolder:
         masks: bool = False,
         workers: int | None = None,
     ) -> None:
-        self.folder = Path(images)
-        if not self.folder.is_dir():
+        self.folder, self.file = Path(images), Path(annotations)
+        if not os.path.isdir(images):
             raise FileNotFoundError(f"{images}: no such folder of pictures")
         self.augment = augment or Augment.none()
         self.masks = masks
         self.workers = _default_workers() if workers is None else workers
-        self.skipped: dict[str, str] = {}  # file -> why, found while reading
+        if self.workers < 0:
+            raise ValueError(f"workers={workers}: 0 reads in this process, or more")
+        self.skipped: dict[str, BadPicture] = {}  # file -> why, found while reading
         self.annotations = read_annotations(annotations, self.folder, masks=masks)
         self.problems = self.annotations.problems
+        self.problems += self.annotations.verdict(self.annotations.present)
+        for problem in self.problems:
+            if problem.cost == STOP and problem.kind != TRAINING_ONLY:
+                raise self._stop(problem)
         self._number_labels(labels, like)
-        missing = missing_files(self.annotations)
-        self.problems += [Problem("missing file", file) for file in missing.values()]
-        _raise_stopping(self.problems, annotations)
-        usable = range(len(self.annotations.files))
-        self.indices = np.array([i for i in usable if i not in missing], dtype=np.int64)
-        if len(self.indices) == 0:
-            raise ValueError(f"{annotations} lists no picture that lies in {images}")
+        self._require_readable(self.annotations.present.tolist(), "no picture")
+
+    def _stop(self, problem: Problem) -> ValueError:
+        return ValueError(one_line(f"{self.file}: {problem.kind} ({problem.detail})"))
 
     def _number_labels(self, labels: str, like: "CocoFolder | None") -> None:
         names = self.annotations.names
-        if not names:
-            raise ValueError("the annotation file has no category: nothing to learn")
         if labels not in ("names", "ids"):
             raise ValueError(f"labels={labels!r}: choose 'names' or 'ids'")
         if like is not None:
@@ -97,13 +108,31 @@ class CocoFolder:
             self.class_names, self.category_ids = list(names.values()), list(names)
         self.labels = np.searchsorted(self.category_ids, self.annotations.categories)
 
+    def left_out(self) -> str:
+        """Say what of the folder is not used, or not as it is; "" when all of it is.
+
+        A few lines for people, printed by `detr-steps train` before its first step;
+        after it they name the files in `skipped` as well.
+        """
+        broken = [Problem(b.kind, f, None, b.detail) for f, b in self.skipped.items()]
+        problems = self.problems + broken
+        kinds = [kind for kind in count(problems) if kind in _SAID]
+        if not kinds:
+            return ""
+        lines = [one_line(f"{self.file}: not all of it is used as it is")]
+        for kind in kinds:
+            lines += listed(problems, kind, NAMED_PROBLEMS)
+        command = ["detr-steps", "data", "check", self.file, "--images", self.folder]
+        shown = shlex.join([*map(str, command), "--all"])
+        return "\n".join([*lines, one_line(f"  Each one: {shown}")])
+
     @property
     def classes(self) -> int:
         """Number of classes; labels are 0 to classes - 1."""
         return len(self.class_names)
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.annotations.present)
 
     def batches(
         self,
@@ -121,15 +150,31 @@ class CocoFolder:
         a resumed run sees what an uninterrupted one would have seen. Process `rank` of
         `world` gets images rank, rank + world, … of the global batch of size `batch`.
 
-        Raises: ValueError when no image has a box; RuntimeError when no picture of
-        the whole folder can be read.
+        Raises: ValueError when no picture with a box can be read.
         """
         if batch < world:
             raise ValueError(f"batch {batch} is smaller than {world} processes")
-        if self.annotations.crowd.all():
-            raise ValueError(f"{self.folder}: no image has a box to learn from")
-        plan = _training_plan(batch, start, rank, world)
-        return self._load(_TrainingItems(self, seed), plan, device)
+        for problem in self.problems:
+            if problem.kind == TRAINING_ONLY:
+                raise self._stop(problem)
+        present, learnable = self.annotations.present, self.annotations.learnable
+        with_boxes = (image for image in present.tolist() if len(learnable(image)))
+        self._require_readable(with_boxes, "no picture with a box")
+        images = TrainingImages(
+            self.annotations, self.labels, self.augment, masks=self.masks, seed=seed
+        )
+        return self._load(images, training_plan(batch, start, rank, world), device)
+
+    def _require_readable(self, images: Iterable[int], what: str) -> None:
+        """Refuse to start where none of these pictures can be read: opens the first."""
+        first = None
+        for image in images:
+            try:
+                read_picture(self.annotations.path(image), self.annotations.size(image))
+                return
+            except BadPicture as bad:
+                first = first or bad
+        raise ValueError(f"{what} can be read; the first: {first}")
 
     def evaluation_batches(
         self,
@@ -144,22 +189,20 @@ class CocoFolder:
 
         Targets carry `image_id`, `size` (H, W) and `area` in pixels of the original
         and `iscrowd`. Unreadable pictures are left out with a warning.
-        """
-        count = len(self) if limit is None else min(limit, len(self))
-        mine = range(rank, count, world)
-        plan = (mine[begin : begin + batch] for begin in range(0, len(mine), batch))
-        return self._load(_EvaluationItems(self), plan, device)
 
-    def _load(self, items: "_Items", plan: Iterator, device: Any) -> Iterator[Batch]:
-        loader = DataLoader(
-            items,
-            batch_sampler=plan,
-            num_workers=self.workers,
-            collate_fn=_collate,
-            # its own, so that opening a loader leaves the run's random numbers alone
-            generator=torch.Generator().manual_seed(0),
+        Raises: ValueError for a batch or a limit below 1.
+        """
+        if batch < 1 or (limit is not None and limit < 1):
+            raise ValueError(f"batch {batch}, limit {limit}: both at least 1")
+        mine = range(rank, min(limit or len(self), len(self)), world)
+        plan = (mine[begin : begin + batch] for begin in range(0, len(mine), batch))
+        images = EvaluationImages(
+            self.annotations, self.labels, self.augment.still(), masks=self.masks
         )
-        for pictures, targets, bad in loader:
+        return self._load(images, plan, device)
+
+    def _load(self, images: Images, plan: Iterator, device: Any) -> Iterator[Batch]:
+        for pictures, targets, bad in load(images, plan, self.workers):
             self._report(bad)
             if pictures:
                 # bytes travel between processes and to the device, a quarter of floats
@@ -170,16 +213,11 @@ class CocoFolder:
         for picture in bad:
             if picture.path in self.skipped:
                 continue
-            self.skipped[picture.path] = f"{picture.kind}: {picture.detail}"
+            self.skipped[picture.path] = picture
             if len(self.skipped) <= NAMED_WARNINGS:
                 last = len(self.skipped) == NAMED_WARNINGS
                 more = "; more are only listed in .skipped" if last else ""
                 warnings.warn(f"left out {picture}{more}", stacklevel=3)
-
-
-def _raise_stopping(problems: list[Problem], annotations: Path | str) -> None:
-    for problem in stopping(problems):
-        raise ValueError(f"{annotations}: {problem.kind} ({problem.detail})")
 
 
 def _check_same_categories(names: dict[int, str], like: CocoFolder) -> None:
@@ -194,118 +232,3 @@ def _check_same_categories(names: dict[int, str], like: CocoFolder) -> None:
 
 def _default_workers() -> int:
     return max(0, min(4, (os.cpu_count() or 1) - 1))
-
-
-def _training_plan(
-    batch: int, start: int, rank: int, world: int
-) -> Iterator[list[int]]:
-    """Positions in the endless row of epochs, one list a step."""
-    for step in itertools.count(start):
-        yield list(range(step * batch + rank, (step + 1) * batch, world))
-
-
-Item = tuple[Tensor | None, dict[str, Any], list[BadPicture]]
-
-
-class _Items(Dataset):
-    """Reads single images; runs in the worker processes."""
-
-    def __init__(self, folder: CocoFolder, augment: Augment) -> None:
-        self.annotations, self.labels = folder.annotations, folder.labels
-        self.indices, self.masks = folder.indices, folder.masks
-        self.augment = augment
-
-    def read(self, image: int, objects: np.ndarray) -> Sample:
-        """One picture with some of its objects, as it is on the disk."""
-        record = self.annotations
-        height, width = record.sizes[image].tolist()
-        picture = read_picture(record.path(image), (height, width))
-        boxes, masks = record.boxes[objects], None
-        if self.masks:
-            shapes = [record.segmentations[i] for i in objects]
-            drawn = [
-                draw_mask(shape, box, (height, width))
-                for shape, box in zip(shapes, boxes, strict=True)
-            ]
-            masks = np.array(drawn, dtype=bool).reshape(-1, height, width)
-        # the file may have been scaled since it was annotated
-        stored = Sample.start(picture, boxes, masks)
-        return stored.stretched_from((height, width))
-
-    def finish(self, sample: Sample, image: int, objects: np.ndarray) -> Item:
-        """Turn a sample into a picture [3, H, W] of bytes and its target."""
-        kept = objects[sample.kept]
-        target = {
-            "boxes": sample.relative_boxes(),
-            "labels": torch.from_numpy(self.labels[kept].astype(np.int64)),
-            "image_id": int(self.annotations.image_ids[image]),
-            "size": tuple(self.annotations.sizes[image].tolist()),
-        }
-        if sample.masks is not None:
-            target["masks"] = torch.from_numpy(sample.masks.copy())
-        return picture_bytes(sample.picture), target, []
-
-
-class _TrainingItems(_Items):
-    def __init__(self, folder: CocoFolder, seed: int) -> None:
-        super().__init__(folder, folder.augment)
-        self.seed = seed % 2**63
-        self.broken: dict[int, BadPicture] = {}  # only saves opening a file again
-        self.order: tuple[int, np.ndarray] = (-1, self.indices)
-
-    def __getitem__(self, position: int) -> Item:
-        bad = []
-        for image in self._candidates(position):
-            try:
-                picture, target, _ = self._draw(int(image), position)
-                return picture, target, bad
-            except BadPicture as error:
-                self.broken[int(image)] = error.with_traceback(None)
-                bad.append(error)
-        raise RuntimeError(f"no picture can be read; the first: {bad[0]}")
-
-    def _draw(self, image: int, position: int) -> Item:
-        if image in self.broken:
-            raise self.broken[image]
-        rows = self.annotations.objects(image)
-        objects = np.arange(rows.start, rows.stop)[~self.annotations.crowd[rows]]
-        random = np.random.default_rng((self.seed, 1, position))
-        sample = self.augment(self.read(image, objects), random)
-        return self.finish(sample, image, objects)
-
-    def _candidates(self, position: int) -> Iterator[int]:
-        """The image at this position, then the ones that may stand in for it."""
-        epoch, place = divmod(position, len(self.indices))
-        if self.order[0] != epoch:
-            random = np.random.default_rng((self.seed, 0, epoch))
-            self.order = epoch, random.permutation(self.indices)
-        order = self.order[1]
-        yield order[place]
-        for step in range(1, len(order)):
-            yield order[(place + len(order) // 2 + step) % len(order)]
-
-
-class _EvaluationItems(_Items):
-    def __init__(self, folder: CocoFolder) -> None:
-        super().__init__(folder, folder.augment.still())
-
-    def __getitem__(self, position: int) -> Item:
-        image = int(self.indices[position])
-        rows = self.annotations.objects(image)
-        objects = np.arange(rows.start, rows.stop)
-        try:
-            sample = self.read(image, objects)
-        except BadPicture as error:
-            return None, {}, [error]
-        # no generator: an augmentation without chance must not ask for one
-        sample = self.augment(sample, np.random.default_rng(0))
-        picture, target, _ = self.finish(sample, image, objects)
-        target["area"] = torch.from_numpy(self.annotations.areas[rows]).float()
-        target["iscrowd"] = torch.from_numpy(self.annotations.crowd[rows].copy())
-        return picture, target, []
-
-
-def _collate(items: list[Item]) -> tuple[list[Tensor], list[dict], list[BadPicture]]:
-    pictures = [picture for picture, _, _ in items if picture is not None]
-    targets = [target for picture, target, _ in items if picture is not None]
-    return pictures, targets, [error for _, _, bad in items for error in bad]

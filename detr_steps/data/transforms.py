@@ -75,12 +75,12 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
 
 def resize_masks(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Scale masks [n, h, w] to [n, H, W], each pixel from the nearest one."""
-    masks = masks[:, _nearest(size[0], masks.shape[1])]
-    return masks[:, :, _nearest(size[1], masks.shape[2])]
+    masks = masks[:, nearest(size[0], masks.shape[1])]
+    return masks[:, :, nearest(size[1], masks.shape[2])]
 
 
-def _nearest(new: int, old: int) -> np.ndarray:
-    """The old pixel under the centre of each new one."""
+def nearest(new: int, old: int) -> np.ndarray:
+    """The old pixel under the centre of each of `new` ones: [new] indices."""
     return ((np.arange(new) + 0.5) * old / new).astype(np.int64).clip(max=old - 1)
 
 

@@ -43,7 +43,8 @@ def test_the_report_reads_like_a_list_of_things_to_do(broken_folder):
     assert "cmyk.jpg, annotation 12: x 5 y 5 w 0 h 10 in 40x30" in text
     order = [text.index(h) for h in ("\nLeft out", "\nChanged", "\nGood to know")]
     assert order == sorted(order)
-    assert text.endswith("The rest can be used.")
+    images, file = broken_folder
+    assert text.endswith(f"The rest can be used.\nTrain with --train {images} {file}")
 
 
 def test_long_lists_are_cut_unless_asked_for(good_folder):

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from detr_steps.data import pictures
+from detr_steps.data.header import ORIENTATION, TURNS
 from detr_steps.data.pictures import BadPicture, picture_tensor, read_picture
 
 RED = (200, 40, 10)
@@ -50,10 +51,10 @@ def test_transparent_pixels_are_white(tmp_path):
 def test_all_eight_exif_orientations_come_out_upright(tmp_path, value):
     upright = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40)
     inverse = {6: 8, 8: 6}.get(value, value)  # what a camera held that way stores
-    turn = pictures.TURNS.get(inverse)
+    turn = TURNS.get(inverse)
     stored = upright if turn is None else upright.transpose(turn)
     exif = Image.Exif()
-    exif[pictures.ORIENTATION] = value
+    exif[ORIENTATION] = value
     file = saved(tmp_path, stored, exif=exif)
     got = np.array(read_picture(file))[..., 0]
     assert got.tolist() == np.array(upright).tolist()
@@ -85,6 +86,7 @@ def test_a_fault_of_the_machine_does_not_pass_for_a_bad_picture(tmp_path, monkey
     def exhausted(path):
         raise OSError(errno.EMFILE, "too many open files")
 
+    file = saved(tmp_path, Image.new("RGB", (5, 4)))
     monkeypatch.setattr(pictures.Image, "open", exhausted)
     with pytest.raises(OSError, match="too many open files"):
-        read_picture(tmp_path / "a.png")
+        read_picture(file)

@@ -60,6 +60,20 @@ def test_split_and_seed_make_other_scenes(batch, other):
     assert digest(Scenes(**other).draw(range(60))) != digest(batch)
 
 
+def test_negative_seeds_are_seeds_like_all_others(batch):
+    """Seeds are 32-bit words: -1 is the highest, no error and no copy of another."""
+    assert hashing.key(-1, -2) == hashing.key(2**32 - 1, 2**32 - 2)
+    assert 0 <= hashing.key(-1) < 2**32
+    worlds = [Scenes("val", 32, seed).draw(range(4)) for seed in (-1, -2, 1, 2, 0)]
+    assert len({digest(world) for world in worlds}) == 5
+    assert digest(Scenes("val", 32, 2**32 - 1).draw(range(4))) == digest(worlds[0])
+    starts = [
+        next(Scenes(size=32).batches(1, seed=seed))[1][0]["image_id"]
+        for seed in (-1, -2, 1, 2, 0)
+    ]
+    assert len(set(starts)) == 5 and all(0 <= s < 1_000_000 for s in starts)
+
+
 def test_boxes_are_tight_around_the_visible_masks(batch):
     for index, target in enumerate(batch.targets):
         masks = batch.masks(index)

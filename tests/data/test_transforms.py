@@ -83,6 +83,21 @@ def test_sizes_are_those_of_the_official_code(size, short, longest, expected):
     assert fitting_size(size, short, longest) == expected
 
 
+@pytest.mark.parametrize("augment", [Augment(), Augment.paper(), Augment.none()])
+def test_no_side_is_above_1333_pixels(augment):
+    """The paper's limit: 1,333 exactly, for whoever does not choose another."""
+    long = sample(1000, 300, ((0, 0, 1000, 300),))
+    result = augment.still()(long, np.random.default_rng(0))
+    assert result.picture.size == (1333, 400)
+
+
+def test_small_at_800_pixels_is_the_paper():
+    assert Augment.small(800) == Augment.paper() == Augment()
+    assert Augment.small(128).longest == 213 and Augment.small(400).longest == 666
+    assert Augment.none().longest == 1333 and Augment.none().short_sides == (800,)
+    assert Augment.none(64).longest == 1333 and Augment.none(64, None).longest is None
+
+
 def test_paper_sizes_flips_and_crops_all_occur():
     augment, original = Augment.paper(), sample(90, 60, ((0, 0, 90, 60),))
     shorts, ratios = set(), []
