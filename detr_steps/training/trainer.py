@@ -61,7 +61,7 @@ def train(
     folder = RunFolder(Path(out), recipe, notes or {}, resume) if rank == 0 else None
     run = _Run(model, recipe, device, folder)
     try:
-        with _gentle_interrupt() as interrupted:
+        with _stop_on_ctrl_c() as interrupted:
             run.start(Path(out))
             run.loop(data, validate, interrupted, progress and rank == 0)
     finally:
@@ -136,7 +136,7 @@ class _Run:
             now = time.monotonic()
             self.seconds, clock = self.seconds + now - clock, now
             bar.update()
-            self._keep_books(validate, bar)
+            self._log_and_save(validate, bar)
             if interrupted():
                 self._save()
                 bar.write(f"stopped after step {self.step}; resume=True goes on")
@@ -161,9 +161,9 @@ class _Run:
         self.summed += 1
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0) + value.detach()
-        _follow(self.average, self.model, self.recipe.ema)
+        _update_ema(self.average, self.model, self.recipe.ema)
 
-    def _keep_books(self, validate: Callable | None, bar: tqdm) -> None:
+    def _log_and_save(self, validate: Callable | None, bar: tqdm) -> None:
         recipe, step = self.recipe, self.step
         last = step == recipe.steps
         evaluate = validate and (step % recipe.evaluate_every == 0 or last)
@@ -255,13 +255,13 @@ def _set_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def _follow(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+def _update_ema(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
     for name, value in model.state_dict().items() if average else ():
         average[name].lerp_(value, 1 - decay)
 
 
 @contextmanager
-def _gentle_interrupt():
+def _stop_on_ctrl_c():
     """Yield a question: was Ctrl-C pressed? A second press stops at once."""
     pressed = []
 
