@@ -29,7 +29,7 @@ from .objective.matching import CostWeights
 from .systems.classifier import ClassifierConfig
 from .systems.deformable_detr import DeformableDETRConfig
 from .systems.detr import DETRConfig
-from .training.folder import read_record
+from .training.folder import latest_weights, read_description, read_record
 
 FILMED = (277, 333)  # validation pictures of a film: one crowded, one with small things
 
@@ -121,6 +121,8 @@ def revive(value: object) -> object:
 
 def _entry(name: str | Path) -> Path:
     path = Path(name)
+    if path.suffix == ".safetensors" and path.is_file():
+        path = path.parent  # one of the files of a run
     if (path / "recipe.json").is_file():
         return path  # the folder of a run
     path = folder() / str(name)
@@ -131,7 +133,7 @@ def _entry(name: str | Path) -> Path:
 
 def recipe(name: str | Path) -> dict:
     """Read how a checkpoint was made: model, data, start and recipe of the run."""
-    return json.loads((_entry(name) / "recipe.json").read_text(encoding="utf-8"))
+    return read_description(_entry(name))
 
 
 def record(name: str | Path) -> list[dict]:
@@ -156,6 +158,8 @@ def scores(name: str | Path, key: str = "AP") -> list[float]:
 def load(name: str | Path, device: torch.device | str = "cpu") -> nn.Module:
     """Load a model by the name of a checkpoint or the folder of a run, ready to detect.
 
+    Of a run that was stopped, its last checkpoint; `best.safetensors` in its folder,
+    given as the name, loads the best one.
     Raises: KeyError for an unknown name; ValueError when the weights are damaged.
     """
     model = revive(recipe(name)["model"]).build()
@@ -165,6 +169,8 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> nn.Module:
 
 def weights(name: str | Path) -> dict[str, Tensor]:
     """Read the float32 weights of a checkpoint, after comparing its checksum."""
+    if Path(name).is_file():
+        return _float(read_tensors(Path(name))[0])
     file = _entry(name) / "model.safetensors"
     wanted = recipe(name).get("sha256")
     if wanted and checksum(file) != wanted:
@@ -172,7 +178,7 @@ def weights(name: str | Path) -> dict[str, Tensor]:
             f"{file} is not the file that was published (its checksum differs): "
             "restore it with git checkout, or install the package again"
         )
-    return _float(read_tensors(file)[0])
+    return _float(latest_weights(_entry(name)))
 
 
 def _float(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,9 +1,10 @@
 """Small runs for tests: a model, a recipe, data that die; one process or two."""
 
 import os
-import signal  # noqa: F401, for the lines that two processes run
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -76,6 +77,18 @@ class Dying(Scenes):
             if count == self.after:
                 raise Killed
             yield item
+
+
+def pressing(batches: Callable, step: int) -> Callable:
+    """That method of data, which presses Ctrl-C as it gives the batch of a step."""
+
+    def press(*args, **kwargs):
+        for count, item in enumerate(batches(*args, **kwargs), start=1):
+            if count == step:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield item
+
+    return press
 
 
 def two_processes(code: str, folder: Path) -> None:

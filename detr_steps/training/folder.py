@@ -17,10 +17,11 @@ from ..files import (
     write_tensors,
     write_whole,
 )
-from .lock import RunLock
+from .lock import RunLock, owner
 from .recipe import Recipe
 
-NOT_SETTINGS = ("name", "sha256")  # in a recipe.json; a run may go on under another
+NOT_SETTINGS = ("sha256", "ship")  # about publishing, in the recipe.json of a zoo
+LOCK = "run.lock"
 PLACES = ("images", "annotations")  # where data lie, in the description of a folder
 
 
@@ -41,7 +42,7 @@ class RunFolder:
         self.best_file = self.path / "best.safetensors"
         self.model_file = self.path / "model.safetensors"
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = RunLock(self.path / "run.lock")
+        self._lock = RunLock(self.path / LOCK)
         try:
             self._begin({"recipe": asdict(recipe), **notes}, resume)
         except BaseException:
@@ -189,6 +190,26 @@ def holds_run(path: Path) -> bool:
     return any((Path(path) / name).exists() for name in (*names, "model.safetensors"))
 
 
+def has_checkpoint(run: str | Path) -> bool:
+    """Does a run have a step to go on from?"""
+    return (Path(run) / "checkpoint.safetensors").exists()
+
+
+def has_ended(run: str | Path) -> bool:
+    """Has a run come to its end, by its steps or its patience?"""
+    model = Path(run) / "model.safetensors"
+    checkpoint = Path(run) / "checkpoint.safetensors"
+    if not model.exists() or not checkpoint.exists():
+        return model.exists()
+    return read_notes(model)["step"] >= read_notes(checkpoint)["step"]
+
+
+def at_work(run: str | Path) -> int | None:
+    """The process that is at work in a run's folder; None where nobody is."""
+    note = owner(Path(run) / LOCK)
+    return None if note is None else note.get("pid", 0)
+
+
 def kept_file(run: Path, step: int) -> Path:
     """Where a run keeps the weights of a step."""
     return Path(run) / "kept" / f"{step:06d}.safetensors"
@@ -286,18 +307,16 @@ def latest_weights(run: Path) -> dict[str, Tensor]:
     before the first checkpoint; ValueError for a damaged file.
     """
     run = Path(run)
-    model, checkpoint = run / "model.safetensors", run / "checkpoint.safetensors"
-    if not checkpoint.exists():
-        if not model.exists():
-            raise FileNotFoundError(
-                f"{run} has no weights yet: the first come with its first checkpoint"
-            )
-        return read_tensors(model)[0]
-    step = read_notes(checkpoint)["step"]
-    if model.exists() and read_notes(model)["step"] >= step:
-        return read_tensors(model)[0]
+    if has_ended(run):
+        return read_tensors(run / "model.safetensors")[0]
+    if not has_checkpoint(run):
+        raise FileNotFoundError(
+            f"{run} has no weights yet: the first come with its first checkpoint"
+        )
+    checkpoint = run / "checkpoint.safetensors"
     warnings.warn(
-        f"the run in {run} has not ended: its last checkpoint is used, of step {step}",
+        f"the run in {run} has not ended: its last checkpoint is used, of step "
+        f"{read_notes(checkpoint)['step']}",
         stacklevel=2,
     )
     average = read_tensors(checkpoint, "average.")[0]

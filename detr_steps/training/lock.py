@@ -31,6 +31,7 @@ except ImportError:  # Windows
 
 BEAT = 10.0  # seconds between two touches of the file by its owner
 WATCH = 35.0  # seconds without one that prove its owner dead: three beats and some
+ASKING = 0.5  # seconds, far more than `owner` takes
 FAR = 1 << 30  # Windows locks bytes, also against reading: take one behind the note
 HELD_BY_ANOTHER = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 
@@ -67,7 +68,7 @@ class RunLock:
             # unbuffered: closing it must not try once more what a full disk refused
             file = open(self.path, "a+b", buffering=0)
             try:
-                locked = _lock(file)
+                locked = _lock_in_time(file)
                 note = _note(file)
                 trusted = locked and note.get("host", _host()) == _host()
                 if locked is False or not trusted and self._somebody_beats(note):
@@ -144,6 +145,22 @@ class RunLock:
         self.file.close()
 
 
+def owner(path: Path) -> dict | None:
+    """The note of the run that is at work; None where nobody is.
+
+    Another host's is believed as long as it has beaten lately, by this host's clock.
+    """
+    try:
+        with open(path, "r+b", buffering=0) as file:
+            note, locked = _note(file), _lock(file)
+    except OSError:
+        return None
+    if locked and note.get("host", _host()) == _host():
+        return None
+    beats = time.time() - (_touched(path) or 0) / 1e9 < WATCH
+    return note if locked is False or beats else None
+
+
 def _lock(file: BinaryIO) -> bool | None:
     """True: locked; False: another process has it; None: there are no locks here."""
     try:
@@ -157,6 +174,14 @@ def _lock(file: BinaryIO) -> bool | None:
     except OSError as error:
         return False if error.errno in HELD_BY_ANOTHER else None
     return True
+
+
+def _lock_in_time(file: BinaryIO) -> bool | None:
+    """Who only asks for the owner holds the lock for an instant: try for a second."""
+    end = time.monotonic() + ASKING
+    while (locked := _lock(file)) is False and time.monotonic() < end:
+        time.sleep(ASKING / 20)
+    return locked
 
 
 def _note(file: BinaryIO) -> dict:

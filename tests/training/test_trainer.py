@@ -15,6 +15,7 @@ from runs import (
     Dying,
     Killed,
     fit,
+    pressing,
     recipe,
     small_model,
     two_processes,
@@ -321,14 +322,10 @@ sys.stderr.flush()
 
 
 def press_ctrl_c_at(step):
-    """Data that press it as they give the batch of a step."""
+    """Scenes that press it as they give the batch of a step."""
 
     class Pressing(Scenes):
-        def batches(self, *args, **kwargs):
-            for count, item in enumerate(super().batches(*args, **kwargs), start=1):
-                if count == step:
-                    os.kill(os.getpid(), signal.SIGINT)
-                yield item
+        batches = pressing(Scenes.batches, step)
 
     return Pressing("train", size=32)
 
