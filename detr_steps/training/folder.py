@@ -85,8 +85,12 @@ class RunFolder:
 
     def append(self, line: dict) -> None:
         """Add one line to the record."""
-        with open(self.record_file, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with open(self.record_file, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:  # a full disk does not say whose
+            where = str(self.record_file)
+            raise OSError(error.errno, error.strerror, where) from error
 
     def cut_record(self, step: int) -> None:
         """Forget what was recorded after a step: it will be done again."""

@@ -53,7 +53,9 @@ def train(
     Returns the record.
     """
     device = pick_device(device)
-    rank, _ = world()
+    rank, size = world()
+    if size > 1 and device.type == "cuda":
+        torch.cuda.set_device(device)  # else all share their state through the first
     folder = RunFolder(Path(out), recipe, notes or {}, resume) if rank == 0 else None
     try:
         run = _Run(model.to(device), recipe, device, folder)

@@ -1,9 +1,14 @@
 """`detr-steps train`: a run folder knows its options, and what cannot be is said."""
 
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import asdict
 
 import pytest
@@ -20,6 +25,7 @@ from detr_steps.data.transforms import Augment
 from detr_steps.files import read_notes, read_tensors
 from detr_steps.systems.detr import DETR
 from detr_steps.training import device as devices
+from detr_steps.training.folder import read_record
 
 PARTS = "recipe.json", "record.jsonl", "checkpoint.safetensors"
 
@@ -143,6 +149,27 @@ def test_a_run_on_scenes_needs_no_other_option(tmp_path, recipe, monkeypatch, ca
     assert hint(capsys.readouterr().err) == ["train", "--resume", "--out", str(out)]
     assert main(["train", "--resume", "--out", str(out)]) == 0
     assert json.loads(capsys.readouterr().out)["step"] == 4
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a terminal's Ctrl-C is sent")
+def test_ctrl_c_in_a_terminal_reaches_the_readers_too(tmp_path, recipe, folders):
+    """It goes to all processes of the command: none may die of it."""
+    out = tmp_path / "run"
+    words = own(recipe, folders, "--steps", "5000", "--out", str(out))
+    words[words.index("--workers") + 1] = "2"
+    python = [sys.executable, "-m", "detr_steps.cli"]
+    process = subprocess.Popen(
+        [*python, *words], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not read_record(out / "record.jsonl") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0 and "Traceback" not in errors, errors
+    assert hint(errors)[:2] == ["train", "--resume"]
+    step = read_notes(out / "checkpoint.safetensors")["step"]
+    assert 50 <= step < 5000
 
 
 def test_a_run_that_will_be_published_keeps_the_name_of_its_recipe(

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from runs import Dying, Killed, fit, recipe, weights
 from detr_steps.files import process_alive, read_json, read_notes, read_tensors
 from detr_steps.training.folder import (
     RunFolder,
+    at_work,
     differences,
     latest_weights,
     read_description,
@@ -206,6 +208,27 @@ def test_a_last_line_that_was_cut_short_is_left_out(tmp_path):
         assert read_record(file) == [{"step": 1}]
     file.write_bytes(b'{"step": 1}\r\n{"step": 2}')
     assert read_record(file) == [{"step": 1}, {"step": 2}]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is full")
+def test_a_full_disk_names_the_record(tmp_path):
+    folder = RunFolder(tmp_path, recipe(), {}, resume=False)
+    folder.record_file = Path("/dev/full")
+    try:
+        with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+            folder.append({"step": 1})
+    finally:
+        folder.unlock()
+
+
+def test_the_process_at_work_can_be_asked_for(tmp_path):
+    assert at_work(tmp_path) is None and at_work(tmp_path / "none") is None
+    folder = RunFolder(tmp_path, recipe(), {}, resume=False)
+    assert at_work(tmp_path) == os.getpid()
+    folder.unlock()
+    assert at_work(tmp_path) is None
+    (tmp_path / "run.lock").write_text("{")  # torn by a kill
+    assert at_work(tmp_path) is None
 
 
 def test_a_checkpoint_of_another_model_is_named(tmp_path):

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from detr_steps.training import lock
-from detr_steps.training.lock import RunLock
+from detr_steps.training.lock import RunLock, owner
 
 FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 
@@ -22,6 +22,7 @@ def quick(monkeypatch):
     """Seconds become hundredths."""
     monkeypatch.setattr(lock, "BEAT", 0.1)
     monkeypatch.setattr(lock, "WATCH", 0.5)
+    monkeypatch.setattr(lock, "ASKING", 0.05)
 
 
 @pytest.fixture
@@ -198,13 +199,14 @@ def test_where_a_file_system_has_no_locks_the_beats_decide(path, quick, monkeypa
     assert not path.exists()
 
 
-@pytest.mark.filterwarnings("ignore:.*waiting")
 def test_of_two_hosts_that_watched_the_same_dead_run_one_goes_on(
     path, quick, monkeypatch
 ):
     """Where each host has locks of its own, both may have taken the file over."""
     monkeypatch.setattr(lock, "_lock", lambda file: True)
     monkeypatch.setattr(lock, "_host", lambda: threading.current_thread().name)
+    watched = threading.Barrier(2)  # both, before either writes
+    monkeypatch.setattr(RunLock, "_somebody_beats", lambda *_: watched.wait(10) < 0)
     path.write_text(note("elsewhere"))
     won, lost = [], []
 
@@ -222,6 +224,41 @@ def test_of_two_hosts_that_watched_the_same_dead_run_one_goes_on(
     assert len(won) == len(lost) == 1
     assert json.loads(path.read_text()) == won[0].note  # not removed by the loser
     won[0].release()
+
+
+def test_another_hosts_run_is_at_work_while_it_beats(path, quick):
+    path.write_text(note("elsewhere", 12))
+    assert owner(path)["pid"] == 12
+    os.utime(path, (time.time() - 60,) * 2)
+    assert owner(path) is None
+    assert path.read_text() == note("elsewhere", 12)
+
+
+def test_to_be_asked_for_its_owner_does_not_keep_a_run_from_starting(path):
+    """A queue asks all the time; each time it holds the lock for an instant."""
+    path.write_text(note(socket.gethostname()))
+    file = open(path, "r+b")
+    assert lock._lock(file)
+    threading.Timer(0.1, file.close).start()
+    RunLock(path).release()
+
+
+def test_a_file_that_its_owner_removes_meanwhile_is_no_lock(path, monkeypatch):
+    """Who locks the removed file must not run beside who makes a new one."""
+    path.write_text(note(socket.gethostname()))
+    real = lock._lock
+
+    def removed_before(file):
+        monkeypatch.setattr(lock, "_lock", real)
+        path.unlink()
+        return real(file)
+
+    monkeypatch.setattr(lock, "_lock", removed_before)
+    own = RunLock(path)
+    with pytest.raises(FileExistsError):
+        RunLock(path)
+    own.release()
+    assert not path.exists()
 
 
 class Windows:

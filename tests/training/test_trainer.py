@@ -236,6 +236,31 @@ def test_recorded_losses_are_means_over_the_steps_since_the_last_line(tmp_path):
     assert all(line["class"] == 2 * line["total"] for line in record)
 
 
+class Asked(Scenes):
+    """Data that say how they were asked for batches."""
+
+    def batches(self, *args, **kwargs):
+        raise Killed(args, kwargs)
+
+
+@pytest.mark.filterwarnings("ignore:.*no-op")  # weights on a device that has none
+def test_data_are_asked_for_the_runs_device_step_and_seed(tmp_path):
+    with pytest.raises(Killed):
+        told(tmp_path, [1, 1, 1, None], save_every=2, seed=9)
+    with pytest.raises(Killed) as caught:
+        told(
+            tmp_path,
+            [1, 1, 1, 1],
+            data=Asked("train", size=32),
+            device=torch.device("meta"),
+            save_every=2,
+            seed=9,
+            resume=True,
+        )
+    asked = dict(device=torch.device("meta"), rank=0, world=1, seed=9)
+    assert caught.value.args == ((2, 2), asked)
+
+
 class Clock:
     """Time that passes only when something takes its time."""
 
