@@ -25,3 +25,12 @@ def mean_over_processes(value: Tensor) -> Tensor:
     value = value.clone()
     dist.all_reduce(value)
     return value / size
+
+
+def any_process(flags: list[bool], device: torch.device | str) -> list[bool]:
+    """Which flags are set in at least one process: all of them must do the same."""
+    if world()[1] == 1:
+        return flags
+    value = torch.tensor(flags, dtype=torch.int32, device=device)  # NCCL has no bool
+    dist.all_reduce(value, dist.ReduceOp.MAX)
+    return value.bool().tolist()

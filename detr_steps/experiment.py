@@ -1,20 +1,33 @@
 """From a description in JSON to a run: what `detr-steps train NAME` does."""
 
+import hashlib
+import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from . import interop, zoo
+from .data.coco import CocoFolder
+from .data.transforms import Augment
 from .describable import from_json
+from .distributed import world
 from .evaluation import evaluate
 from .interop.files import read
 from .training import Recipe, train
+from .training.device import memory_named, pick_device
+from .training.folder import has_checkpoint
 
 # by the trainer and by publishing, or about publishing: not the run's own
 ADDED = ("recipe", "sha256", "ship")
+PARTS = ("recipe", "model", "data", "validation")  # what a description must have
 OFFICIAL_CLASSES = 91  # of the published COCO checkpoints: the highest id, plus one
+FOLDER = "folder"  # the kind of data that lie on a disk, in COCO's format
+
+Pair = tuple[Path, Path]  # a folder of pictures and its annotation file
 
 
 def run(
@@ -28,16 +41,20 @@ def run(
 ) -> list[dict]:
     """Train what a `recipe.json` describes and return the record.
 
-    `data` and `validation` replace the described data (a COCO-format folder, say).
+    `data` and `validation` replace the described data. Warns of pictures with more
+    objects than the model has queries. Raises: ValueError for a description that is
+    none, or data that are not there or have changed; and as `training.train`.
     """
-    if data is None and description["data"].get("kind") == "folder":
-        raise ValueError(
-            "this recipe needs pictures: add --train IMAGES JSON and --val IMAGES JSON"
-        )
-    recipe = Recipe(**description["recipe"])
-    model = build(description)
-    data = data or from_json(description["data"])
-    validation = validation or from_json(description["validation"])
+    check(description, "the recipe")
+    recipe = Recipe.from_dict(description["recipe"], "the recipe")
+    device = pick_device(device)
+    if data is None or validation is None:
+        described = open_data(description)
+        data = described[0] if data is None else data
+        validation = described[1] if validation is None else validation
+    # a run that goes on has its weights; what it started from may be gone
+    model = build(description, start=not (resume and has_checkpoint(out)))
+    _warn_of_crowds(model, data)
     return train(
         model,
         data,
@@ -50,21 +67,31 @@ def run(
     )
 
 
-def build(description: dict) -> nn.Module:
+def check(description: dict, source: object) -> None:
+    """Raise ValueError that names the `source` unless all parts of a run are there."""
+    for part in PARTS:
+        if not isinstance(description.get(part), dict):
+            raise ValueError(
+                f"{source} does not say its {part}: a recipe.json has "
+                f"{', '.join(PARTS)} and start, each an object {{...}}"
+            )
+
+
+def build(description: dict, *, start: bool = True) -> nn.Module:
     """Make the described model, with what it starts from already loaded.
 
     `start` may name: `backbone`, an entry of the zoo or a file of torchvision's
     ImageNet weights; `weights`, an official checkpoint, whose class head is kept only
-    if the number of classes agrees.
+    if the number of classes agrees. `start=False` leaves that to a checkpoint.
     """
     torch.manual_seed(description["recipe"].get("seed", 0))
     model = from_json(description["model"]).build()
-    start = description["start"]
-    if "backbone" in start:
-        _start_backbone(model, start["backbone"])
-    if "weights" in start:
+    source = description.get("start", {}) if start else {}
+    if "backbone" in source:
+        _start_backbone(model, source["backbone"])
+    if "weights" in source:
         head = "load" if model.config.classes == OFFICIAL_CLASSES else "keep"
-        interop.load_official(model, start["weights"], class_head=head)
+        interop.load_official(model, source["weights"], class_head=head)
     return model
 
 
@@ -91,16 +118,115 @@ def _load_backbone(model: nn.Module, state: dict[str, Tensor], source: str) -> N
         ) from error
 
 
-def for_classes(description: dict, data: object, size: int | None) -> dict:
-    """Change a description to somebody's own data: classes, names, picture size."""
-    model = description["model"] | {"classes": data.classes}
-    own = {"kind": "folder", "images": str(data.folder)}
+def with_folders(
+    description: dict, train: Pair, validation: Pair | None, size: int | None
+) -> dict:
+    """Change a description to somebody's own pictures, which lie in folders.
+
+    Without `validation` it is the training pictures. `size` of the short side in
+    pixels; without one it is that of the pictures which the recipe was made for.
+    """
+    short = size or resize_rule(description)[0]
+    augment = asdict(Augment.small(short))
+    if size is None:
+        augment = description.get("augment", augment)  # somebody's own
     return description | {
-        "model": model,
-        "data": own,
-        "class_names": list(data.class_names),
-        "resize": [size or 800, round((size or 800) * 1333 / 800)],
+        "data": _place(*train),
+        "validation": _place(*(validation or train)),
+        "augment": augment,
+        "resize": [short, round(short * 1333 / 800)],
     }
+
+
+def _place(images: Path, annotations: Path) -> dict:
+    return {
+        "kind": FOLDER,
+        "images": str(Path(images).resolve()),
+        "annotations": str(Path(annotations).resolve()),
+    }
+
+
+def for_classes(description: dict, data: CocoFolder) -> dict:
+    """Change a description of folders to their classes, and seal the annotations.
+
+    The run goes on only with the very annotations that it was begun with.
+    """
+    parts = {part: description[part] for part in ("data", "validation")}
+    sealed = {part: value | {"sha256": _sum(value)} for part, value in parts.items()}
+    model = description["model"] | {"classes": data.classes}
+    return description | sealed | {"model": model, "class_names": data.class_names}
+
+
+def _sum(place: dict) -> str:
+    with open(place["annotations"], "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def has_folders(description: dict) -> bool:
+    """Does a description need pictures from a disk?"""
+    return description["data"].get("kind") == FOLDER
+
+
+def open_data(description: dict, workers: int | None = None) -> tuple[object, object]:
+    """Open the described training and validation data.
+
+    `workers`: processes that read pictures, where these lie in folders. Raises:
+    ValueError where the description does not name folders, or annotations have
+    changed since the run was begun; FileNotFoundError where they have gone.
+    """
+    if not has_folders(description):
+        return from_json(description["data"]), from_json(description["validation"])
+    if "images" not in description["data"]:
+        raise ValueError(
+            "this recipe needs pictures: add --train IMAGES JSON and --val IMAGES JSON"
+        )
+    options = {"augment": _augment(description), "workers": workers}
+    data = _open(description["data"], **options)
+    if description["validation"] == description["data"]:
+        return data, data
+    return data, _open(description["validation"], like=data, **options)
+
+
+def _augment(description: dict) -> Augment:
+    if "augment" not in description:
+        return Augment.small(resize_rule(description)[0])
+    settings = description["augment"].items()
+    return Augment(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings})
+
+
+def _open(place: dict, **options: object) -> CocoFolder:
+    try:
+        folder = CocoFolder(place["images"], place["annotations"], **options)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error} (data that have moved: --train IMAGES JSON and --val IMAGES JSON "
+            "say where they are now)"
+        ) from error
+    if place.get("sha256", "") not in ("", _sum(place)):
+        raise ValueError(
+            f"{place['annotations']} has changed since the run was begun: put the old "
+            "file back, or begin a new run in another folder"
+        )
+    return folder
+
+
+def _warn_of_crowds(model: nn.Module, data: object) -> None:
+    """Say once that objects beyond the number of queries cannot be learned."""
+    queries = getattr(model.config, "queries", None)
+    if queries is None or not isinstance(data, CocoFolder) or world()[0]:
+        return
+    known = data.annotations
+    until = np.concatenate(([0], np.cumsum(~known.crowd)))[known.first]  # [I + 1]
+    objects = np.diff(until)  # [I]
+    crowded = int((objects > queries).sum())
+    if crowded:
+        most = int(objects.argmax())
+        warnings.warn(
+            f"{crowded} of {len(objects)} pictures have more objects than the model "
+            f"has queries ({queries}), up to {objects[most]} in {known.files[most]}: "
+            "those beyond are not learned; take a recipe with more queries",
+            stacklevel=2,
+        )
 
 
 def class_names(description: dict) -> list[str]:
@@ -121,8 +247,18 @@ def resize_rule(description: dict) -> tuple[int, int]:
 def validator(
     model: nn.Module, validation: object, recipe: Recipe
 ) -> Callable[[nn.Module], dict]:
-    """What is measured while training: AP, or accuracy for a classifier."""
+    """What is measured while training: AP, or accuracy for a classifier.
+
+    In batches as large as those of training: what fits there, fits here.
+    """
     limit = recipe.evaluate_images
     if hasattr(model, "accuracy"):
         return lambda m: m.accuracy(validation, limit)
-    return lambda m: evaluate(m, validation, limit=limit)
+    batch = max(1, recipe.batch // world()[1])
+
+    def validate(model: nn.Module) -> dict:
+        device = next(model.parameters()).device
+        with memory_named(device, f"validation batches of {batch} images"):
+            return evaluate(model, validation, batch=batch, limit=limit)
+
+    return validate

@@ -1,32 +1,37 @@
 """`detr-steps`: train, evaluate, predict, data export | check, doctor, zoo."""
 
-import argparse
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 
-from ..training.trainer import Diverged
 from . import data, doctor, predict, train, zoo
+from .arguments import Parser
+from .faults import DEBUG, explain, plain_warnings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; a fault of the user's ends in one line, not in a traceback."""
-    try:
-        options = _parser().parse_args(arguments)  # its help lists what the zoo has
-        return options.run(options) or 0
-    except (OSError, ValueError, KeyError, TypeError, Diverged) as error:
-        reason = error.args[0] if isinstance(error, KeyError) else error
-        print(f"detr-steps: {reason}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("detr-steps: stopped", file=sys.stderr)
-        return 130
+    """Run one command; any fault ends in one line on stderr, not in a traceback.
 
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    Returns 0, 2 for a fault that the user can mend, 1 for any other, 130 for Ctrl-C.
+    """
+    parser = Parser(
         prog="detr-steps", description="The DETR family, one idea at a time."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in (train, predict, data, doctor, zoo):
         module.add_commands(commands)
-    return parser
+    options = parser.parse_args(arguments)
+    options.typed = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with plain_warnings():
+            return options.run(options) or 0
+    except KeyboardInterrupt:
+        print("detr-steps: stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        line, status = explain(error)
+        print(f"detr-steps: {line}", file=sys.stderr)
+        return status

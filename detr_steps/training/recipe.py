@@ -1,9 +1,27 @@
 """What a training run is: a frozen list of numbers, and the optimiser they make."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import nn
+
+# setting -> least value
+LEAST = {
+    "steps": 1,
+    "batch": 1,
+    "lr": 0,
+    "weight_decay": 0,
+    "clip": 0,
+    "warmup": 0,
+    "ema": 0,
+    "evaluate_every": 1,
+    "evaluate_images": 1,
+    "patience": 0,
+    "save_every": 1,
+    "log_every": 1,
+}
+FRACTIONS = ("lr", "weight_decay", "clip", "ema")  # all others are whole numbers
 
 
 @dataclass(frozen=True)
@@ -11,6 +29,7 @@ class Recipe:
     """Settings of a run; with the model, the data and the seed they decide everything.
 
     The defaults are DETR's (Carion et al. 2020, appendix A.4), but for `steps`.
+    Raises: ValueError for a setting that cannot be.
     """
 
     steps: int
@@ -26,6 +45,7 @@ class Recipe:
     seed: int = 0
     evaluate_every: int = 1000
     evaluate_images: int = 500
+    patience: int = 0  # evaluations without a better AP that end the run; 0: never
     save_every: int = 500
     log_every: int = 50
     keep: tuple[int, ...] = ()  # steps whose weights are kept, 0 the untrained ones
@@ -33,10 +53,37 @@ class Recipe:
     def __post_init__(self) -> None:
         object.__setattr__(self, "drops", tuple(self.drops))
         object.__setattr__(self, "keep", tuple(self.keep))
-        if self.steps < 1 or self.batch < 1:
-            raise ValueError(f"steps {self.steps}, batch {self.batch}: both at least 1")
+        for name, least in LEAST.items():
+            _check_number(name, getattr(self, name), least)
+        for name in ("drops", "keep"):
+            for step in getattr(self, name):
+                _check_number(name, step, 0)
+        if self.lr == 0:
+            raise ValueError("lr 0: nothing would be learned")
+        if not self.ema < 1:
+            raise ValueError(f"ema {self.ema}: a decay below 1, or 0 for none")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"precision {self.precision!r}: auto, float32 or bfloat16")
+
+    @classmethod
+    def from_dict(cls, settings: dict, source: object) -> "Recipe":
+        """Make one of the settings in a `recipe.json`.
+
+        Raises: ValueError that names the `source` and what is wrong with it.
+        """
+        known = [each.name for each in fields(cls)]
+        unknown = sorted(settings.keys() - set(known))
+        if unknown:
+            raise ValueError(
+                f"{source}: unknown setting {', '.join(unknown)} in its recipe; there "
+                f"are {', '.join(known)}"
+            )
+        if "steps" not in settings:
+            raise ValueError(f"{source}: its recipe has no steps")
+        try:
+            return cls(**settings)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{source}: {error}") from error
 
     def lr_at(self, step: int) -> float:
         """Learning rate as a share of `lr` at a step: warm-up, then drops by ten."""
@@ -65,3 +112,12 @@ class Recipe:
         """Put the learning rate of a step into every group."""
         for group in optimiser.param_groups:
             group["lr"] = self.lr * group["factor"] * self.lr_at(step)
+
+
+def _check_number(name: str, value: object, least: int) -> None:
+    kinds = (int, float) if name in FRACTIONS else (int,)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        what = "number" if name in FRACTIONS else "whole number"
+        raise ValueError(f"{name} {value!r}: give a {what}")
+    if not math.isfinite(value) or value < least:
+        raise ValueError(f"{name} {value}: at least {least}")

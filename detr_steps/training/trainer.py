@@ -5,8 +5,9 @@ images and the same dropout, so a run that was stopped goes on as if it had not 
 """
 
 import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -16,21 +17,16 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from ..data import hashing
-from ..distributed import mean_over_processes, world
+from ..distributed import any_process, mean_over_processes, world
 from ..files import write_tensors
-from .folder import RunFolder, read_record
+from ..images import ImageBatch
+from .device import memory_named, pick_device
+from .folder import RunFolder, read_record, score
 from .recipe import Recipe
 
 
 class Diverged(RuntimeError):
     """The loss is not finite."""
-
-
-def pick_device() -> torch.device:
-    """The GPU of this process if there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", world()[0] % torch.cuda.device_count())
-    return torch.device("cpu")
 
 
 def train(
@@ -52,18 +48,20 @@ def train(
     record (AP and whatever an analysis measures); `notes` go into `recipe.json`.
     Ctrl-C saves and returns; `resume=True` goes on, bit for bit on the same machine.
     Under `torchrun` the batch is shared between the processes.
-    Raises: FileExistsError, ValueError for a folder in use (see RunFolder);
-    Diverged when the loss is not finite. Returns the record.
+    Raises: FileExistsError, ValueError for a folder in use (see RunFolder); ValueError
+    for a device that is not there; Diverged when the loss is not finite; OutOfMemory.
+    Returns the record.
     """
-    device = torch.device(device) if device else pick_device()
-    model.to(device)
-    rank, _ = world()
+    device = pick_device(device)
+    rank, size = world()
+    if size > 1 and device.type == "cuda":
+        torch.cuda.set_device(device)  # else all share their state through the first
     folder = RunFolder(Path(out), recipe, notes or {}, resume) if rank == 0 else None
-    run = _Run(model, recipe, device, folder)
     try:
-        with _gentle_interrupt() as interrupted:
-            run.start(Path(out))
-            run.loop(data, validate, interrupted, progress and rank == 0)
+        run = _Run(model.to(device), recipe, device, folder)
+        with _stop_on_ctrl_c() as stopped:
+            run.start()
+            run.loop(data, validate, stopped, progress and rank == 0)
     finally:
         if folder:
             folder.unlock()
@@ -84,18 +82,22 @@ class _Run:
         self.folder = folder  # None in all processes but the first
         self.optimiser = recipe.optimiser(model)
         self.average = _copy_weights(model) if recipe.ema else {}
-        self.step, self.seconds = 0, 0.0
-        self.sums: dict[str, Tensor] = {}
+        self.step, self.began = 0, time.monotonic()
+        self.sums: dict[str, Tensor] = {}  # of the losses since the last line
         self.summed = 0  # steps in `sums`
+        self.exhausted = False  # is the recipe's patience? Only the first process knows
 
-    def start(self, path: Path) -> None:
+    def start(self) -> None:
         """Go back to the last checkpoint, in every process, or share fresh weights."""
         if self.folder:
-            self.step, self.seconds = self.folder.restore(
-                self.model, self.optimiser, self.average
-            )
+            notes, sums = self.folder.restore(self.model, self.optimiser, self.average)
+            self.step = notes["step"]
+            self.began = time.monotonic() - notes.get("seconds", 0.0)
+            self.sums, self.summed = sums, notes.get("summed", 0)
             self.folder.cut_record(self.step)
+            self._judge()
         self._share()
+        self.sums = {name: value.to(self.device) for name, value in self.sums.items()}
         self.parallel = _parallel(self.model, self.device)
         if self.step == 0:
             self._keep()
@@ -103,9 +105,11 @@ class _Run:
     def _share(self) -> None:
         if world()[1] == 1:
             return
-        payload = [(self.step, self.seconds, self.optimiser.state_dict(), self.average)]
+        own = (self.step, self.sums, self.summed, self.average)
+        payload = [own, self.optimiser.state_dict()]
         torch.distributed.broadcast_object_list(payload)
-        self.step, self.seconds, state, self.average = payload[0]
+        own, state = payload
+        self.step, self.sums, self.summed, self.average = own
         if self.step:
             self.optimiser.load_state_dict(state)
 
@@ -113,41 +117,64 @@ class _Run:
         self,
         data: object,
         validate: Callable | None,
-        interrupted: Callable[[], bool],
+        stopped: Callable[[], bool],
         progress: bool,
     ) -> None:
-        recipe = self.recipe
+        """Take the steps that are left; Ctrl-C and the recipe's patience end it."""
+        steps = self.recipe.steps
+        batches = self._batches(data)
+        self.model.train()
+        with tqdm(total=steps, initial=self.step, disable=not progress) as bar:
+            while self.step < steps:
+                # all processes must stop at the same step, or the others wait for ever
+                ask = [self.exhausted, stopped()]
+                exhausted, interrupted = any_process(ask, self.device)
+                if interrupted:
+                    self._save()
+                    self._say(bar, "stopped", "a resume goes on from there")
+                    return
+                if exhausted:
+                    why = f"no better score in {self.recipe.patience} evaluations"
+                    self._say(bar, "ended", why)
+                    break
+                self._one_step(*next(batches))
+                bar.update()
+                self._log_and_save(validate, bar)
+        self._finish()
+
+    def _say(self, bar: tqdm, what: str, why: str) -> None:
+        if not bar.disable:
+            said = f"{what} after step {self.step} of {self.recipe.steps}: {why}"
+            bar.write(said, file=sys.stderr)
+
+    def _batches(self, data: object) -> Iterator:
         rank, size = world()
-        batches = data.batches(
-            recipe.batch,
+        return data.batches(
+            self.recipe.batch,
             self.step,
             device=self.device,
             rank=rank,
             world=size,
-            seed=recipe.seed,
+            seed=self.recipe.seed,
         )
-        bar = tqdm(
-            total=recipe.steps, initial=self.step, disable=not progress, leave=True
-        )
-        clock = time.monotonic()
-        self.model.train()
-        while self.step < recipe.steps:
-            self._one_step(*next(batches))
-            now = time.monotonic()
-            self.seconds, clock = self.seconds + now - clock, now
-            bar.update()
-            self._keep_books(validate, bar)
-            if interrupted():
-                self._save()
-                bar.write(f"stopped after step {self.step}; resume=True goes on")
-                return
-        self._finish()
-        bar.close()
 
-    def _one_step(self, batch: object, targets: list[dict]) -> None:
+    def _one_step(self, batch: ImageBatch, targets: list[dict]) -> None:
         # dropout belongs to the step, not to the history: resuming needs no state
         torch.manual_seed(hashing.key(self.recipe.seed, self.step, world()[0]))
         self.recipe.set_lr(self.optimiser, self.step)
+        height, width = batch.pixels.shape[-2:]
+        what = f"a batch of {len(batch)} images of {height} x {width} pixels"
+        with memory_named(self.device, what):
+            terms = self._update(batch, targets)
+        self.step += 1
+        self.summed += 1
+        self.sums = {
+            name: self.sums.get(name, 0) + value.detach()
+            for name, value in terms.items()
+        }
+        _update_ema(self.average, self.model, self.recipe.ema)
+
+    def _update(self, batch: ImageBatch, targets: list[dict]) -> dict[str, Tensor]:
         with _autocast(self.recipe.precision, self.device):
             output = self.parallel(batch)
         terms = self.model.loss(output, targets)
@@ -157,50 +184,71 @@ class _Run:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
             terms["gradient_norm"] = norm
         self.optimiser.step()
-        self.step += 1
-        self.summed += 1
-        for name, value in terms.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach()
-        _follow(self.average, self.model, self.recipe.ema)
+        return terms
 
-    def _keep_books(self, validate: Callable | None, bar: tqdm) -> None:
+    def _log_and_save(self, validate: Callable | None, bar: tqdm) -> None:
         recipe, step = self.recipe, self.step
         last = step == recipe.steps
         evaluate = validate and (step % recipe.evaluate_every == 0 or last)
         if step % recipe.log_every == 0 or evaluate or last:
-            line = {"step": step, **self._mean_losses(), "seconds": self.seconds}
+            line = {"step": step, **self._mean_losses(), "seconds": self._seconds()}
             if evaluate:
                 line |= self._validate(validate)
-            if self.folder:
-                line["seconds"] = round(line["seconds"], 1)
-                self.folder.append(line)
-            bar.set_postfix(
-                {
-                    k: f"{line[k]:.3f}"
-                    for k in ("total", "AP")
-                    if line.get(k) is not None
-                }
-            )
+            self._log(line, bar)
         self._keep()
-        if step % recipe.save_every == 0 or last:
+        # the end: only the first process knows of it, but nobody waits for another
+        # in `_save` right after an evaluation, for there are no sums to share
+        if step % recipe.save_every == 0 or last or self.exhausted:
             self._save()
+
+    def _log(self, line: dict, bar: tqdm) -> None:
+        if self.folder:
+            self.folder.append(line)
+            if score(line) is not None:
+                self._keep_best(line)
+                self._judge()
+        shown = {key: line.get(key) for key in ("total", "AP")}
+        bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items() if v is not None})
 
     def _keep(self) -> None:
         if self.folder and self.step in self.recipe.keep:
             self.folder.keep(self.step, self.average or self.model.state_dict())
 
+    def _keep_best(self, line: dict) -> None:
+        if score(line) > self.folder.best()[1]:
+            weights = self.average or self.model.state_dict()
+            self.folder.keep_best(self.step, score(line), weights)
+
+    def _judge(self) -> None:
+        """Have so many evaluations not been better that the recipe gives up?"""
+        since = self.folder.evaluations_since(self.folder.best()[0])
+        self.exhausted = 0 < self.recipe.patience <= since
+
     def _mean_losses(self) -> dict[str, float]:
-        names = list(self.sums)
-        values = torch.stack([self.sums[name].float() for name in names]) / self.summed
-        values = mean_over_processes(values).tolist()
+        """Means since the last line of the record; those of the next one begin anew."""
+        sums, summed = self._all_sums(), self.summed
         self.sums, self.summed = {}, 0
-        means = dict(zip(names, (round(v, 6) for v in values)))
-        if not all(v == v and abs(v) != float("inf") for v in values):
+        values = (torch.stack(list(sums.values())) / summed).tolist()
+        return dict(zip(sums, (round(v, 6) for v in values)))
+
+    def _all_sums(self) -> dict[str, Tensor]:
+        """Sums of the losses since the last line, averaged over the processes."""
+        if not self.sums:
+            return {}
+        values = torch.stack([value.float() for value in self.sums.values()])
+        values = mean_over_processes(values)
+        sums = dict(zip(self.sums, values))
+        if not values.isfinite().all():
+            means = {k: round(v.item() / self.summed, 6) for k, v in sums.items()}
             raise Diverged(
                 f"the loss is not finite near step {self.step}: {means}. The last "
                 "checkpoint is kept; lower the learning rate or clip gradients"
             )
-        return means
+        return sums
+
+    def _seconds(self) -> float:
+        """Time spent on the run so far, before it was stopped as well."""
+        return round(time.monotonic() - self.began, 1)
 
     def _validate(self, validate: Callable) -> dict:
         kept = _copy_weights(self.model) if self.average else {}
@@ -213,10 +261,11 @@ class _Run:
             _set_weights(self.model, kept)
 
     def _save(self) -> None:
+        sums = self._all_sums()  # raises before a run that has diverged is saved
         if self.folder:
-            self.folder.save(
-                self.step, self.seconds, self.model, self.optimiser, self.average
-            )
+            notes = {"step": self.step, "summed": self.summed}
+            notes["seconds"] = self._seconds()
+            self.folder.save(notes, self.model, self.optimiser, self.average, sums)
 
     def _finish(self) -> None:
         _set_weights(self.model, self.average)
@@ -255,13 +304,13 @@ def _set_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def _follow(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+def _update_ema(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
     for name, value in model.state_dict().items() if average else ():
         average[name].lerp_(value, 1 - decay)
 
 
 @contextmanager
-def _gentle_interrupt():
+def _stop_on_ctrl_c():
     """Yield a question: was Ctrl-C pressed? A second press stops at once."""
     pressed = []
 

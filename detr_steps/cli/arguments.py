@@ -1,0 +1,39 @@
+"""Numbers on the command line: what cannot be is answered in one line."""
+
+import argparse
+import math
+from collections.abc import Callable
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command in one line, without the list of options."""
+
+    def error(self, message: str) -> None:
+        """End with status 2, as argparse does."""
+        self.exit(2, f"{self.prog}: {message} ({self.prog} --help)\n")
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """For `type=`: a whole number of at least so much."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text}: at least {least}")
+        return value
+
+    return read
+
+
+def positive(text: str) -> float:
+    """For `type=`: a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: a number above 0")
+    return value
