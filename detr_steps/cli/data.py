@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..data.check import check_path
 from ..data.coco import CocoFolder
+from ..data.dataset import Dataset
 from ..data.export import export
 from ..data.scenes import Scenes
 from ..distributed import world
@@ -50,15 +51,17 @@ def run_check(options: argparse.Namespace) -> int:
     return max(report.exit_status for report in reports)
 
 
-def say_left_out(*folders: CocoFolder | None, after: bool = False) -> None:
+def say_left_out(*data: Dataset | None, after: bool = False) -> None:
     """Print what training leaves out of folders, in the first process only.
 
     `after` training, the folders in which it came upon broken pictures are named again.
     """
     if world()[0]:
         return
-    for folder in folders:
-        if folder and (text := folder.left_out()) and (folder.skipped or not after):
+    for folder in data:
+        if not isinstance(folder, CocoFolder):
+            continue  # drawn scenes lack nothing
+        if (text := folder.left_out()) and (folder.skipped or not after):
             _print(text)
 
 

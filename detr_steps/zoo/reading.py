@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..analysis import film as filming
 from ..describable import from_json
 from ..files import read_tensors
-from ..training.folder import read_record
+from ..training.folder import latest_weights, read_description, read_record
 
 VARIABLE = "DETR_STEPS_ZOO"  # names another folder to read from and to publish to
 
@@ -69,6 +69,8 @@ def entry(name: str | Path) -> Path:
     Raises: KeyError for an unknown name, with those there are.
     """
     path = Path(name)
+    if path.suffix == ".safetensors" and path.is_file():
+        path = path.parent  # one of the files of a run
     if (path / "recipe.json").is_file():
         return path  # the folder of a run
     path = folder() / str(name)
@@ -79,7 +81,7 @@ def entry(name: str | Path) -> Path:
 
 def recipe(name: str | Path) -> dict:
     """Read how a checkpoint was made: model, data, start and recipe of the run."""
-    return json.loads((entry(name) / "recipe.json").read_text(encoding="utf-8"))
+    return read_description(entry(name))
 
 
 def ships_weights(name: str) -> bool:
@@ -133,6 +135,8 @@ def scores(name: str | Path, key: str = "AP") -> list[float]:
 def load(name: str | Path, device: torch.device | str = "cpu") -> nn.Module:
     """Load a model by the name of a checkpoint or the folder of a run, ready to detect.
 
+    Of a run that was stopped, its last checkpoint; `best.safetensors` in its folder,
+    given as the name, loads the best one.
     Raises: KeyError for an unknown name; ValueError when the weights are damaged.
     """
     model = from_json(recipe(name)["model"]).build()
@@ -142,6 +146,8 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> nn.Module:
 
 def weights(name: str | Path) -> dict[str, Tensor]:
     """Read the float32 weights of a checkpoint, after comparing its checksum."""
+    if Path(name).is_file():
+        return to_float(read_tensors(Path(name))[0])
     file = entry(name) / "model.safetensors"
     wanted = recipe(name).get("sha256")
     if wanted and checksum(file) != wanted:
@@ -149,7 +155,7 @@ def weights(name: str | Path) -> dict[str, Tensor]:
             f"{file} is not the file that was published (its checksum differs): "
             "restore it with git checkout, or install the package again"
         )
-    return to_float(read_tensors(file)[0])
+    return to_float(latest_weights(entry(name)))
 
 
 def to_float(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

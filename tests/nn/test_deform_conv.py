@@ -118,7 +118,7 @@ def test_slopes_in_double_precision():
 
 
 def test_every_part_learns():
-    """Also the offsets, from their start at zero: the map has a gradient between pixels.
+    """Also the offsets, from zero: between pixels the map has a gradient.
 
     At whole pixels the derivative is one-sided, but it is there.
     """

@@ -12,7 +12,7 @@ two stages. Facts about that version:
   the proposals come from its own criterion, with all labels 0 as the official code has.
 - It freezes all of a ResNet that is not timm's, so that is unfrozen here.
 - Offsets at the start are whole pixels and references are pixel centres: samples then
-  lie exactly where bilinear reading has a corner and its derivative is not defined. So the
+  lie exactly where bilinear reading has a corner and no derivative. So the
   offsets are drawn at random too.
 """
 
