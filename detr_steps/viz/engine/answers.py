@@ -22,7 +22,7 @@ KINDS = {  # what a page keeps of each
 
 @dataclass(frozen=True)
 class Answers:
-    """What Q items answer in each of F frames, and what is true; all of it optional.
+    """What Q items answer in each of F frames, and the ground truth; all optional.
 
     `boxes [F, Q, 4]` cxcywh in [0, 1], best class `labels` and its `scores [F, Q]`,
     `matched [F, Q]` the object of each or -1; `truth [N, 4]` with `truth_labels [N]`;
@@ -50,7 +50,7 @@ class Answers:
         return replace(self.of((slice(None), list(items))), items=numbers)
 
     def only_truth(self, **known: object) -> "Answers":
-        """What is true, without any answers, and what else is `known`."""
+        """The ground truth without any answers, and what else is `known`."""
         return replace(self, **dict.fromkeys(list(KINDS)[:4]), **known)
 
     @property

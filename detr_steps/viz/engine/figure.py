@@ -221,14 +221,14 @@ def _read(name: str) -> str:
     return (resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
-def _code_picture(picture: np.ndarray, most: int) -> tuple[str, bytes]:
+def _code_picture(picture: np.ndarray, max_pixels: int) -> tuple[str, bytes]:
     """Shrink if need be, then WebP or PNG, whichever is smaller."""
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(
             f"the picture is {picture.dtype} {picture.shape}: give uint8 [H, W, 3]"
         )
     image = Image.fromarray(np.ascontiguousarray(picture))
-    scale = min(1.0, (most / (image.width * image.height)) ** 0.5)
+    scale = min(1.0, (max_pixels / (image.width * image.height)) ** 0.5)
     if scale < 1:
         size = int(image.width * scale), int(image.height * scale)
         image = image.resize(size, Image.Resampling.LANCZOS)

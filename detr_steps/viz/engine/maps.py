@@ -24,7 +24,7 @@ def attention_maps(
     curve: Tensor | None = None,
     view: str = "attention",
 ) -> InteractiveFigure:
-    """Show where each of Q items looks in a picture, head by head, frame by frame.
+    """Show what each of Q items attends to in a picture, by head and frame.
 
     `maps [F, Q, M, h, w]` weights over a map (F layers or training steps), packed or
     not; `rgb [3, H, W]` in [0, 1] or uint8 `[H, W, 3]`; `answers` of the items: without

@@ -28,7 +28,7 @@ class Opened(NamedTuple):
     """One image as a model sees it, cut to its real part.
 
     `seen` the Output with its trace, `rgb [3, H, W]`, `real` its extent on the
-    `map_size`; `answers` of all queries after each decoder layer, with what is true.
+    `map_size`; `answers` of all queries after each decoder layer, and ground truth.
     """
 
     seen: Output
