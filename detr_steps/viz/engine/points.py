@@ -1,12 +1,13 @@
 """Where deformable attention samples: points, their weights and their cells."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .answers import MOST_BYTES, Answers, Words, as_picture
+from .answers import Answers, Words, as_picture
 from .figure import InteractiveFigure, check_arrays
 
 TITLE = "Sampling points: where each query reads"
@@ -45,22 +46,25 @@ def sampling_points(
         references, answers = references[None], answers.of(None)
     arrays = _pack(*points, references) | answers.arrays
     check_arrays("points", arrays)
-    frames, _, _, levels, _ = arrays["weights"].shape
+    frames, count, _, levels, _ = arrays["weights"].shape
     if len(sizes) != levels:
         raise ValueError(f"{len(sizes)} sizes for {levels} levels: give (h, w) of each")
-    items = _choose(arrays, max_queries)
+    if answers.scores is None:  # all alike: the first ones are shown
+        answers = replace(answers, scores=torch.zeros(frames, count))
+    items = answers.choose(6 * arrays["weights"][:, 0].size, max_queries)
+    answers = answers.select(items)
     for name in arrays.keys() - {"truth", "truth_labels"}:
         arrays[name] = arrays[name][:, items]
-    surest = int(arrays["scores"][-1].argmax()) if "scores" in arrays else 0
-    notes = words.notes(frames) | answers.select(items).notes(len(items))
+    notes = words.notes(frames) | answers.notes(len(items))
     notes |= {
         "levels": [[int(h), int(w)] for h, w in sizes],
         "pick": "box",
         "head_name": words.head,
         "point_name": words.point,
         "even": points[1] is None,
-        "start": {"frame": frames - 1, "item": surest, "head": -1} | (start or {}),
+        "start": {"frame": frames - 1, "item": answers.surest, "head": -1},
     }
+    notes["start"] |= start or {}
     texts = words.texts(title=TITLE, summary=_summary(arrays, notes), caption=CAPTION)
     return InteractiveFigure("points", arrays, notes, picture=as_picture(rgb), **texts)
 
@@ -78,19 +82,6 @@ def _pack(
         "weights": weights,
     }
     return {k: x.detach().cpu().numpy().astype(np.float16) for k, x in parts.items()}
-
-
-def _choose(arrays: dict[str, np.ndarray], max_queries: int | None) -> list[int]:
-    """Numbers of the surest items: so many, or as many as fit."""
-    count = arrays["weights"].shape[1]
-    if max_queries is None:
-        names = ("references", "locations", "weights")
-        each = sum(arrays[name].nbytes for name in names) // count
-        max_queries = max(1, MOST_BYTES // each)
-    elif max_queries < 1:
-        raise ValueError(f"max_queries={max_queries}: show at least one query")
-    worth = arrays["scores"][-1] if "scores" in arrays else np.zeros(count)
-    return sorted(np.argsort(-worth, kind="stable")[:max_queries].tolist())
 
 
 def _summary(arrays: dict, notes: dict) -> str:

@@ -13,7 +13,7 @@ from ...systems.output import Output
 from ..engine.answers import MOST_BYTES, Words
 from ..engine.figure import InteractiveFigure
 from ..engine.maps import attention_maps
-from .opened import Batch, Opened, choose, nearest, open_up, samples, surest
+from .opened import Batch, Opened, nearest, open_up, samples
 from .points import Pixels, pixel_points, query_points
 
 SURE = 0.5  # score from which a query is worth a word in the summary
@@ -53,7 +53,7 @@ def decoder_attention(
     opened = open_up(source, batch, image, names, targets)
     if samples(opened.seen.trace.decoder_cross):
         return query_points(opened, max_queries, query, title)
-    items = choose(opened.answers, map_bytes(opened), max_queries, query)
+    items = opened.answers.choose(map_bytes(opened), max_queries, query)
     words = Words(title or "Decoder attention: what each query reads")
     return query_maps(opened, items, query, words)
 
@@ -75,7 +75,7 @@ def layers(
     shown. Built in chapters/02_detr.ipynb.
     """
     opened = open_up(source, batch, image, names, targets)
-    items = choose(opened.answers, map_bytes(opened), max_queries, query)
+    items = opened.answers.choose(map_bytes(opened), max_queries, query)
     words = Words(title, caption=LAYERS_READ_NOT_WHY)
     return query_maps(opened, items, query, words, "layers")
 
@@ -129,13 +129,13 @@ def query_maps(
 ) -> InteractiveFigure:
     """Show maps of some queries of an opened model, at first of `query`."""
     maps = decoder_maps(opened.seen, opened.real, items)  # [Y, Q, M, h, w]
-    query = surest(opened.answers, items) if query is None else query
-    start = items.index(query)
-    summary = _summary(opened, maps, query, describe_map(maps[-1, start]))
+    answers = opened.answers.select(items)
+    start = answers.surest if query is None else items.index(query)
+    summary = _summary(opened, maps, items[start], describe_map(maps[-1, start]))
     return attention_maps(
         maps,
         opened.rgb,
-        opened.answers.select(items),
+        answers,
         Words(words.title, summary, words.caption),
         start={"item": start},
         cover=opened.real.cover,

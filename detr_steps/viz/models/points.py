@@ -12,7 +12,7 @@ from ...systems.output import Output
 from ..engine.answers import Answers, Words
 from ..engine.figure import InteractiveFigure
 from ..engine.points import sampling_points
-from .opened import Batch, Opened, choose, nearest, open_up, samples, surest
+from .opened import Batch, Opened, nearest, open_up, samples
 
 PIXELS_TITLE = "Sampling points: where each pixel reads"
 
@@ -50,15 +50,14 @@ def query_points(
     trace, answers = opened.seen.trace, opened.answers
     layers = trace.decoder_cross
     size = 6 * len(layers) * layers[0].weights[0, 0].numel()  # bytes: x, y and weight
-    items = choose(answers, size, max_queries, query)
-    query = surest(answers, items) if query is None else query
+    items = answers.choose(size, max_queries, query)
     return _figure(
         opened,
         [_of(layer, items) for layer in layers],
         torch.cat([each[:, items, :2] for each in trace.references]),
         answers.select(items),
         Words(title),
-        {"item": items.index(query)},
+        {} if query is None else {"item": items.index(query)},
     )
 
 
