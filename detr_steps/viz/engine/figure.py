@@ -24,6 +24,7 @@ from . import posters, still
 from .plots import COLOURS
 
 TYPES = {"uint8": "u1", "int16": "i2", "float16": "f2", "float32": "f4"}
+TOLD = ("view", "title", "summary", "caption", "notes")
 WIDE, HIGH = 820, 560  # CSS pixels; narrower places are served by the same height
 
 
@@ -99,17 +100,13 @@ class InteractiveFigure:
         packed = b"".join(array.tobytes() for array in self.arrays.values())
         return {
             "version": 1,
-            "view": self.view,
-            "title": self.title,
-            "summary": self.summary,
-            "caption": self.caption,
+            **{name: getattr(self, name) for name in TOLD},
             "picture": self._coded and _data_uri(*self._coded),
             "width": width,
             "height": height,
             "lut": _base64(still.LUT.tobytes()),
             "colours": list(COLOURS),
             "style": _read("figure.css"),
-            "notes": self.notes,
             "arrays": {
                 name: {"dtype": TYPES[array.dtype.name], "shape": list(array.shape)}
                 for name, array in self.arrays.items()
