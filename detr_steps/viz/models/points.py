@@ -142,10 +142,8 @@ def pixel_points(
     boxes = torch.cat((centres, torch.tensor([1 / w, 1 / h]).expand_as(centres)), -1)
     answers = replace(opened.answers.only_truth(), boxes=boxes)
     layers = [_of(layer, tokens) for layer in trace.encoder]
-    if layers[0].locations.shape[3] < len(trace.sizes):  # each level by itself
-        levels = slice(pixels.level, pixels.level + 1)
-    else:
-        levels = slice(None)
+    by_itself = layers[0].locations.shape[3] < len(trace.sizes)  # each level
+    levels = slice(pixels.level, pixels.level + 1) if by_itself else slice(None)
     start = {"frame": count - 1} | (start or {})
     start.setdefault("item", nearest(centres[0], opened.answers))
     heaviest = _heaviest_inside(
