@@ -63,12 +63,7 @@ def run_with_trace(
             f"{len(batch) - 1}"
         )
     if isinstance(source, nn.Module):
-        weight = next(source.parameters())
-        pixels = batch.pixels[image : image + 1].to(weight.device, weight.dtype)
-        padding = batch.padding[image : image + 1].to(weight.device)
-        with eval_no_grad(source):
-            output = source(ImageBatch(pixels, padding, batch.padded), trace=True)
-        return _one(output, 0)
+        return _one(_run(source, batch, image), 0)
     if not isinstance(source, Output):
         raise TypeError(
             f"expected a model or its Output, got {type(source).__name__}: give the "
@@ -76,6 +71,14 @@ def run_with_trace(
         )
     _check(source, batch)
     return _one(source, image)
+
+
+def _run(model: nn.Module, batch: ImageBatch, image: int) -> Output:
+    weight = next(model.parameters())
+    pixels = batch.pixels[image : image + 1].to(weight.device, weight.dtype)
+    padding = batch.padding[image : image + 1].to(weight.device)
+    with eval_no_grad(model):
+        return model(ImageBatch(pixels, padding, batch.padded), trace=True)
 
 
 def _check(output: Output, batch: ImageBatch) -> None:

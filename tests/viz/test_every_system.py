@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from every_system import EVERY, NAMES, SIZES, assert_says_what_it_detects, padded
+from pages import assert_figures_live
 
 from detr_steps import ImageBatch, viz
 from detr_steps.analysis import attention as analysis
@@ -176,3 +177,17 @@ def test_a_training_can_be_filmed_kept_and_shown(model, tmp_path):
     layers = seen.trace.decoder_cross[-1:] * 2  # the same at both steps
     assert_maps(figure, layers, seen.trace.sizes[0], chosen, image=0)
     assert figure.poster() and "AP is 0.25" in figure.summary
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["refine", "within levels", "dense decoder"])
+def test_figures_of_sampling_models_are_alive(name, page, watch, tmp_path):
+    model = EVERY[name]().eval()
+    calls = (viz.decoder_attention, viz.layers, viz.encoder_attention)
+    figures = [call(model, BATCH, **SHOWN) for call in calls]
+    figures.append(viz.matching_of(model, BATCH, 1, targets=TARGETS, names=NAMES))
+    page_file = tmp_path / "figures.html"
+    page_file.write_text("\n".join(figure.html() for figure in figures), "utf-8")
+    page.goto(page_file.as_uri())
+    assert assert_figures_live(page, watch) == 4
+    assert watch.outside == []

@@ -67,15 +67,9 @@ def butterfly(lanes: int = 8) -> Figure:
     _numbers(ax, 0, sums)
     for column, step in enumerate(steps):
         for lane in range(lanes):
-            mine = lane < step  # what lane 0 needs in the end is in so many lanes
-            look = (
-                {"color": "#D55E00", "lw": 2.0}
-                if mine
-                else {"color": "#bbb", "lw": 0.8}
-            )
             for source in (lane, lane ^ step):
-                ends = ([column + 0.13, column + 0.87], [source, lane])
-                ax.plot(*ends, zorder=1 + mine, **look)
+                # what lane 0 needs in the end is in as many lanes as the step is wide
+                _exchange(ax, column, source, lane, needed=lane < step)
         sums = [sums[lane] + sums[lane ^ step] for lane in range(lanes)]
         _numbers(ax, column + 1, sums)
     names = ["start", *(f"step {step}" for step in steps)]
@@ -85,6 +79,11 @@ def butterfly(lanes: int = 8) -> Figure:
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     return figure
+
+
+def _exchange(ax: Axes, column: int, source: int, lane: int, needed: bool) -> None:
+    look = {"color": "#D55E00", "lw": 2.0} if needed else {"color": "#bbb", "lw": 0.8}
+    ax.plot([column + 0.13, column + 0.87], [source, lane], zorder=1 + needed, **look)
 
 
 def _numbers(ax: Axes, column: int, sums: list[int]) -> None:

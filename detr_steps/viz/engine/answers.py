@@ -22,7 +22,7 @@ KINDS = {  # what a page keeps of each
 
 @dataclass(frozen=True)
 class Answers:
-    """What Q items answer in each of F frames, and what is true; all of it optional.
+    """What Q items answer in each of F frames, and the ground truth; all optional.
 
     `boxes [F, Q, 4]` cxcywh in [0, 1], best class `labels` and its `scores [F, Q]`,
     `matched [F, Q]` the object of each or -1; `truth [N, 4]` with `truth_labels [N]`;
@@ -50,8 +50,36 @@ class Answers:
         return replace(self.of((slice(None), list(items))), items=numbers)
 
     def only_truth(self, **known: object) -> "Answers":
-        """What is true, without any answers, and what else is `known`."""
+        """The ground truth without any answers, and what else is `known`."""
         return replace(self, **dict.fromkeys(list(KINDS)[:4]), **known)
+
+    def choose(
+        self, size: int, max_queries: int | None = None, query: int | None = None
+    ) -> list[int]:
+        """Pick the items to show, in their order: the matched and the surest first.
+
+        As many as fit where each takes `size` bytes, or `max_queries`; `query` is
+        always among them. Raises: ValueError if there is no such query.
+        """
+        if max_queries is None:
+            max_queries = max(1, MOST_BYTES // size)
+        elif max_queries < 1:
+            raise ValueError(f"max_queries={max_queries}: show at least one query")
+        worth = self.scores[-1].clone()  # [Q]
+        if self.matched is not None:
+            worth += (self.matched >= 0).any(0)
+        if query is not None:
+            if not 0 <= query < len(worth):
+                last = len(worth) - 1
+                raise ValueError(f"query {query} of {len(worth)}: 0 to {last}")
+            worth[query] += 2  # above all others
+        best = worth.argsort(descending=True, stable=True)[:max_queries]
+        return sorted(best.tolist())
+
+    @property
+    def surest(self) -> int:
+        """The item with the highest score in the last frame; the first without."""
+        return 0 if self.scores is None else int(self.scores[-1].argmax())
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:

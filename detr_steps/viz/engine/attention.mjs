@@ -178,10 +178,7 @@ class Layers extends Attention {
       stage.picture.setAttribute("aria-label", this.frameName(frame));
       stage.text = cell.appendChild(make("p"));
     }
-    if (this.heads > 1) {
-      this.choice(row, "head", ["mean", ...range(this.heads).map((i) => i + 1)],
-        () => this.state.head + 1, (i) => this.set({ head: i - 1 }));
-    }
+    if (this.heads > 1) this.pick(row, "head", "mean", this.heads);
     this.itemBars();
   }
 

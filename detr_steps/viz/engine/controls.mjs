@@ -22,6 +22,12 @@ export class Controls {
     return buttons;
   }
 
+  // A row of buttons for all (-1 in the state) and for each of so many.
+  pick(place, name, all, count, label = name) {
+    return this.choice(place, label, [all, ...range(count).map((i) => i + 1)],
+      () => this.state[name] + 1, (i) => this.set({ [name]: i - 1 }));
+  }
+
   // A canvas to point at, over a real range control for keys and screen readers.
   strip(place, label, count, chosen, choose, paint, hover) {
     const canvas = make("canvas");

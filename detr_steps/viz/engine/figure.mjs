@@ -51,7 +51,7 @@ export class Figure extends Controls {
     if (first) this.build();
     this.lut ??= bytesOf(bundle.lut);
     this.table ??= blend(this.lut);
-    for (const stage of this.stages) stage.take(raster(image, bundle, stage.most));
+    for (const stage of this.stages) stage.take(raster(image, bundle, stage.maxPixels));
     this.draw(); // at once: a new picture does not flash
   }
 
@@ -205,9 +205,9 @@ export class Figure extends Controls {
     this.speaking = setTimeout(() => { this.find("spoken").textContent = text; }, 500);
   }
 
-  // A stage with at most `most` pixels that follows the pointer: move shows, click or tap pins.
-  stage(place, most = 400_000) {
-    const stage = new Stage(this.bundle.summary, most), { element } = stage;
+  // A stage with at most `maxPixels` that follows the pointer: move shows, click or tap pins.
+  stage(place, maxPixels = 400_000) {
+    const stage = new Stage(this.bundle.summary, maxPixels), { element } = stage;
     let down = null;
     const move = (event) => {
       if (down && this.drag?.(...stage.place(event))) down.moved = true;

@@ -24,6 +24,7 @@ from . import posters, still
 from .plots import COLOURS
 
 TYPES = {"uint8": "u1", "int16": "i2", "float16": "f2", "float32": "f4"}
+TOLD = ("view", "title", "summary", "caption", "notes")
 WIDE, HIGH = 820, 560  # CSS pixels; narrower places are served by the same height
 
 
@@ -99,17 +100,13 @@ class InteractiveFigure:
         packed = b"".join(array.tobytes() for array in self.arrays.values())
         return {
             "version": 1,
-            "view": self.view,
-            "title": self.title,
-            "summary": self.summary,
-            "caption": self.caption,
+            **{name: getattr(self, name) for name in TOLD},
             "picture": self._coded and _data_uri(*self._coded),
             "width": width,
             "height": height,
             "lut": _base64(still.LUT.tobytes()),
             "colours": list(COLOURS),
             "style": _read("figure.css"),
-            "notes": self.notes,
             "arrays": {
                 name: {"dtype": TYPES[array.dtype.name], "shape": list(array.shape)}
                 for name, array in self.arrays.items()
@@ -221,14 +218,14 @@ def _read(name: str) -> str:
     return (resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
-def _code_picture(picture: np.ndarray, most: int) -> tuple[str, bytes]:
+def _code_picture(picture: np.ndarray, max_pixels: int) -> tuple[str, bytes]:
     """Shrink if need be, then WebP or PNG, whichever is smaller."""
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(
             f"the picture is {picture.dtype} {picture.shape}: give uint8 [H, W, 3]"
         )
     image = Image.fromarray(np.ascontiguousarray(picture))
-    scale = min(1.0, (most / (image.width * image.height)) ** 0.5)
+    scale = min(1.0, (max_pixels / (image.width * image.height)) ** 0.5)
     if scale < 1:
         size = int(image.width * scale), int(image.height * scale)
         image = image.resize(size, Image.Resampling.LANCZOS)

@@ -24,14 +24,15 @@ def attention_maps(
     curve: Tensor | None = None,
     view: str = "attention",
 ) -> InteractiveFigure:
-    """Show where each of Q items looks in a picture, head by head, frame by frame.
+    """Show what each of Q items attends to in a picture, by head and frame.
 
     `maps [F, Q, M, h, w]` weights over a map (F layers or training steps), packed or
     not; `rgb [3, H, W]` in [0, 1] or uint8 `[H, W, 3]`; `answers` of the items: without
     boxes the items are the cells of the map, picked in the picture. `start` frame, item
-    and head (-1 for their mean) to begin with; `cover (x, y)` the share of the picture
-    that the map spans; `curve [2, n]` of AP over steps, where the names of the frames
-    are numbers of steps; `view` "attention", or "layers": all frames side by side.
+    and head (-1 for their mean) to begin with, by default the surest item; `cover (x,
+    y)` the share of the picture that the map spans; `curve [2, n]` of AP over steps,
+    where the names of the frames are numbers of steps; `view` "attention", or "layers":
+    all frames side by side.
     Raises: ValueError for shapes that disagree and for negative weights.
     Built in chapters/02_detr.ipynb.
     """
@@ -40,7 +41,7 @@ def attention_maps(
     f, q = maps.peaks.shape[:2]
     told = words.notes(f) | answers.notes(q)
     told["pick"] = "cell" if answers.boxes is None else "box"
-    told["start"] = {"frame": f - 1, "item": 0, "head": -1} | (start or {})
+    told["start"] = {"frame": f - 1, "item": answers.surest, "head": -1} | (start or {})
     if tuple(cover) != (1.0, 1.0):
         told["cover"] = [round(float(x), 5) for x in cover]
     half = {name: getattr(maps, name).half() for name in ("spread", "spread_heads")}

@@ -1,4 +1,4 @@
-"""Who answers for which object, and what it costs: a table to play with."""
+"""Which query is matched with which object, at what cost: a table to play with."""
 
 from collections.abc import Mapping, Sequence
 
@@ -30,7 +30,7 @@ def matching(
     axes: AxisNames = (None, None),
     title: str = TITLE,
 ) -> InteractiveFigure:
-    """Hover a cost to see both boxes; move a weight and see who is matched then.
+    """Hover a cost to see both boxes; move a weight and see which queries match then.
 
     `parts {name: [Q, N]}` whose weighted sum is the cost, `weights` 1 each if not
     given, `limits` of their sliders (0 to twice the weight); `answers` with boxes

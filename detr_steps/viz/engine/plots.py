@@ -118,10 +118,9 @@ def gallery(
         if targets is not None:
             height, width = image.shape[-2:]
             scale = torch.tensor([width, height, width, height])
-            names = None
-            if class_names:
-                names = [class_names[i] for i in targets[index]["labels"]]
-            boxes_on(ax, cxcywh_to_xyxy(targets[index]["boxes"]) * scale, names)
+            target = targets[index]
+            names = class_names and [class_names[i] for i in target["labels"]]
+            boxes_on(ax, cxcywh_to_xyxy(target["boxes"]) * scale, names)
     return figure
 
 

@@ -17,16 +17,13 @@ class Points extends Figure {
 
   fill() {
     const panel = this.find("panel");
-    const pick = (name, count, label = name) => {
-      const row = panel.appendChild(make("div", { class: "row" }));
-      return this.choice(row, label, ["all", ...range(count).map((i) => i + 1)],
-        () => this.state[name] + 1, (i) => this.set({ [name]: i - 1 })).slice(1);
-    };
+    const [heads, levels] = range(2).map(() => panel.appendChild(make("div", { class: "row" })));
     this.main = this.stage(this.find("stages"));
-    pick("head", this.heads, this.notes.head_name).forEach((button, m) => {
+    const buttons = this.pick(heads, "head", "all", this.heads, this.notes.head_name);
+    buttons.slice(1).forEach((button, m) => {
       button.style.borderBottom = `3px solid ${this.headColour(m)}`;
     });
-    pick("level", this.L);
+    this.pick(levels, "level", "all", this.L);
     this.loupe = new Stage("the cells that one point reads", 400_000);
     this.stages.push(this.loupe);
     panel.append(this.loupe.element);

@@ -1,12 +1,13 @@
 """Where deformable attention samples: points, their weights and their cells."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .answers import MOST_BYTES, Answers, Words, as_picture
+from .answers import Answers, Words, as_picture
 from .figure import InteractiveFigure, check_arrays
 
 TITLE = "Sampling points: where each query reads"
@@ -40,50 +41,47 @@ def sampling_points(
     Source: Zhu et al. 2021, equation 3 and figure 6.
     """
     answers, words = answers or Answers(), words or Words()
-    (locations, weights), even = points, points[1] is None
-    if even:
-        weights = torch.full(locations.shape[:-1], EVEN)
-    parts = {"references": references[..., :2], "weights": weights}
-    parts["locations"] = locations.clamp(-FAR, FAR)
-    if locations.dim() == 5:  # one frame
-        parts = {name: values[None] for name, values in parts.items()}
-        answers = answers.of(None)
-    arrays = {k: x.detach().cpu().numpy().astype(np.float16) for k, x in parts.items()}
-    arrays |= answers.arrays
+    if points[0].dim() == 5:  # one frame
+        points = [None if x is None else x[None] for x in points]
+        references, answers = references[None], answers.of(None)
+    arrays = _pack(*points, references) | answers.arrays
     check_arrays("points", arrays)
-    if len(sizes) != arrays["weights"].shape[3] or (arrays["weights"] < 0).any():
-        raise ValueError(
-            f"{len(sizes)} sizes for {arrays['weights'].shape[3]} levels, or negative "
-            "weights: give (h, w) of each level, and weights after the softmax"
-        )
-    items = _choose(arrays, max_queries)
+    frames, count, _, levels, _ = arrays["weights"].shape
+    if len(sizes) != levels:
+        raise ValueError(f"{len(sizes)} sizes for {levels} levels: give (h, w) of each")
+    if answers.scores is None:  # all alike: the first ones are shown
+        answers = replace(answers, scores=torch.zeros(frames, count))
+    items = answers.choose(6 * arrays["weights"][:, 0].size, max_queries)
+    answers = answers.select(items)
     for name in arrays.keys() - {"truth", "truth_labels"}:
         arrays[name] = arrays[name][:, items]
-    frames = len(arrays["weights"])
-    surest = int(arrays["scores"][-1].argmax()) if "scores" in arrays else 0
-    notes = words.notes(frames) | answers.select(items).notes(len(items))
+    notes = words.notes(frames) | answers.notes(len(items))
     notes |= {
         "levels": [[int(h), int(w)] for h, w in sizes],
         "pick": "box",
         "head_name": words.head,
         "point_name": words.point,
-        "even": even,
-        "start": {"frame": frames - 1, "item": surest, "head": -1} | (start or {}),
+        "even": points[1] is None,
+        "start": {"frame": frames - 1, "item": answers.surest, "head": -1},
     }
+    notes["start"] |= start or {}
     texts = words.texts(title=TITLE, summary=_summary(arrays, notes), caption=CAPTION)
     return InteractiveFigure("points", arrays, notes, picture=as_picture(rgb), **texts)
 
 
-def _choose(arrays: dict[str, np.ndarray], most: int | None) -> list[int]:
-    """Numbers of the surest items: so many, or as many as fit."""
-    count = arrays["weights"].shape[1]
-    if most is None:
-        names = ("references", "locations", "weights")
-        most = MOST_BYTES // (sum(arrays[name].nbytes for name in names) // count)
-    elif most < 1:
-        raise ValueError(f"max_queries={most}: show at least one query")
-    worth = arrays["scores"][-1] if "scores" in arrays else np.zeros(count)
-    return sorted(np.argsort(-worth, kind="stable")[: max(1, most)].tolist())
+def _pack(
+    locations: Tensor, weights: Tensor | None, references: Tensor
+) -> dict[str, np.ndarray]:
+    if weights is None:
+        weights = torch.full(locations.shape[:-1], EVEN)
+    if (weights < 0).any():
+        raise ValueError("weights hold negative numbers: give them after the softmax")
+    parts = {
+        "references": references[..., :2],
+        "locations": locations.clamp(-FAR, FAR),
+        "weights": weights,
+    }
+    return {k: x.detach().cpu().numpy().astype(np.float16) for k, x in parts.items()}
 
 
 def _summary(arrays: dict, notes: dict) -> str:

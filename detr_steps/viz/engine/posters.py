@@ -80,13 +80,7 @@ def _points(sheet: Sheet, state: State, room: Place) -> None:
     if "boxes" in state.arrays:
         sheet.box(stage, state.at("boxes"), state.colour(), 2)
     weights = state.at("weights").astype(float)  # [M, L, K]
-    places = state.at("locations").astype(float)
-    for flat in np.argsort(-weights, axis=None):
-        m, level, k = np.unravel_index(flat, weights.shape)
-        x, y = places[m, level, k]
-        if 0 <= x <= 1 and 0 <= y <= 1:
-            radius = 1.5 + 16 * weights[m, level, k] ** 0.5
-            _dot(sheet, *stage.at(x, y), radius, m, level)
+    _dots(sheet, stage, weights, state.at("locations").astype(float))
     x, y = stage.at(*state.at("references")[0].astype(float))
     sheet.rimmed([(x - 8, y, x + 8, y), (x, y - 8, x, y + 8)], "white", 2)
     said = ", ".join(filter(None, (state.answer, state.match)))
@@ -192,6 +186,16 @@ def _sure(state: State) -> list[int]:
     scores = state.arrays["scores"][state.frame]
     sure = np.flatnonzero(scores >= state.notes.get("threshold", 0.5))
     return list(sure) if len(sure) else list(range(state.items))
+
+
+def _dots(sheet: Sheet, stage: Place, weights: np.ndarray, places: np.ndarray) -> None:
+    """The points inside the picture, the heaviest below."""
+    for flat in np.argsort(-weights, axis=None):
+        m, level, k = np.unravel_index(flat, weights.shape)
+        x, y = places[m, level, k]
+        if 0 <= x <= 1 and 0 <= y <= 1:
+            radius = 1.5 + 16 * weights[m, level, k] ** 0.5
+            _dot(sheet, *stage.at(x, y), radius, m, level)
 
 
 def _dot(sheet: Sheet, x: float, y: float, r: float, head: int, level: int) -> None:

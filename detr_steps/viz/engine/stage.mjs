@@ -93,9 +93,9 @@ export function clear(canvas) {
   return ink;
 }
 
-// The picture with at most `most` pixels: its colours and its greys.
-export function raster(image, { width, height }, most) {
-  const scale = Math.min(1, Math.sqrt(most / (width * height)));
+// The picture with at most `maxPixels`: its colours and its greys.
+export function raster(image, { width, height }, maxPixels) {
+  const scale = Math.min(1, Math.sqrt(maxPixels / (width * height)));
   [width, height] = [Math.round(width * scale), Math.round(height * scale)];
   const ink = make("canvas", { width, height }).getContext("2d");
   Object.assign(ink, { imageSmoothingQuality: "high", fillStyle: "#808080" });
@@ -114,8 +114,8 @@ function inkOn(colour) {
 
 // Two canvases: the picture, pixel for pixel, and over it lines and words, sharp at any size.
 export class Stage {
-  constructor(label, most) {
-    this.most = most;
+  constructor(label, maxPixels) {
+    this.maxPixels = maxPixels;
     this.picture = make("canvas", { class: "picture",
       ...(label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" }) });
     this.overlay = make("canvas", { class: "overlay", "aria-hidden": "true" });

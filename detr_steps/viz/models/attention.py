@@ -13,7 +13,7 @@ from ...systems.output import Output
 from ..engine.answers import MOST_BYTES, Words
 from ..engine.figure import InteractiveFigure
 from ..engine.maps import attention_maps
-from .opened import Batch, Opened, choose, nearest, open_up, samples, surest
+from .opened import Batch, Opened, nearest, open_up, samples
 from .points import Pixels, pixel_points, query_points
 
 SURE = 0.5  # score from which a query is worth a word in the summary
@@ -24,7 +24,7 @@ CELL_READ_NOT_WHY = (
 )
 LAYERS_READ_NOT_WHY = (
     "Each layer adds to what the query knew. A map and a box that move together do not "
-    "show that one moved the other: the queries also talk."
+    "show that one moved the other: the queries also attend to each other."
 )
 
 
@@ -39,7 +39,7 @@ def decoder_attention(
     query: int | None = None,
     title: str = "",
 ) -> InteractiveFigure:
-    """Hover a box: where its query reads, head by head, in every decoder layer.
+    """Hover a box: what its query attends to, head by head, in every decoder layer.
 
     `source` the model, or its Output with a trace (only a model can say who is matched
     with whom); `batch` an ImageBatch, or a SceneBatch, which brings targets and names;
@@ -53,7 +53,7 @@ def decoder_attention(
     opened = open_up(source, batch, image, names, targets)
     if samples(opened.seen.trace.decoder_cross):
         return query_points(opened, max_queries, query, title)
-    items = choose(opened.answers, map_bytes(opened), max_queries, query)
+    items = opened.answers.choose(map_bytes(opened), max_queries, query)
     words = Words(title or "Decoder attention: what each query reads")
     return query_maps(opened, items, query, words)
 
@@ -75,7 +75,7 @@ def layers(
     shown. Built in chapters/02_detr.ipynb.
     """
     opened = open_up(source, batch, image, names, targets)
-    items = choose(opened.answers, map_bytes(opened), max_queries, query)
+    items = opened.answers.choose(map_bytes(opened), max_queries, query)
     words = Words(title, caption=LAYERS_READ_NOT_WHY)
     return query_maps(opened, items, query, words, "layers")
 
@@ -89,7 +89,7 @@ def encoder_attention(
     targets: list[dict] | None = None,
     title: str = "",
 ) -> InteractiveFigure:
-    """Hover the picture: what the cell under the pointer reads, in every layer.
+    """Hover the picture: what the cell under the pointer attends to, layer by layer.
 
     Arguments and errors as of `decoder_attention`. Where all is more than a megabyte
     of maps, only the last layer is shown, then the mean of its heads, then some of the
@@ -129,13 +129,13 @@ def query_maps(
 ) -> InteractiveFigure:
     """Show maps of some queries of an opened model, at first of `query`."""
     maps = decoder_maps(opened.seen, opened.real, items)  # [Y, Q, M, h, w]
-    query = surest(opened.answers, items) if query is None else query
-    start = items.index(query)
-    summary = _summary(opened, maps, query, reading(maps[-1, start]))
+    answers = opened.answers.select(items)
+    start = answers.surest if query is None else items.index(query)
+    summary = _summary(opened, maps, items[start], describe_map(maps[-1, start]))
     return attention_maps(
         maps,
         opened.rgb,
-        opened.answers.select(items),
+        answers,
         Words(words.title, summary, words.caption),
         start={"item": start},
         cover=opened.real.cover,
@@ -173,7 +173,7 @@ def thin_out(maps: Tensor) -> tuple[Tensor, list[int], list[int], str]:
     return maps, layers, cells, text
 
 
-def reading(maps: Tensor) -> str:
+def describe_map(maps: Tensor) -> str:
     """Say where the mean of some heads' maps `[M, h, w]` lies."""
     mean = maps.mean(0)  # [h, w]
     row, column = divmod(int(mean.argmax()), mean.shape[1])
@@ -190,7 +190,7 @@ def _cell_summary(maps: Tensor, frames: list[int], cells: list[int], start: int)
     return (
         f"Self-attention of {len(cells)} cells of a map of {height} rows and {width} "
         f"columns, {some} of the encoder. In layer {frames[-1]} the cell in row "
-        f"{row + 1}, column {column + 1} {reading(maps[-1, start])}."
+        f"{row + 1}, column {column + 1} {describe_map(maps[-1, start])}."
     )
 
 

@@ -16,7 +16,7 @@ from ..engine.answers import Words
 from ..engine.figure import HIGH, WIDE, InteractiveFigure, module
 from ..engine.play import VIEW
 from .attention import map_bytes, query_maps
-from .opened import Batch, Opened, choose, open_up, resolve
+from .opened import Batch, Opened, open_up, resolve
 
 COVERED = (
     "A box that changes when something is covered depends on it: a test, which bright "
@@ -55,7 +55,7 @@ def cover(
     opened = open_up(model, batch, image, names, targets)
     only = slice(image, image + 1)
     one = ImageBatch(batch.pixels[only], batch.padding[only], batch.padded)
-    items = choose(opened.answers, map_bytes(opened), max_queries, query)
+    items = opened.answers.choose(map_bytes(opened), max_queries, query)
     known = None if targets is None else targets[only]
     return Cover(model, one, opened, known, items, at, query)
 

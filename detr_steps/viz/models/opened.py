@@ -19,7 +19,7 @@ from ...data.scenes import SceneBatch, Scenes
 from ...images import ImageBatch, denormalise
 from ...nn.trace import Attended, SamplingPoints
 from ...systems.output import Output
-from ..engine.answers import MOST_BYTES, Answers
+from ..engine.answers import Answers
 
 Batch = ImageBatch | SceneBatch
 
@@ -28,7 +28,7 @@ class Opened(NamedTuple):
     """One image as a model sees it, cut to its real part.
 
     `seen` the Output with its trace, `rgb [3, H, W]`, `real` its extent on the
-    `map_size`; `answers` of all queries after each decoder layer, with what is true.
+    `map_size`; `answers` of all queries after each decoder layer, and ground truth.
     """
 
     seen: Output
@@ -115,36 +115,6 @@ def _names(names: Sequence[str] | None, classes: int) -> Sequence[str]:
 def samples(layers: Sequence[Attended]) -> bool:
     """Whether all of some layers sample points, so that these can be drawn."""
     return bool(layers) and all(isinstance(each, SamplingPoints) for each in layers)
-
-
-def choose(
-    answers: Answers,
-    size: int,
-    max_queries: int | None = None,
-    query: int | None = None,
-) -> list[int]:
-    """Pick the queries to show, in their order: the matched and the surest first.
-
-    As many as fit where each takes `size` bytes, or `max_queries`; `query` is always
-    among them. Raises: ValueError if the model has no such query.
-    """
-    worth = answers.scores[-1].clone()  # [Q]
-    if max_queries is None:
-        max_queries = max(1, MOST_BYTES // size)
-    elif max_queries < 1:
-        raise ValueError(f"max_queries={max_queries}: show at least one query")
-    if answers.matched is not None:
-        worth += (answers.matched >= 0).any(0)
-    if query is not None:
-        if not 0 <= query < len(worth):
-            raise ValueError(f"query {query} of {len(worth)}: 0 to {len(worth) - 1}")
-        worth[query] += 2  # above all others
-    return sorted(worth.argsort(descending=True, stable=True)[:max_queries].tolist())
-
-
-def surest(answers: Answers, items: Sequence[int]) -> int:
-    """The query, of some, with the highest score after the last layer."""
-    return max(items, key=lambda item: answers.scores[-1, item])
 
 
 def nearest(places: Tensor, answers: Answers) -> int:

@@ -12,7 +12,7 @@ from ...systems.output import Output
 from ..engine.answers import Answers, Words
 from ..engine.figure import InteractiveFigure
 from ..engine.points import sampling_points
-from .opened import Batch, Opened, choose, nearest, open_up, samples, surest
+from .opened import Batch, Opened, nearest, open_up, samples
 
 PIXELS_TITLE = "Sampling points: where each pixel reads"
 
@@ -50,15 +50,14 @@ def query_points(
     trace, answers = opened.seen.trace, opened.answers
     layers = trace.decoder_cross
     size = 6 * len(layers) * layers[0].weights[0, 0].numel()  # bytes: x, y and weight
-    items = choose(answers, size, max_queries, query)
-    query = surest(answers, items) if query is None else query
+    items = answers.choose(size, max_queries, query)
     return _figure(
         opened,
         [_of(layer, items) for layer in layers],
         torch.cat([each[:, items, :2] for each in trace.references]),
         answers.select(items),
         Words(title),
-        {"item": items.index(query)},
+        {} if query is None else {"item": items.index(query)},
     )
 
 
@@ -143,10 +142,8 @@ def pixel_points(
     boxes = torch.cat((centres, torch.tensor([1 / w, 1 / h]).expand_as(centres)), -1)
     answers = replace(opened.answers.only_truth(), boxes=boxes)
     layers = [_of(layer, tokens) for layer in trace.encoder]
-    if layers[0].locations.shape[3] < len(trace.sizes):  # each level by itself
-        levels = slice(pixels.level, pixels.level + 1)
-    else:
-        levels = slice(None)
+    by_itself = layers[0].locations.shape[3] < len(trace.sizes)  # each level
+    levels = slice(pixels.level, pixels.level + 1) if by_itself else slice(None)
     start = {"frame": count - 1} | (start or {})
     start.setdefault("item", nearest(centres[0], opened.answers))
     heaviest = _heaviest_inside(
