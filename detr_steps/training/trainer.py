@@ -97,7 +97,9 @@ class _Run:
             self.folder.cut_record(self.step)
             self._judge()
         self._share()
-        self.sums = {name: value.to(self.device) for name, value in self.sums.items()}
+        for tensors in (self.sums, self.average):  # from a file, or the first process
+            for name, value in tensors.items():
+                tensors[name] = value.to(self.device)
         self.parallel = _parallel(self.model, self.device)
         if self.step == 0:
             self._keep()
@@ -125,27 +127,28 @@ class _Run:
         batches = self._batches(data)
         self.model.train()
         with tqdm(total=steps, initial=self.step, disable=not progress) as bar:
-            while self.step < steps:
-                # all processes must stop at the same step, or the others wait for ever
-                ask = [self.exhausted, stopped()]
-                exhausted, interrupted = any_process(ask, self.device)
-                if interrupted:
-                    self._save()
-                    self._say(bar, "stopped", "a resume goes on from there")
-                    return
-                if exhausted:
-                    why = f"no better score in {self.recipe.patience} evaluations"
-                    self._say(bar, "ended", why)
-                    break
+            while self.step < steps and not self._ends_early(stopped(), bar):
                 self._one_step(*next(batches))
                 bar.update()
                 self._log_and_save(validate, bar)
-        self._finish()
+        if self.step == steps or self.exhausted:
+            self._finish()
 
-    def _say(self, bar: tqdm, what: str, why: str) -> None:
+    def _ends_early(self, interrupted: bool, bar: tqdm) -> bool:
+        # all processes must stop at the same step, or the others wait for ever
+        asked = [self.exhausted, interrupted]
+        self.exhausted, interrupted = any_process(asked, self.device)
+        at = f"after step {self.step} of {self.recipe.steps}"
+        said = f"stopped {at}: a resume goes on from there"
+        if self.exhausted:
+            said = f"ended {at}: no better score in {self.recipe.patience} evaluations"
+        elif interrupted:
+            self._save()
+        else:
+            return False
         if not bar.disable:
-            said = f"{what} after step {self.step} of {self.recipe.steps}: {why}"
             bar.write(said, file=sys.stderr)
+        return True
 
     def _batches(self, data: object) -> Iterator:
         rank, size = world()
