@@ -90,9 +90,9 @@ def _named(step: str, value: Tensor, arrays: Sequence[Tensor]) -> dict[str, Tens
     kinds = {2: ("locations", "weights"), 3: ("references", "offsets", "logits")}
     if len(arrays) not in kinds or len(arrays) == 3 and step not in FUSED:
         raise ValueError(
-            f"step {step!r} does not take {len(arrays)} arrays beside the value: expected "
-            f"locations and weights, or for {', '.join(FUSED)} references, offsets and "
-            "logits"
+            f"step {step!r} does not take {len(arrays)} arrays beside the value: "
+            f"expected locations and weights, or for {', '.join(FUSED)} references, "
+            "offsets and logits"
         )
     return {"value": value, **dict(zip(kinds[len(arrays)], arrays))}
 
