@@ -29,6 +29,7 @@ using torch::stable::Tensor;
 typedef std::vector<int64_t> Shapes, Counts;
 
 constexpr int64_t AHEAD = 4;  // queries between asking for numbers and using them
+constexpr int64_t GRAIN = 16;  // queries that a thread takes at once, at least
 constexpr uint64_t MUCH = 1 << 20;  // bytes of an image's maps: more than caches hold
 
 // Sizes of one call by the library's letters, and where things start in memory. P
@@ -118,7 +119,7 @@ void forward_direct(const Sizes& n, const Shapes& shapes, const Counts& counts,
   const auto tables = detr_steps::tables<T>(shapes, counts, int32_t(n.m * n.d));
   const int64_t of_head = int64_t(tables.size());
   const int few = n.s * n.m * n.d * sizeof(T) > MUCH ? 4 : detr_steps::LANES;
-  torch::stable::parallel_for(0, n.b * n.q, 16, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, n.b * n.q, GRAIN, [&](int64_t begin, int64_t end) {
     std::vector<Corners<T>> points(n.m * of_head);
     for (int64_t at = begin; at < end; ++at) {
       for (int64_t m = 0; m < n.m; ++m) {

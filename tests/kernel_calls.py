@@ -9,6 +9,21 @@ from detr_steps.ops import backend
 from detr_steps.ops.read_points import read_points
 
 
+def arguments(
+    sizes, b=2, q=5, m=3, k=4, d=8, dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
+    """Value, locations (some beyond the map, none on a pixel) and weights (any sign),
+    as `read_points` takes them."""
+    generator = torch.Generator().manual_seed(0)
+    row = (b, q, m, len(sizes), k)
+    shapes = (b, sum(h * w for h, w in sizes), m, d), (*row, 2), row
+    value, locations, weights = (
+        torch.rand(shape, generator=generator, dtype=torch.float64) for shape in shapes
+    )
+    given = value - 0.5, locations * 1.6 - 0.3, weights - 0.3
+    return [x.to(dtype) for x in given]
+
+
 @dataclass(frozen=True)
 class Call:
     """Sizes of one call; `q` None: the queries are the pixels, as in an encoder."""

@@ -10,7 +10,7 @@ import torch
 from ..ops.building import compiler, digest, kept
 from .emulator_library import SECONDS, EmulatorLibrary, Watched
 from .faults import TEXT
-from .library_kernels import backward, backward_fused, forward, forward_fused, library
+from .library_kernels import backward, forward, library
 from .signature import (
     Parameter,
     Size,
@@ -32,10 +32,8 @@ from .watching import (
 __all__ = [
     "EmulatedKernel",
     "backward",
-    "backward_fused",
     "compile",
     "forward",
-    "forward_fused",
     "library",
 ]
 _ENTRY = """

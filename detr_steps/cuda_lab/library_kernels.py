@@ -23,6 +23,7 @@ from .watching import emulator_objects, make_library, watched_sources
 
 FORWARD = ("naive", "points", "vectors", "tiles")  # as enum Forward counts them
 BACKWARD = ("naive", "vectors", "sorted", "fixed")  # as enum Backward does
+FUSED = ("tiles", "vectors", "sorted")  # those that do softmax and locations, too
 TYPES = {
     torch.float32: "float",
     torch.float16: "half_bits",
@@ -51,36 +52,18 @@ def forward(
     value: Tensor,
     shapes: Shapes,
     points: Sequence[int],
-    locations: Tensor,
-    weights: Tensor,
+    *arrays: Tensor,
     **run: Any,
 ) -> Tensor:
     """What each query reads, `[B, Q, M·D]`, computed by a step's kernel.
 
-    `run`: the fields of `Run`.
+    `arrays`: locations and weights; or what the fused operator takes, references
+    `[B, Q, L, 2 or 4]`, offsets `[B, Q, M, P, 2]` and logits `[B, Q, M, P]`: softmax
+    and locations then happen in the kernel (FUSED). `run`: the fields of `Run`.
     Raises: KernelFault; ValueError where the step does not take such a call.
     """
-    given = {"value": value, "locations": locations, "weights": weights}
+    given = _named(step, value, arrays)
     return _Call(FORWARD.index(step), given, shapes, points, Run(**run)).forward()
-
-
-def forward_fused(
-    value: Tensor,
-    shapes: Shapes,
-    points: Sequence[int],
-    references: Tensor,
-    offsets: Tensor,
-    logits: Tensor,
-    **run: Any,
-) -> Tensor:
-    """The same from `references [B, Q, L, 2 or 4]`, `offsets [B, Q, M, P, 2]` and
-    `logits [B, Q, M, P]`: softmax and locations happen in the kernel.
-
-    Raises: KernelFault; ValueError where the kernel does not take such a call.
-    """
-    given = {"value": value, "references": references, "offsets": offsets,
-             "logits": logits}  # fmt: skip
-    return _Call(0, given, shapes, points, Run(**run)).forward()
 
 
 def backward(
@@ -88,37 +71,30 @@ def backward(
     value: Tensor,
     shapes: Shapes,
     points: Sequence[int],
-    locations: Tensor,
-    weights: Tensor,
-    grad: Tensor,
+    *arrays: Tensor,
     **run: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, locations and weights by a step's kernel: float32 or float64.
+    """Gradients of value, locations (offsets) and weights (logits) by a step's kernel.
 
+    `arrays` as in `forward`, and the gradient of the result `[B, Q, M·D]`. The three
+    are float32, or float64 like the value.
     Raises: KernelFault; ValueError where the step does not take such a call.
     """
-    given = {"value": value, "locations": locations, "weights": weights, "grad": grad}
+    *arrays, grad = arrays
+    given = _named(step, value, arrays) | {"grad": grad}
     return _Call(BACKWARD.index(step), given, shapes, points, Run(**run)).backward()
 
 
-def backward_fused(
-    step: str,
-    value: Tensor,
-    shapes: Shapes,
-    points: Sequence[int],
-    references: Tensor,
-    offsets: Tensor,
-    logits: Tensor,
-    grad: Tensor,
-    **run: Any,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, offsets and logits (float32) by a step's kernel.
-
-    Raises: KernelFault; ValueError where the step does not take such a call.
-    """
-    given = {"value": value, "references": references, "offsets": offsets,
-             "logits": logits, "grad": grad}  # fmt: skip
-    return _Call(BACKWARD.index(step), given, shapes, points, Run(**run)).backward()
+def _named(step: str, value: Tensor, arrays: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The arrays in the order of kernels/emulated.cpp."""
+    kinds = {2: ("locations", "weights"), 3: ("references", "offsets", "logits")}
+    if len(arrays) not in kinds or len(arrays) == 3 and step not in FUSED:
+        raise ValueError(
+            f"step {step!r} does not take {len(arrays)} arrays beside the value: "
+            f"expected locations and weights, or for {', '.join(FUSED)} references, "
+            "offsets and logits"
+        )
+    return {"value": value, **dict(zip(kinds[len(arrays)], arrays))}
 
 
 def library(

@@ -12,6 +12,8 @@ from ..ops.compiled import sources
 from .faults import CompileFault
 
 FLAGS = (
+    # -g1 and no sibling calls: an address tells its line. No contraction: sums are
+    # rounded alike whichever processor this is.
     "-std=c++17", "-g1", "-fPIC", "-fno-exceptions", "-fno-strict-aliasing",
     "-fno-optimize-sibling-calls", "-ffp-contract=off", "-Wno-unknown-pragmas",
     # Have every load and store reported (see kernels/emulator.h), and addresses that

@@ -30,7 +30,7 @@ __device__ __forceinline__ float widen(half_bits x) {
 #else
   const uint32_t magnitude = (x.bits & 0x7fffu) << 13, sign = (x.bits & 0x8000u) << 16;
   const bool finite = magnitude < (0x1fu << 23);
-  // The exponents of the two count from places 112 apart.
+  // The exponents of the two count from places 112 = 127 - 15 apart.
   const float moved = __uint_as_float(magnitude) * 5.192296858534828e33f;  // 2^112
   return __uint_as_float(
       sign | (finite ? __float_as_uint(moved) : magnitude | 0x7f800000u));
@@ -52,7 +52,7 @@ __device__ __forceinline__ bfloat_bits narrow<bfloat_bits>(float x) {
 #else
   const uint32_t bits = __float_as_uint(x);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return {0x7fff};
-  return {uint16_t((bits + 0x7fffu + (bits >> 16 & 1)) >> 16)};
+  return {uint16_t((bits + 0x7fffu + (bits >> 16 & 1)) >> 16)};  // ties to even
 #endif
 }
 
@@ -69,6 +69,8 @@ __device__ __forceinline__ half_bits narrow<half_bits>(float x) {
   if (bits < 0x38800000u) {  // below 2^-14 they count in 2^-24, as floats above 0.5 do
     bits = __float_as_uint(__uint_as_float(bits) + 0.5f) - 0x3f000000u;
   } else {
+    // The exponent counts from 112 places further on; 13 bits of mantissa are rounded
+    // off: half of the last one that stays, less 1 where that one is even.
     bits = (bits - 0x38000000u + 0xfffu + (bits >> 13 & 1)) >> 13;
     bits = bits < 0x7c00u ? bits : 0x7c00u;
   }

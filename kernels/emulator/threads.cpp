@@ -228,6 +228,7 @@ void resume(Thread& thread, bool first) {
 std::vector<int> order(int count, uint64_t salt) {
   std::vector<int> found(count);
   for (int i = 0; i < count; ++i) found[i] = schedule == 1 ? count - 1 - i : i;
+  // Seeds spread by the golden ratio, then Marsaglia's xorshift: small and repeatable.
   uint64_t state = schedule * 0x9e3779b97f4a7c15u + salt + 1;
   for (int i = count - 1; i > 0 && schedule > 1; --i) {
     state ^= state << 13, state ^= state >> 7, state ^= state << 17;

@@ -248,7 +248,7 @@ def test_gradients_of_offsets_and_logits(step, numbers, dtype, name):
     call = CALLS[name]
     given, wanted = fused(call, numbers, dtype)
     value, *asked = given
-    got = emulator.backward_fused(step, value, call.maps, call.points, *asked)
+    got = emulator.backward(step, value, call.maps, call.points, *asked)
     check(got, wanted, 3e-5)
 
 
@@ -258,9 +258,16 @@ def test_the_softmax_of_any_number_of_points(step, name):
     call = CALLS[name]
     given, wanted = fused(call, 2, torch.float32)
     value, *asked = given
-    got = emulator.backward_fused(step, value, call.maps, call.points, *asked)
+    got = emulator.backward(step, value, call.maps, call.points, *asked)
     check(got, wanted, 3e-5)
     assert (got[2].sum(-1).abs() < 1e-4).all()  # more of one weight is less of others
+
+
+@pytest.mark.parametrize("step", ("naive", "fixed"))
+def test_other_steps_have_no_fused_kernel(step):
+    given, _ = fused(Call(), 2, torch.float32)
+    with pytest.raises(ValueError, match=f"'{step}' does not take 3 arrays"):
+        emulator.backward(step, given[0], Call().maps, Call().points, *given[1:])
 
 
 # --- the order of threads -----------------------------------------------------------

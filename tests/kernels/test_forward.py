@@ -129,7 +129,7 @@ def test_a_nan_shows_where_it_belongs_and_nowhere_else(step):
 def test_softmax_and_locations_in_the_kernel(numbers, dtype, name):
     call = CALLS[name]
     value, asked = call.draw(dtype)[0], call.ask(numbers)
-    got = emulator.forward_fused(value, call.maps, call.points, *asked)
+    got = emulator.forward("tiles", value, call.maps, call.points, *asked)
     wanted = call.read(value, *call.answer(*asked))
     assert worst(got, wanted) < max(1e-5, TOLERANCE[dtype])
 
@@ -139,7 +139,7 @@ def test_large_logits_do_not_overflow():
     references, offsets, logits = call.ask(2)
     value = call.draw()[0]
     asked = (references, offsets, logits + 500)
-    got = emulator.forward_fused(value, call.maps, call.points, *asked)
+    got = emulator.forward("tiles", value, call.maps, call.points, *asked)
     wanted = call.read(value, *call.answer(*asked))
     assert worst(got, wanted) < 1e-4
 

@@ -67,7 +67,7 @@ def test_three_architectures_and_ptx_in_one_go(tmp_path):
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_each_object_compiles(unit, tmp_path):
-    """All of both parts, as for a card; tests/nn/test_backend_cuda.py links them."""
+    """All of both parts, as for a card; tests/ops/test_backend_cuda.py links them."""
     command = compiled_cuda.compile_command(
         unit, compiled.sources(), tmp_path / unit.name, [(9, 0)]
     )

@@ -56,7 +56,7 @@ def runs(folder: Path, backward: bool, schedule: int = 0) -> dict[str, Callable]
 
     if not backward:
         steps = {step: run("forward", step, *call, places, shares) for step in FORWARD}
-        return steps | {"fused": run("forward_fused", *call, *asked)}
+        return steps | {"fused": run("forward", "tiles", *call, *asked)}
     steps = {
         step: run("backward", step, *call, places, shares, grad) for step in BACKWARD
     }
@@ -64,7 +64,7 @@ def runs(folder: Path, backward: bool, schedule: int = 0) -> dict[str, Callable]
         "backward", "naive", wide, *call[1:], places, shares, wide_grad
     )
     return steps | {
-        f"fused {step}": run("backward_fused", step, *call, *asked, grad)
+        f"fused {step}": run("backward", step, *call, *asked, grad)
         for step in ("vectors", "sorted")
     }
 

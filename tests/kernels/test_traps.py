@@ -3,7 +3,7 @@
 Who computes: torch's operators, the compiled loops of the CPU, and the CUDA kernels in
 the emulator, each step. Some traps are met more thoroughly in other files; here all of
 them stand in one place, one test each. Number 13, a launch that fails without a word,
-needs a launch: tests/nn/test_binding.py.
+needs a launch: tests/ops/test_binding.py.
 """
 
 import warnings

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from agreement import worst
+from kernel_calls import arguments
 
 from detr_steps.ops import backend
 from detr_steps.ops.read_points import read_points
@@ -17,20 +18,6 @@ MAPS = {
     "lines of pixels": ((1, 5), (4, 1), (2, 2)),
 }
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
-
-
-def arguments(sizes, b=2, q=5, m=3, k=4, d=8, dtype=torch.float32) -> list:
-    """Value, locations (some beyond the map, none on a pixel) and weights."""
-    generator = torch.Generator().manual_seed(0)
-    levels, tokens = len(sizes), sum(h * w for h, w in sizes)
-
-    def draw(*shape):
-        return torch.rand(shape, generator=generator, dtype=torch.float64)
-
-    value = draw(b, tokens, m, d) - 0.5
-    locations = draw(b, q, m, levels, k, 2) * 1.6 - 0.3
-    weights = draw(b, q, m, levels, k) - 0.3
-    return [x.to(dtype) for x in (value, locations, weights)]
 
 
 def both_passes(name: str, given: list, sizes) -> list:

@@ -1,5 +1,6 @@
 """The sampling core: against plain loops, its gradients, its memory, and bad input."""
 
+import kernel_calls
 import pytest
 import torch
 
@@ -23,17 +24,8 @@ def core(request):
 def arguments(
     b=2, q=3, m=2, k=3, d=4, sizes=SIZES, dtype=torch.float64, learn=False
 ) -> list:
-    """Value, locations (some outside) and weights (any sign, any sum)."""
-    generator = torch.Generator().manual_seed(0)
-    levels, tokens = len(sizes), sum(h * w for h, w in sizes)
-
-    def draw(*shape):
-        return torch.rand(shape, generator=generator, dtype=dtype)
-
-    value = draw(b, tokens, m, d) - 0.5
-    locations = draw(b, q, m, levels, k, 2) * 1.6 - 0.3
-    weights = draw(b, q, m, levels, k) - 0.3
-    return [x.requires_grad_(learn) for x in (value, locations, weights)]
+    drawn = kernel_calls.arguments(sizes, b, q, m, k, d, dtype)
+    return [x.requires_grad_(learn) for x in drawn]
 
 
 def by_loops(value, sizes, locations, weights):

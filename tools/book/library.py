@@ -34,6 +34,8 @@ FLOORS = (
     Floor("Data", "Drawn scenes, and any folder in COCO's format.", ("data",)),
     Floor("Operators", "Reading points of maps: torch's operators, compiled loops, and "
           "the driver that builds them.", ("ops",)),
+    Floor("CUDA lab", "CUDA kernels compiled, watched and counted.",
+          ("cuda_lab",)),
     Floor("Parts of networks", "Backbones, positions, attention, layers, heads.",
           ("nn",)),
     Floor("Objective", "What a set of predictions should be: matching and losses.",
@@ -44,8 +46,6 @@ FLOORS = (
           "processes.", ("training",)),
     Floor("Analysis", "What the chapters measure about a trained model.",
           ("analysis",)),
-    Floor("CUDA lab", "CUDA kernels compiled, watched and counted.",
-          ("cuda_lab",)),
     Floor("Pictures", "Plots, tables and interactive figures.", ("viz",)),
     Floor("Weights", "The trained models of the course, and weights from elsewhere.",
           ("zoo", "interop")),

@@ -1,5 +1,5 @@
 // The binding of the CUDA kernels as it is, for tensors of a CPU and without kernels:
-// what it checks, allocates, launches and gives back (tests/nn/test_binding.py).
+// what it checks, allocates, launches and gives back (tests/ops/test_binding.py).
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>

@@ -1,0 +1,40 @@
+"""What the benchmarks share, and the page that a record becomes."""
+
+import json
+
+import torch
+
+from benchmarks import deformable_cpu, measuring
+from detr_steps import zoo
+
+
+def test_jobs_take_turns_and_the_first_turn_warms_up():
+    order = []
+    jobs = {name: lambda name=name: order.append(name) for name in "ab"}
+    found = measuring.take_turns(jobs, 2)
+    assert order == list("ababab") and list(found) == ["a", "b"]
+    assert all(taken >= 0 for taken in found.values())
+
+
+def test_memory_counts_what_is_held_at_once_and_what_is_kept():
+    def work() -> torch.Tensor:
+        both = torch.zeros(1000), torch.zeros(500)
+        return both[1]
+
+    kept, most, left = measuring.memory(work)
+    assert len(kept) == 500 and 6000 <= most < 7000 and 2000 <= left < 3000
+
+
+def test_numbers_and_page_are_written_side_by_side(tmp_path, capsys):
+    measuring.save(tmp_path / "new" / "one.json", {"a": 1}, "# one\n")
+    assert json.loads((tmp_path / "new" / "one.json").read_text()) == {"a": 1}
+    assert (tmp_path / "new" / "one.md").read_text() == "# one\n"
+    assert "# one" in capsys.readouterr().out
+
+
+def test_the_page_has_a_line_for_each_row_of_the_record():
+    record = zoo.measured("deformable_cpu")
+    page = deformable_cpu.as_markdown(record)
+    assert page.count("\n## Threads") == len({row["threads"] for row in record["rows"]})
+    for row in record["rows"]:
+        assert f"| {row['case']} | {row['way']} | {1e3 * row['torch']:,.1f} |" in page
