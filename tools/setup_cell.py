@@ -12,7 +12,7 @@ if importlib.util.find_spec("detr_steps") is None:
     if not os.path.isdir(folder):
         clone = ["git", "clone", "-q", "--depth", "1", "--branch", TAG, url, folder]
         subprocess.run(clone, check=True)
-    light = ["pycocotools", "safetensors"]  # torch and numpy stay Colab's own
+    light = ["ninja", "pycocotools", "safetensors"]  # torch and numpy stay Colab's own
     light = [name for name in light if importlib.util.find_spec(name) is None]
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps"]
     subprocess.run([*pip, *light, folder], check=True)

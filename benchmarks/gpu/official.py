@@ -44,7 +44,7 @@ def patched(path: Path, folder: Path) -> Path:
 
 @functools.cache
 def build(path: Path) -> ModuleType:
-    """Build it, which takes a minute or two, and ninja (pip install ninja)."""
+    """Build it, which takes a minute or two."""
     from torch.utils.cpp_extension import load
 
     work = Path(tempfile.mkdtemp(prefix="official-"))

@@ -169,12 +169,12 @@ def test_doctor_says_what_works(capsys):
 
 
 def test_doctor_says_why_there_is_no_compiled_op(capsys, monkeypatch):
-    trouble = NotCompiled("no C++ compiler (c++): install one")
+    trouble = NotCompiled("no ninja, which builds it: pip install ninja")
     monkeypatch.setattr(backend, "trouble", lambda device="cpu": trouble)
     with backend.use("auto"):
         assert main(["doctor"]) == 0  # it is no must
     out = capsys.readouterr().out
-    assert "--  no compiled op: no C++ compiler (c++): install one; " in out
+    assert "--  no compiled op: no ninja, which builds it: pip install ninja; " in out
     assert "the CPU" in out and "the GPU" not in out
     monkeypatch.setattr(doctor, "gpu_present", lambda: True)
     with backend.use("auto"):
