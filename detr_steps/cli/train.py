@@ -154,7 +154,7 @@ def _train(options: argparse.Namespace) -> None:
         _say_about_pictures(options, description)
     if before:
         _refuse_other_options(out, differences(before, description))
-    say_left_out(data, validation)
+    say_left_out(*dict.fromkeys((data, validation)))  # once if they are one
     record = experiment.run(
         description,
         out,
@@ -163,7 +163,7 @@ def _train(options: argparse.Namespace) -> None:
         resume=options.resume,
         device=options.device,
     )
-    say_left_out(data, validation, after=True)
+    say_left_out(*dict.fromkeys((data, validation)), after=True)
     if world()[0] == 0:
         _conclude(options, out, record)
 

@@ -154,8 +154,7 @@ class Queue:
         if process is not None and process not in self.waits_for:
             self.waits_for.add(process)
             self.say(
-                f"{run}: waits for process {process}, which is at work in {run.folder} "
-                "(if it is another program, delete run.lock there)"
+                f"{run}: waits for process {process}, which is at work in {run.folder}"
             )
         return process is not None
 

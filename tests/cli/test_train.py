@@ -23,6 +23,7 @@ from detr_steps.data.coco import CocoFolder
 from detr_steps.data.export import export
 from detr_steps.data.scenes import Scenes
 from detr_steps.data.transforms import Augment
+from detr_steps.describable import to_json
 from detr_steps.files import read_notes, read_tensors
 from detr_steps.systems.detr import DETR
 from detr_steps.training import device as devices
@@ -40,7 +41,7 @@ def recipe(tmp_path):
 def write_recipe(file, queries=8):
     """Eight queries: as many as a scene may have objects."""
     description = zoo.recipe("detr-tiny")
-    description["model"] = zoo.describe(small_config(classes=6, queries=queries))
+    description["model"] = to_json(small_config(classes=6, queries=queries))
     description["start"] = {}
     description["data"]["size"] = description["validation"]["size"] = 32
     settings = {"steps": 4, "batch": 2, "evaluate_images": 4, "warmup": 0, "keep": []}
@@ -123,7 +124,7 @@ def test_the_printed_command_goes_on_with_own_pictures(
 ):
     """Recipe, folders, size, weights and settings come from the folder of the run."""
     description = json.loads((tmp_path / "small.json").read_text())
-    description["model"]["backbone"] = zoo.describe(RESNET)
+    description["model"]["backbone"] = to_json(RESNET)
     (tmp_path / "small.json").write_text(json.dumps(description))
     file = official(tmp_path / "detr.pth", queries=8)
     options = ["--size", "48", "--weights", str(file), "--batch", "3", "--lr", "0.001"]

@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import socket
 import stat
 import zipfile
 from dataclasses import asdict
@@ -20,6 +18,7 @@ from detr_steps.data import scenes
 from detr_steps.data.scenes import Scenes
 from detr_steps.files import read_tensors, write_tensors
 from detr_steps.training import Recipe
+from detr_steps.training.lock import RunLock
 from detr_steps.zoo import archive, inspecting, taking
 from detr_steps.zoo.runs import Run
 
@@ -216,9 +215,9 @@ def test_the_commands(there, tmp_path, own_zoo, capsys):
 
 
 def test_a_run_at_work_stays_out(there, tmp_path):
-    lock = {"pid": os.getpid(), "host": socket.gethostname()}
-    (there / "mine-seed0" / "run.lock").write_text(json.dumps(lock))
+    lock = RunLock(there / "mine-seed0" / "run.lock")
     said = archive.pack(tmp_path / "a.zip", there)
+    lock.release()
     assert "left out, process" in said[0] and "mine" in said[0]
     assert not any("mine" in name for name in members(tmp_path / "a.zip"))
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from small_zoo import add, trained
 
 from detr_steps import zoo
 from detr_steps.cli import main
+from detr_steps.training.lock import RunLock
 from detr_steps.zoo import queue, runs
 from detr_steps.zoo.runs import Run
 
@@ -164,14 +164,13 @@ def test_a_run_at_work_elsewhere_is_waited_for(own_zoo, root):
     add(own_zoo, "mine")
     run, said = Run.of("mine", 0, root), []
     trained(run.folder)
-    lock = run.folder / "run.lock"
-    lock.write_text(f'{{"pid": {os.getpid()}, "host": "{socket.gethostname()}"}}')
+    lock = RunLock(run.folder / "run.lock")
     work = queue.Queue([run], queue.Plan(workers=1), said.append)
     work._turn()
     work._turn()
     (line,) = said  # once
-    assert f"{run}: waits for process {os.getpid()}" in line and "run.lock" in line
-    lock.unlink()
+    assert f"{run}: waits for process {os.getpid()}" in line
+    lock.release()
     work.run()
     assert "finished before, to be published" in said[1]
     assert steps_of("mine") == [1, 2, 3, 4]
