@@ -11,6 +11,7 @@ import torch
 from detr_steps import viz, zoo
 from detr_steps.boxes import cxcywh_to_xyxy
 from detr_steps.data.scenes import Scenes
+from detr_steps.nn.trace import stack_maps
 
 SCENES = (277, 52, 7, 21)
 OUT = Path(__file__).parent.parent / "data" / "readme.png"
@@ -31,11 +32,12 @@ def main() -> None:
         names = [scenes.class_names[label] for label in each.labels[sure]]
         viz.picture(rgb, ax)
         viz.boxes_on(ax, each.boxes[sure], names, "white")
-    scores = output.logits[-1, 0].softmax(-1)[:, :-1].amax(-1)  # [Q]
+    probabilities = model.config.classification.probabilities(output.logits[-1, 0])
+    scores = probabilities.amax(-1)  # [Q]
     moved = (output.boxes[-1, 0] - output.boxes[0, 0]).abs().sum(-1)  # [Q]
     query = int((moved * (scores > 0.9)).argmax())  # sure, and moved most
-    maps = output.trace.decoder_cross[:, 0, :, query].mean(1)  # [Y, S]
-    maps = maps.unflatten(-1, output.trace.size)
+    maps = stack_maps(output.trace.decoder_cross)[:, 0, :, query].mean(1)  # [Y, S]
+    maps = maps.unflatten(-1, output.trace.sizes[0])
     for layer, ax in enumerate(bottom.subplots(1, len(maps))):
         box = cxcywh_to_xyxy(output.boxes[layer, 0, query]) * scenes.size
         viz.attention(ax, batch.rgb[0], maps[layer], box, f"layer {layer + 1}")
