@@ -231,9 +231,18 @@ def other_names(folder: Folder) -> None:
 
 
 def other_layout(folder: Folder) -> None:
-    places = "labels.json", "annotations/labels.json", "images/_annotations.coco.json"
-    folder.file = folder.root / folder.chance.choice(places)
-    images = folder.root / folder.chance.choice(["data", "labels", "images/labels"])
+    file, pictures = folder.chance.choice(
+        [
+            ("labels.json", "data"),
+            ("labels.json", "images/labels"),
+            ("annotations/labels.json", "labels"),
+            ("annotations/labels.json", "data"),
+            ("train/labels.json", "train/data"),
+            ("train/annotations/all.json", "train/images"),
+            ("train/_annotations.coco.json", "train"),
+        ]
+    )
+    folder.file, images = folder.root / file, folder.root / pictures
     images.mkdir(parents=True, exist_ok=True)
     for file in folder.images.iterdir():
         if file.is_file() or file.is_symlink():
