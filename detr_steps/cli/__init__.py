@@ -15,15 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns 0, 2 for a fault that the user can mend, 1 for any other, 130 for Ctrl-C.
     """
-    parser = Parser(
-        prog="detr-steps", description="The DETR family, one idea at a time."
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (train, predict, data, doctor, zoo):
-        module.add_commands(commands)
-    options = parser.parse_args(arguments)
-    options.typed = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        options = _parser().parse_args(arguments)  # its help lists what the zoo has
+        options.typed = list(sys.argv[1:] if arguments is None else arguments)
         with plain_warnings():
             return options.run(options) or 0
     except KeyboardInterrupt:
@@ -35,3 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line, status = explain(error)
         print(f"detr-steps: {line}", file=sys.stderr)
         return status
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="detr-steps", description="The DETR family, one idea at a time."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in (train, predict, data, doctor, zoo):
+        module.add_commands(commands)
+    return parser

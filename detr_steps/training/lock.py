@@ -16,6 +16,7 @@ import contextlib
 import errno
 import json
 import os
+import random
 import socket
 import threading
 import time
@@ -31,6 +32,7 @@ except ImportError:  # Windows
 
 BEAT = 10.0  # seconds between two touches of the file by its owner
 WATCH = 35.0  # seconds without one that prove its owner dead: three beats and some
+TORN = 5  # times that a torn note is written again
 ASKING = 0.5  # seconds, far more than `owner` takes
 FAR = 1 << 30  # Windows locks bytes, also against reading: take one behind the note
 HELD_BY_ANOTHER = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
@@ -95,12 +97,22 @@ class RunLock:
         return _touched(self.path) not in (before, None)
 
     def _check_that_it_stays_ours(self) -> None:
-        """Two that watched the same dead owner may both have written: the last wins."""
-        time.sleep(BEAT)
-        with open(self.path, "rb") as file:
-            now = _note(file)
-        if now != self.note:
-            raise self._refusal(now)
+        """Two that watched the same dead owner may both have written: the last wins.
+
+        Had they written at the same instant, the note is torn: each writes once more,
+        after a while of its own.
+        """
+        for _ in range(TORN):
+            time.sleep(BEAT)
+            with open(self.path, "rb") as file:
+                now = _note(file)
+            if now == self.note:
+                return
+            if now:
+                raise self._refusal(now)
+            time.sleep(random.uniform(0, BEAT))
+            self._write_note()
+        raise self._refusal({})
 
     def _refusal(self, note: dict) -> FileExistsError:
         owner = f"process {note.get('pid', '?')} on {note.get('host', 'some host')}"

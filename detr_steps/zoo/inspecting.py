@@ -17,6 +17,7 @@ from .runs import trainable
 
 SCORES = ("AP", "accuracy")
 KEY = re.compile(r"[A-Za-z0-9_ ]{1,64}")  # of a record: losses, scores, classes
+NOTES = "step", "seconds", "summed"  # of a checkpoint
 
 
 class Refused(ValueError):
@@ -137,18 +138,21 @@ def check_weights(file: Path, wanted: dict[str, Tensor], step: int) -> None:
 def check_checkpoint(file: Path, wanted: dict[str, Tensor], settings: Recipe) -> int:
     """Everything a resume needs and nothing else; its step. Raises: Refused."""
     tensors, notes = _read(file)
-    step, seconds = notes.get("step"), notes.get("seconds")
-    if notes.keys() != {"step", "seconds"} or type(step) is not int:
+    step, seconds, summed = (notes.get(key) for key in NOTES)
+    if notes.keys() != set(NOTES) or type(step) is not int:
         raise Refused("its checkpoint does not say of which step it is")
+    if type(summed) is not int or not 0 <= summed <= step:
+        raise Refused(f"its checkpoint has summed the losses of {_short(summed)} steps")
     if not 0 < step <= settings.steps or not _is_number(seconds) or not seconds >= 0:
         raise Refused(f"its checkpoint is of step {step} of {settings.steps}")
-    parts: dict[str, dict] = {"model": {}, "average": {}}
+    parts: dict[str, dict] = {"model": {}, "average": {}, "sums": {}}
     for key, value in tensors.items():
         part, _, rest = key.partition(".")
         if part == "optimiser":
             part, _, rest = rest.partition(".")
         parts.setdefault(part, {})[rest] = value
     _compare(parts.pop("model"), wanted, file.name)
+    _check_sums(parts.pop("sums"))
     average = parts.pop("average")
     _compare(average, wanted if settings.ema else {}, file.name)
     for kind, values in parts.items():
@@ -159,6 +163,13 @@ def check_checkpoint(file: Path, wanted: dict[str, Tensor], settings: Recipe) ->
             raise Refused(f"its checkpoint holds {_short(kind)}")
         _compare(values, known, file.name)
     return step
+
+
+def _check_sums(sums: dict[str, Tensor]) -> None:
+    """Losses since the last line of the record: one finite number each."""
+    for name, value in sums.items():
+        if not KEY.fullmatch(name) or value.dim() or not value.isfinite():
+            raise Refused(f"its checkpoint's sum of {_short(name)} is no finite number")
 
 
 def check_kept(folder: Path, wanted: dict[str, Tensor], settings: Recipe) -> None:

@@ -8,6 +8,7 @@ from small import small_config
 
 from detr_steps import zoo
 from detr_steps.cli import main
+from detr_steps.describable import to_json
 
 pytestmark = pytest.mark.filterwarnings("ignore:left out", "ignore:__array__")
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:left out", "ignore:__array__")
 def train(tmp_path, capsys):
     """Train one step on a folder: exit status, what was printed, what went wrong."""
     recipe = zoo.recipe("detr-tiny")
-    recipe["model"] = zoo.describe(small_config(classes=6))
+    recipe["model"] = to_json(small_config(classes=6))
     recipe["start"] = {}
     recipe["recipe"] |= {"steps": 1, "batch": 2, "evaluate_images": 4, "seed": -1}
     (tmp_path / "small.json").write_text(json.dumps(recipe))

@@ -60,7 +60,7 @@ def test_is_a_backbone_for_detr():
     model = DETR(config)
     batch = ImageBatch.from_list([torch.randn(3, 30, 41), torch.randn(3, 24, 24)])
     output = model(batch, trace=True)
-    assert output.trace.size == (4, 6)
+    assert output.trace.sizes == ((4, 6),)
     targets = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long()}] * 2
     model.loss(output, targets)["total"].backward()
     assert model.backbone.project.weight.grad.abs().sum() > 0

@@ -288,3 +288,22 @@ def test_windows_locks_a_byte_behind_the_note(path, monkeypatch):
         RunLock(path)
     own.release()
     assert not path.exists()
+
+
+def test_a_note_torn_by_two_is_written_once_more(path, quick, monkeypatch):
+    """Written at the same instant, neither note is readable: nobody may give up."""
+    monkeypatch.setattr(lock, "_host", lambda: "one")
+    monkeypatch.setattr(RunLock, "_somebody_beats", lambda *_: False)
+    path.write_text(note("elsewhere"))
+    notes = iter(["torn"])
+    write = RunLock._write_note
+
+    def tear(self):
+        write(self)
+        for text in notes:  # the first time only
+            self.file.write(text.encode())
+
+    monkeypatch.setattr(RunLock, "_write_note", tear)
+    own = RunLock(path)
+    assert json.loads(path.read_text()) == own.note
+    own.release()
