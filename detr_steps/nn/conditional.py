@@ -4,6 +4,7 @@ Meng et al. 2021, "Conditional DETR for Fast Training Convergence".
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from ..describable import describable
 from .attention import attend
+from .heads import MLP, xavier
 from .memory import Memory
 from .position import sine_features
 from .queries import Queries
@@ -24,8 +26,11 @@ def point_code(points: Tensor, channels: int, temperature: float = 10_000.0) -> 
 
     Half the channels for y, half for x, as the positions of a map's tokens have them;
     of a box (cx, cy, w, h) another `channels` for w and h. Shares of the image become
-    angles up to 2π. Source: Meng et al. 2021, official code: y comes before x.
+    angles up to 2π. Raises: ValueError where channels make no waves of two numbers.
+    Source: Meng et al. 2021, official code: y comes before x.
     """
+    if channels % 4:
+        raise ValueError(f"{channels} channels do not make sine and cosine of y and x")
     order = [1, 0, 2, 3][: points.shape[-1]]  # y, x, w, h
     angles = points[..., order] * (2 * math.pi)
     return sine_features(angles, channels // 2, temperature).flatten(-2)
@@ -48,7 +53,8 @@ class ContentAndPosition(nn.Module):
         self.key_position = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
         self.output = nn.Linear(channels, channels)
-        xavier(self)
+        xavier(self.children())
+        nn.init.zeros_(self.output.bias)
 
     def read(
         self, queries: Queries, memory: Memory, trace: bool = False
@@ -100,8 +106,8 @@ class Add:
 class Transform(Protocol):
     """What the content may say about the position a query compares."""
 
-    def __call__(self, code: Tensor, said: Tensor) -> Tensor:
-        """Sine code and what the content says, `[B, Q, C]` each, to one."""
+    def build(self, channels: int) -> nn.Module:
+        """Make a module: sine code and content, `[B, Q, C]` each, to one."""
 
 
 @describable
@@ -109,9 +115,9 @@ class Transform(Protocol):
 class Scaled:
     """λ ⊙ code: the paper's. It stays a code of the same point."""
 
-    def __call__(self, code: Tensor, said: Tensor) -> Tensor:
-        """`[B, Q, C]`."""
-        return code * said
+    def build(self, channels: int) -> "ContentTransform":
+        """Make the module with fresh weights."""
+        return ContentTransform(channels, torch.mul)
 
 
 @describable
@@ -119,9 +125,9 @@ class Scaled:
 class Shifted:
     """λ + code: an ablation; the sum is no code of a point any more."""
 
-    def __call__(self, code: Tensor, said: Tensor) -> Tensor:
-        """`[B, Q, C]`."""
-        return code + said
+    def build(self, channels: int) -> "ContentTransform":
+        """Make the module with fresh weights."""
+        return ContentTransform(channels, torch.add)
 
 
 @describable
@@ -129,8 +135,34 @@ class Shifted:
 class Unchanged:
     """The code alone: an ablation; the content says nothing about the position."""
 
-    def __call__(self, code: Tensor, said: Tensor) -> Tensor:
-        """`[B, Q, C]`."""
+    def build(self, channels: int) -> "NoTransform":
+        """Make the module; it has no weights."""
+        return NoTransform()
+
+
+class ContentTransform(MLP):
+    """λ, which an MLP reads from the content, applied to a sine code.
+
+    Source: Meng et al. 2021, section 3.3 (T, a diagonal matrix).
+    """
+
+    def __init__(
+        self, channels: int, apply: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
+        super().__init__(channels, channels, channels)
+        xavier(self.layers)
+        self.apply_to = apply
+
+    def forward(self, code: Tensor, content: Tensor) -> Tensor:
+        """`[B, Q, C]` twice -> `[B, Q, C]`."""
+        return self.apply_to(code, super().forward(content))
+
+
+class NoTransform(nn.Module):
+    """The code as it is, whatever the content."""
+
+    def forward(self, code: Tensor, content: Tensor) -> Tensor:
+        """`[B, Q, C]` twice -> `[B, Q, C]`."""
         return code
 
 
@@ -162,7 +194,8 @@ class ConditionalCrossAttention(nn.Module):
         self.key_position = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
         self.output = nn.Linear(channels, channels)
-        xavier(self)
+        xavier(self.children())
+        nn.init.zeros_(self.output.bias)
 
     def read(
         self, queries: Queries, memory: Memory, trace: bool = False
@@ -218,17 +251,6 @@ def attended(
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """`[B, S, C] -> [B, M, S, D]`."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def xavier(module: nn.Module) -> None:
-    """Xavier weights in all linear layers, as the official code's global loop gives.
-
-    Only output's bias starts at zero there; the others keep PyTorch's own start.
-    """
-    for part in module.children():
-        if isinstance(part, nn.Linear):
-            nn.init.xavier_uniform_(part.weight)
-    nn.init.zeros_(module.output.bias)
 
 
 def check_heads(channels: int, heads: int) -> None:

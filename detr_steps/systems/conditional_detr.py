@@ -19,7 +19,7 @@ from ..nn.conditional import (
     Transform,
     point_code,
 )
-from ..nn.heads import MLP, zero_init_box_head
+from ..nn.heads import xavier_mlp, zero_init_box_head
 from ..nn.layers import DecoderLayer
 from ..nn.memory import Memory
 from ..nn.queries import Queries
@@ -70,13 +70,11 @@ class ConditionalDETR(DenseEncoderDetector):
         c = config.channels
         self.decoder = conditional_decoder(config, nn.ReLU)
         self.decoder_norm = nn.LayerNorm(c)
-        self.position_scale = MLP(c, c, c)  # λ, one for all layers
-        self.reference_head = MLP(c, c, 2)
+        self.position_scale = config.transform.build(c)  # λ, one for all layers
+        self.reference_head = xavier_mlp(c, c, 2)
         self.queries = nn.Embedding(config.scheme.queries(config.queries), c)
         self.class_head = config.classification.head(c, config.classes)
         self.box_head = zero_init_box_head(c)
-        for part in (*self.position_scale.layers, *self.reference_head.layers):
-            nn.init.xavier_uniform_(part.weight)
 
     def start(self, memory: Memory) -> tuple[Queries, tuple[PredictionSets, ...]]:
         """Learned position embeddings, each with its reference point; no content."""
@@ -96,7 +94,7 @@ class ConditionalDETR(DenseEncoderDetector):
         code = point_code(queries.references, self.config.channels)
         code = code.to(queries.content.dtype)  # [B, Q, C]
         if index > 0:
-            code = self.config.transform(code, self.position_scale(queries.content))
+            code = self.position_scale(code, queries.content)
         content, seen = self.decoder[index](
             queries._replace(spatial=code), memory, trace
         )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..describable import describable
 from ..images import ImageBatch
 from ..nn.conditional import point_code
-from ..nn.heads import MLP, zero_init_box_head
+from ..nn.heads import xavier_mlp, zero_init_box_head
 from ..nn.memory import Memory
 from ..nn.queries import Queries
 from ..nn.references import refine_boxes
@@ -23,6 +23,7 @@ from .dense_encoder import DenseEncoderDetector
 from .output import Prediction
 
 SMALLEST = 1e-3  # epsilon of the inverse sigmoid here (elsewhere 1e-5)
+THINNEST = 1e-4  # side of an anchor, a tenth of a pixel: one of 0 would divide by it
 
 
 @describable
@@ -42,6 +43,11 @@ class DABDETRConfig(ConditionalDETRConfig):
             raise ValueError(f"{self.patterns} patterns: 0 for none, or more")
         if not self.temperature > 0:
             raise ValueError(f"temperature {self.temperature}: must be positive")
+        if self.patterns and self.scheme.queries(self.queries) != self.queries:
+            raise ValueError(
+                "patterns multiply the queries, so a scheme that adds some cannot tell "
+                "its groups: set patterns=0"
+            )
 
     def build(self) -> "DABDETR":
         """Make the module with fresh weights."""
@@ -59,22 +65,18 @@ class DABDETR(DenseEncoderDetector):
         super().__init__(config, nn.PReLU)
         c = config.channels
         self.temperature = config.temperature
-        self.encoder_position_scale = MLP(c, c, c)
+        self.encoder_position_scale = xavier_mlp(c, c, c)
         self.decoder = conditional_decoder(config, nn.PReLU)
         self.decoder_norm = nn.LayerNorm(c)
-        self.position_scale = MLP(c, c, c)  # λ
-        self.position_head = MLP(2 * c, c, c)  # code of an anchor -> position embedding
-        self.size_head = MLP(c, c, 2)  # the width and height that the content expects
+        self.position_scale = config.transform.build(c)  # λ
+        self.position_head = xavier_mlp(2 * c, c, c)  # code -> position embedding
+        if config.modulate:
+            self.size_head = xavier_mlp(c, c, 2)  # width and height the content expects
         self.anchors = nn.Embedding(config.scheme.queries(config.queries), 4)
         if config.patterns:
             self.patterns = nn.Embedding(config.patterns, c)
         self.class_head = config.classification.head(c, config.classes)
         self.box_head = zero_init_box_head(c)
-        for head in ("encoder_position_scale", "position_scale", "position_head"):
-            for part in getattr(self, head).layers:
-                nn.init.xavier_uniform_(part.weight)
-        for part in self.size_head.layers:
-            nn.init.xavier_uniform_(part.weight)
 
     def encode(self, batch: ImageBatch, trace: bool = False) -> Memory:
         """As DETR, but every layer scales the positions by the tokens' content."""
@@ -92,7 +94,7 @@ class DABDETR(DenseEncoderDetector):
         content = rows.new_zeros(repeats * len(rows), self.config.channels)
         if self.config.patterns:  # all anchors with the first pattern, then the second
             content = self.patterns.weight.repeat_interleave(len(rows), 0)
-        anchors = rows.repeat(repeats, 1).sigmoid().to(memory.centres.dtype)
+        anchors = rows.repeat(repeats, 1).to(memory.centres.dtype).sigmoid()
         parts = (x.expand(len(memory.tokens), -1, -1) for x in (content, anchors))
         content, references = parts
         return Queries(content, None, references, (len(content[0]),)), ()
@@ -107,7 +109,8 @@ class DABDETR(DenseEncoderDetector):
         step comes from content without norm, so it differs from the predicted box.
         """
         box = queries.references  # [B, Q, 4]
-        anchor = box.detach() if index > 0 else box
+        moved = index > 0 and self.config.update  # else it is the learned one itself
+        anchor = box.detach() if moved else box
         code = point_code(anchor, self.config.channels).to(queries.content.dtype)
         content, seen = self.decoder[index](
             queries._replace(
@@ -134,10 +137,11 @@ class DABDETR(DenseEncoderDetector):
         """
         code = code[..., : self.config.channels]
         if index > 0:
-            code = self.config.transform(code, self.position_scale(content))
+            code = self.position_scale(code, content)
         if not self.config.modulate:
             return code
         expected = self.size_head(content).sigmoid()  # [B, Q, 2] width, height
-        ratio = (expected / anchor[..., 2:]).flip(-1).to(code.dtype)  # height, width
+        size = anchor[..., 2:].clamp(min=THINNEST)
+        ratio = (expected / size).flip(-1).to(code.dtype)  # height, width
         halves = code.unflatten(-1, (2, -1)) * ratio[..., None]  # [B, Q, 2, C / 2]
         return halves.flatten(-2)

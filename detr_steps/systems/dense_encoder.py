@@ -72,6 +72,8 @@ class DenseEncoderDetector(QueryDetector):
         grid = self.project(features[-1])  # [B, C, h, w]
         size = tuple(grid.shape[-2:])
         padding = shrink_padding(batch.padding, size)  # [B, h, w]
+        # a softmax over no keys at all is NaN: an image of padding alone is a blank one
+        padding = padding & ~padding.all((1, 2), keepdim=True)
         positions = sine_position(
             padding, self.config.channels, self.temperature, dtype=grid.dtype
         )
