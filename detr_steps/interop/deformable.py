@@ -1,6 +1,8 @@
 """Names of Deformable DETR's weights in the official code and in transformers."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+
+from torch import Tensor
 
 from ..systems.deformable_detr import DeformableDETRConfig
 from ..systems.query_sources import LearnedPoints, Proposals
@@ -78,12 +80,11 @@ def hf(config: DeformableDETRConfig) -> dict[str, str]:
     }
 
 
-def settings_shown(names: Iterable[str]) -> dict[str, object]:
+def settings_shown(state: Mapping[str, Tensor]) -> dict[str, object]:
     """What a checkpoint's names tell about the config of its model."""
-    names = list(names)
 
     def any_has(part: str) -> bool:
-        return any(part in name for name in names)
+        return any(part in name for name in state)
 
     source = Proposals() if any_has(".enc_output.") else LearnedPoints()
     shown: dict[str, object] = {"query_source": source}
