@@ -135,7 +135,7 @@ class Pair:
         )
 
     def their_references(self) -> torch.Tensor:
-        """Anchors of all layers `[Y, B, Q, 4]`, which their detector does not return."""
+        """Anchors of all layers `[Y, B, Q, 4]`; their detector keeps them back."""
         mask = (~self.batch.padding).long()
         with authors_code(self.dtype), torch.no_grad():
             return self.theirs.model(self.batch.pixels, mask).reference_points
