@@ -381,6 +381,16 @@ def test_a_checkpoint_without_modulation_is_named(fresh, sources):
     assert "modulate=False, this one has modulate=True" in text
 
 
+def test_anchors_that_are_points_are_named(fresh, tmp_path):
+    points = small_dab_config(backbone=RESNET, anchor_dim=2, modulate=False).build()
+    path = saved(official_names(points), tmp_path)
+    text = refused(interop.load_official, fresh["dab"], path)
+    assert "anchor_dim=2, this one has anchor_dim=4" in text
+    again = copy.deepcopy(points)
+    interop.load_official(again, path)
+    assert_loaded(again, points)
+
+
 @pytest.mark.parametrize("kind", ["conditional", "dab"])
 def test_other_numbers_of_queries(sources, tmp_path, kind):
     path = saved(official_names(sources[kind]), tmp_path)

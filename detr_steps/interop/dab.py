@@ -72,8 +72,11 @@ def hf(config: DABDETRConfig) -> dict[str, str]:
 
 def settings_shown(state: Mapping[str, Tensor]) -> dict[str, object]:
     """What a checkpoint's weights tell about the config of its model."""
-    patterns = [len(x) for name, x in state.items() if ".patterns." in f".{name}"]
+    shapes = {name: x.shape for name, x in state.items() if x.dim() == 2}
+    patterns = [rows for name, (rows, _) in shapes.items() if ".patterns." in name]
+    anchors = [numbers for name, (_, numbers) in shapes.items() if "refpoint_" in name]
     return {
+        "anchor_dim": anchors[0] if anchors else 4,
         "patterns": patterns[0] if patterns else 0,
         "modulate": any("ref_anchor_head." in name for name in state),
     }

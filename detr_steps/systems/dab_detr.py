@@ -29,11 +29,12 @@ THINNEST = 1e-4  # side of an anchor, a tenth of a pixel: one of 0 would divide 
 @describable
 @dataclass(frozen=True)
 class DABDETRConfig(ConditionalDETRConfig):
-    """Conditional DETR's numbers without dropout; what is built of an anchor."""
+    """Conditional DETR's numbers, no dropout. Raises: ValueError for bad ones."""
 
     dropout: float = 0.0
     loss: LossWeights = LossWeights()  # classes weigh 1 here (official code)
     temperature: float = 20.0  # of the positions on the map (section 4.4)
+    anchor_dim: int = 4  # x, y, width, height; 2 for points, an ablation
     patterns: int = 0  # contents that every anchor is tried with (section 4.3)
     update: bool = True  # anchors move from layer to layer (section 4.2)
     modulate: bool = True  # codes follow width and height (section 4.4)
@@ -43,11 +44,10 @@ class DABDETRConfig(ConditionalDETRConfig):
             raise ValueError(f"{self.patterns} patterns: 0 for none, or more")
         if not self.temperature > 0:
             raise ValueError(f"temperature {self.temperature}: must be positive")
+        if self.anchor_dim not in (2, 4) or self.modulate > (self.anchor_dim == 4):
+            raise ValueError(f"anchor_dim={self.anchor_dim}: 4, or 2 without modulate")
         if self.patterns and self.scheme.queries(self.queries) != self.queries:
-            raise ValueError(
-                "patterns multiply the queries, so a scheme that adds some cannot tell "
-                "its groups: set patterns=0"
-            )
+            raise ValueError("a scheme that adds queries mixes patterns: patterns=0")
 
     def build(self) -> "DABDETR":
         """Make the module with fresh weights."""
@@ -69,10 +69,11 @@ class DABDETR(DenseEncoderDetector):
         self.decoder = conditional_decoder(config, nn.PReLU)
         self.decoder_norm = nn.LayerNorm(c)
         self.position_scale = config.transform.build(c)  # λ
-        self.position_head = xavier_mlp(2 * c, c, c)  # code -> position embedding
+        numbers = config.anchor_dim
+        self.position_head = xavier_mlp(numbers // 2 * c, c, c)  # code -> position
         if config.modulate:
             self.size_head = xavier_mlp(c, c, 2)  # width and height the content expects
-        self.anchors = nn.Embedding(config.scheme.queries(config.queries), 4)
+        self.anchors = nn.Embedding(config.scheme.queries(config.queries), numbers)
         if config.patterns:
             self.patterns = nn.Embedding(config.patterns, c)
         self.class_head = config.classification.head(c, config.classes)
@@ -95,9 +96,9 @@ class DABDETR(DenseEncoderDetector):
         if self.config.patterns:  # all anchors with the first pattern, then the second
             content = self.patterns.weight.repeat_interleave(len(rows), 0)
         anchors = rows.repeat(repeats, 1).to(memory.centres.dtype).sigmoid()
-        parts = (x.expand(len(memory.tokens), -1, -1) for x in (content, anchors))
-        content, references = parts
-        return Queries(content, None, references, (len(content[0]),)), ()
+        each = len(memory.tokens), -1, -1  # the same for every image
+        queries = content.expand(each), None, anchors.expand(each)
+        return Queries(*queries, (len(content),)), ()
 
     def step(
         self, index: int, queries: Queries, memory: Memory, trace: bool = False
@@ -125,6 +126,7 @@ class DABDETR(DenseEncoderDetector):
         prediction = Prediction(self.class_head(normed), predicted)
         if self.config.update:
             box = refine_boxes(anchor, self.box_head(content), SMALLEST)
+            box = box[..., : self.config.anchor_dim]
         return queries._replace(content=content, references=box), prediction, seen
 
     def spatial(

@@ -144,6 +144,11 @@ def test_anchors_of_no_size_or_at_the_border_are_finite(batch, logit):
         (dict(temperature=0.0), "temperature 0.0: must be positive"),
         (dict(temperature=-20.0), "temperature -20.0: must be positive"),
         (dict(temperature=float("nan")), "temperature nan: must be positive"),
+        (
+            dict(anchor_dim=3, modulate=False),
+            "anchor_dim=3: 4, or 2 without modulate",
+        ),
+        (dict(anchor_dim=2), "anchor_dim=2: 4, or 2 without modulate"),
         (dict(heads=3), "3 heads do not divide 32"),
         (dict(heads=0), "0 heads do not divide 32"),
     ],

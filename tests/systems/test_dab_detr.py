@@ -315,6 +315,25 @@ def test_every_anchor_is_tried_with_every_pattern(batch):
     assert model(batch).logits.shape == (3, 2, 15, 4)
 
 
+# --- points ------------------------------------------------------------------------
+
+
+def test_anchors_of_two_numbers_are_points(batch):
+    """The ablation: no width and height, neither in the code nor carried on."""
+    model = build(replace(SMALL, anchor_dim=2, modulate=False))
+    layers, heads = calls_of(*model.decoder), calls_of(model.position_head)
+    output = model(batch, trace=True)
+    assert [x.shape for x in output.trace.references] == [(2, 5, 2)] * 3
+    for layer, (_, (content, _)) in enumerate(layers):
+        point = output.trace.references[layer]
+        assert torch.allclose(heads[layer][0][0], point_code(point, 32), atol=1e-6)
+        box = refine_boxes(point, model.box_head(model.decoder_norm(content)), 1e-3)
+        assert torch.allclose(output.boxes[layer], box, atol=1e-6)
+        if layer < 2:
+            moved = refine_boxes(point, model.box_head(content), 1e-3)[..., :2]
+            assert torch.allclose(output.trace.references[layer + 1], moved, atol=1e-6)
+
+
 # --- training ----------------------------------------------------------------------
 
 
@@ -338,6 +357,7 @@ def test_classes_weigh_1(model, batch):
         {"update": False},
         {"modulate": False},
         {"modulate": False, "update": False, "transform": Unchanged()},
+        {"anchor_dim": 2, "modulate": False},
         {"patterns": 2},
         {"temperature": 10_000.0},
         {"dropout": 0.1},

@@ -29,6 +29,7 @@ SYSTEMS = {
     "conditional": small_conditional_config(),
     "dab": small_dab_config(),
     "dab-fixed": small_dab_config(update=False, modulate=False),
+    "dab-points": small_dab_config(anchor_dim=2, modulate=False),
     "deformable": DEFORMABLE,
     "deformable-refine": replace(DEFORMABLE, refine=True),
     "deformable-two-stage": replace(
@@ -136,7 +137,7 @@ def test_inference_is_that_of_the_first_group_alone(batch):
 
 def test_a_scheme_that_adds_queries_cannot_have_patterns():
     """Groups are cut from the front, but patterns come in blocks of all anchors."""
-    with pytest.raises(ValueError, match="cannot tell its groups: set patterns=0"):
+    with pytest.raises(ValueError, match="mixes patterns: patterns=0"):
         small_dab_config(patterns=2, scheme=TwoGroups())
     small_dab_config(patterns=2, scheme=Plain())
 
