@@ -89,7 +89,11 @@ LAYOUTS = {
         hf_sign=".encoder_attn.sampling_offsets",
         class_heads="class_heads.",
         no_object=0,
-        queries=("queries.embedding.weight",),
+        queries=(
+            "queries.embedding.weight",
+            "queries.content.weight",
+            "queries.anchors.weight",
+        ),
         settings_shown=deformable.settings_shown,
         hf_settings=deformable.hf_settings,
     ),

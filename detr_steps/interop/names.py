@@ -148,6 +148,7 @@ SIGNS = {
     ),
     "queries.embedding.": "detr_steps itself, for detr_steps.zoo.load",
     "queries.project.": "detr_steps itself, for detr_steps.zoo.load",
+    "queries.anchors.": "detr_steps itself, for detr_steps.zoo.load",
     "sampling_offsets": "a successor of Deformable DETR",
     "query_refpoint_embeddings.": (
         "Hugging Face's DAB-DETR, for interop.load_hf with a detr_steps.DABDETR"

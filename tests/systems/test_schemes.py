@@ -19,7 +19,7 @@ from detr_steps.nn.dense import Dense
 from detr_steps.objective.classification import Focal, Softmax
 from detr_steps.objective.criterion import PredictionSets
 from detr_steps.systems.output import Output
-from detr_steps.systems.query_sources import Proposals
+from detr_steps.systems.query_sources import Anchors, Proposals
 from detr_steps.systems.scheme import Plain
 
 DEFORMABLE = small_deformable_config()
@@ -35,6 +35,7 @@ SYSTEMS = {
     "deformable-two-stage": replace(
         DEFORMABLE, refine=True, query_source=Proposals(), queries=5
     ),
+    "deformable-anchors": replace(DEFORMABLE, refine=True, query_source=Anchors()),
     "deformable-softmax": replace(DEFORMABLE, classification=Softmax()),
     "deformable-dense": replace(
         DEFORMABLE,
