@@ -288,6 +288,16 @@ def test_every_layer_teaches_the_references(model, batch):
         assert (grad != 0).any()
 
 
+def test_a_box_moves_its_reference(batch):
+    """A fresh head says nothing: what is left is the point that boxes start from."""
+    model = build(stir=False)
+    boxes = model(batch).boxes
+    (grad,) = torch.autograd.grad(
+        boxes[2, ..., 0].sum(), model.reference_head.layers[-1].weight
+    )
+    assert (grad[0] != 0).any() and (grad[1] == 0).all()  # of x, not of y
+
+
 def test_terms_are_weighed_2_5_2(model, batch):
     terms = model.loss(model(batch), TARGETS)
     total = sum(
