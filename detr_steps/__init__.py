@@ -3,13 +3,19 @@
 from . import evaluation, interop, training, zoo
 from .detections import Detections
 from .images import ImageBatch
+from .systems.conditional_detr import ConditionalDETR, ConditionalDETRConfig
+from .systems.dab_detr import DABDETR, DABDETRConfig
 from .systems.deformable_detr import DeformableDETR, DeformableDETRConfig
 from .systems.detr import DETR, DETRConfig
 from .systems.output import Output
 
 __version__ = "0.1.0"
 __all__ = [
+    "DABDETR",
     "DETR",
+    "ConditionalDETR",
+    "ConditionalDETRConfig",
+    "DABDETRConfig",
     "DETRConfig",
     "DeformableDETR",
     "DeformableDETRConfig",

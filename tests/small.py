@@ -3,7 +3,13 @@
 import numpy as np
 import torch
 
-from detr_steps import DETR, DeformableDETRConfig, DETRConfig
+from detr_steps import (
+    DETR,
+    ConditionalDETRConfig,
+    DABDETRConfig,
+    DeformableDETRConfig,
+    DETRConfig,
+)
 from detr_steps.nn.backbone import SmallConfig
 from detr_steps.nn.deform_attention import Sampling
 from detr_steps.nn.resnet import ResNetConfig
@@ -12,19 +18,31 @@ from detr_steps.viz.engine.figure import InteractiveFigure
 RESNET = ResNetConfig(depths=(1, 1, 1, 1))  # the smallest that official layouts fit
 
 
+SIZES = dict(
+    classes=4,
+    backbone=SmallConfig(channels=(16, 16), blocks=1),
+    channels=32,
+    heads=4,
+    ffn_channels=48,
+    encoder_layers=2,
+    decoder_layers=3,
+    queries=5,
+)
+
+
 def small_config(**changes: object) -> DETRConfig:
     """Classes 4, queries 5, channels 32, 2 and 3 layers; `changes` for what matters."""
-    settings = dict(
-        classes=4,
-        backbone=SmallConfig(channels=(16, 16), blocks=1),
-        channels=32,
-        heads=4,
-        ffn_channels=48,
-        encoder_layers=2,
-        decoder_layers=3,
-        queries=5,
-    )
-    return DETRConfig.tiny(**(settings | changes))
+    return DETRConfig.tiny(**(SIZES | changes))
+
+
+def small_conditional_config(**changes: object) -> ConditionalDETRConfig:
+    """The same sizes for Conditional DETR."""
+    return ConditionalDETRConfig.tiny(**(SIZES | changes))
+
+
+def small_dab_config(**changes: object) -> DABDETRConfig:
+    """The same sizes for DAB-DETR."""
+    return DABDETRConfig.tiny(**(SIZES | changes))
 
 
 def small_detr(seed: int = 0, **changes: object) -> DETR:

@@ -7,9 +7,16 @@ from dataclasses import dataclass, fields
 import pytest
 import torch
 
-from detr_steps import DeformableDETRConfig, DETRConfig, describable
+from detr_steps import (
+    ConditionalDETRConfig,
+    DABDETRConfig,
+    DeformableDETRConfig,
+    DETRConfig,
+    describable,
+)
 from detr_steps.data.scenes import Scenes
 from detr_steps.describable import KINDS, from_json, to_json
+from detr_steps.nn.conditional import Add, Shifted, Unchanged
 from detr_steps.nn.point_weights import Uniform
 from detr_steps.nn.within_levels import WithinLevels
 from detr_steps.systems.classifier import ClassifierConfig
@@ -22,6 +29,8 @@ from detr_steps.systems.classifier import ClassifierConfig
         DETRConfig.coco_r50_dc5(),
         DeformableDETRConfig.tiny(encoder_sampling=WithinLevels(weights=Uniform())),
         DeformableDETRConfig.coco_r50_two_stage(),
+        ConditionalDETRConfig.tiny(combine=Add(), transform=Shifted()),
+        DABDETRConfig.coco_r50_dc5(patterns=3, transform=Unchanged(), update=False),
         ClassifierConfig(),
         Scenes("val", objects=(2, 3)),
     ],
@@ -55,7 +64,7 @@ DETR = to_json(DETRConfig.tiny())
     ("value", "said"),
     [
         ({"kind": "os.system", "command": "echo"}, "unknown kind 'os.system'.*Scenes"),
-        ({"command": "echo"}, "unknown kind None: there are ClassifierConfig, "),
+        ({"command": "echo"}, "unknown kind None: there are Add, Anchors, "),
         ({"kind": ["Scenes"]}, r"unknown kind \['Scenes'\]"),
         ({"kind": "Scenes", "side": 3}, "Scenes has no field 'side'.*are split, size"),
         (DETR | {"nms": 1, "anchors": 2}, "no field 'nms', 'anchors'.*queries"),

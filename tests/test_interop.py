@@ -254,8 +254,13 @@ def test_unknown_extra_weights(source):
     ("key", "words"),
     [
         ("transformer.decoder.layers.0.cross_attn.sampling_offsets.weight", "Deform"),
-        ("transformer.decoder.layers.0.ca_qcontent_proj.weight", "Conditional DETR"),
-        ("refpoint_embed.weight", "DAB-DETR"),
+        (
+            "transformer.decoder.ref_point_head.layers.0.weight",
+            "official Conditional DETR",
+        ),
+        ("model.decoder.ref_point_head.layers.0.weight", "Face's Conditional DETR"),
+        ("refpoint_embed.weight", "official DAB-DETR"),
+        ("model.query_refpoint_embeddings.weight", "Hugging Face's DAB-DETR"),
         ("mask_head.lay1.weight", "panoptic"),
         ("linear_bbox.weight", "demo"),
         ("backbone.1.row_embed.weight", "learned positions"),

@@ -13,7 +13,7 @@ from small import RESNET, small_detr
 from detr_steps import DeformableDETR, DeformableDETRConfig, interop
 from detr_steps.interop import CheckpointError
 from detr_steps.nn.deform_attention import Sampling
-from detr_steps.systems.query_sources import Proposals
+from detr_steps.systems.query_sources import Anchors, Proposals
 
 SMALL = DeformableDETRConfig(
     classes=4,
@@ -33,18 +33,21 @@ KINDS = {
     "refine": replace(SMALL, refine=True),
     "two_stage": replace(SMALL, refine=True, query_source=Proposals()),
 }
+DAB = replace(SMALL, refine=True, query_source=Anchors())  # not in transformers
 
 
 @pytest.fixture(scope="module")
 def fresh() -> dict[str, DeformableDETR]:
-    return {kind: DeformableDETR(config) for kind, config in KINDS.items()}
+    configs = {**KINDS, "dab": DAB}
+    return {kind: DeformableDETR(config) for kind, config in configs.items()}
 
 
 @pytest.fixture(scope="module")
 def sources() -> dict[str, DeformableDETR]:
     """One model of each kind, whose weights are all different from fresh ones."""
     torch.manual_seed(1)
-    models = {kind: DeformableDETR(config) for kind, config in KINDS.items()}
+    configs = {**KINDS, "dab": DAB}
+    models = {kind: DeformableDETR(config) for kind, config in configs.items()}
     with torch.no_grad():
         for model in models.values():
             for value in model.state_dict().values():
@@ -76,6 +79,10 @@ def official_names(model: DeformableDETR) -> dict[str, torch.Tensor]:
         (r"^backbone\.", "backbone.0.body."),
         (r"^pyramid\.levels\.", "input_proj."),
         (r"^queries\.embedding", "query_embed"),
+        (r"^queries\.content", "tgt_embed"),
+        (r"^queries\.anchors", "refpoint_embed"),
+        (r"^queries\.position_head", "transformer.decoder.ref_point_head"),
+        (r"^queries\.position_scale", "transformer.decoder.query_scale"),
         (r"^queries\.reference", "transformer.reference_points"),
         (r"^queries\.project_norm", "transformer.enc_output_norm"),
         (r"^queries\.project", "transformer.enc_output"),
@@ -202,7 +209,24 @@ def test_official_keys_are_the_documented_ones(sources):
     assert "transformer.reference_points.bias" in official_names(sources["refine"])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def test_official_keys_of_dab_deformable_detr(sources):
+    """As in IDEA-Research/DAB-DETR (723ddb8), models/dab_deformable_detr."""
+    names = set(official_names(sources["dab"]))
+    assert names > {
+        "tgt_embed.weight",
+        "refpoint_embed.weight",
+        "transformer.level_embed",
+        "transformer.decoder.ref_point_head.layers.1.weight",
+        "transformer.decoder.query_scale.layers.0.bias",
+        "transformer.decoder.bbox_embed.2.layers.2.bias",
+        "transformer.decoder.layers.1.cross_attn.sampling_offsets.weight",
+        "bbox_embed.2.layers.2.bias",
+        "class_embed.2.weight",
+    }
+    assert not [name for name in names if "queries" in name]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "dab"])
 def test_official_file(fresh, sources, tmp_path, kind):
     path = tmp_path / "r50_deformable_detr-checkpoint.pth"
     torch.save({"model": official_names(sources[kind]), "epoch": 49}, path)
@@ -271,6 +295,8 @@ def refused(load, model, *arguments) -> str:
             "LearnedPoints(), this one has query_source=Proposals()",
         ),
         ("two_stage", "refine", "build the model with query_source=Proposals()"),
+        ("dab", "refine", "query_source=Anchors(), this one has"),
+        ("refine", "dab", "this one has query_source=Anchors(): build the model with"),
     ],
 )
 def test_another_kind_is_named(fresh, sources, tmp_path, theirs, ours, words):
@@ -295,6 +321,9 @@ def test_other_numbers(fresh, sources, tmp_path):
     path = tmp_path / "x.pth"
     model = DeformableDETR(replace(SMALL, queries=9))
     assert "5 queries, the model 9" in refused(interop.load_official, model, path)
+    torch.save(official_names(sources["dab"]), dab := tmp_path / "dab.pth")
+    model = DeformableDETR(replace(DAB, queries=9))
+    assert "5 queries, the model 9" in refused(interop.load_official, model, dab)
     model = DeformableDETR(replace(SMALL, maps=1, levels=1))
     text = refused(interop.load_official, model, path)
     assert "another size" in text and "DeformableDETRConfig" in text
@@ -310,8 +339,9 @@ def test_systems_are_told_apart(fresh, sources, tmp_path):
     assert "Hugging Face's Deformable DETR" in refused(interop.load_hf, detr, state)
     model = copy.deepcopy(fresh["plain"])
     assert "load_hf" in refused(interop.load_official, model, save(state, tmp_path))
-    own = save(sources["plain"].state_dict(), tmp_path)
-    assert "zoo.load" in refused(interop.load_official, model, own)
+    for kind in ("plain", "two_stage", "dab"):
+        own = save(sources[kind].state_dict(), tmp_path)
+        assert "zoo.load" in refused(interop.load_official, model, own)
     other = save(interop.to_official(detr.state_dict()), tmp_path)
     assert "official DETR" in refused(interop.load_official, model, other)
     dino = official_names(sources["plain"]) | {"refpoint_embed.weight": torch.ones(1)}

@@ -2,8 +2,8 @@
 
 A checkpoint is read without running anything inside it, its names are translated by the
 tables of layouts.py, every weight is checked, and only then is the model changed. They
-are those of github.com/facebookresearch/detr, github.com/fundamentalvision/
-Deformable-DETR and transformers 5.23.0.
+are those of facebookresearch/detr, fundamentalvision/Deformable-DETR, Atten4Vis/
+ConditionalDETR and IDEA-Research/DAB-DETR on GitHub, and of transformers 5.23.0.
 """
 
 from .files import CheckpointError

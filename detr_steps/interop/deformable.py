@@ -1,9 +1,11 @@
 """Names of Deformable DETR's weights in the official code and in transformers."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+
+from torch import Tensor
 
 from ..systems.deformable_detr import DeformableDETRConfig
-from ..systems.query_sources import LearnedPoints, Proposals
+from ..systems.query_sources import Anchors, LearnedPoints, Proposals
 from .names import (
     HF_BACKBONE,
     hf_attention,
@@ -11,6 +13,14 @@ from .names import (
     official_attention,
     official_layer,
 )
+
+SOURCES = {".enc_output.": Proposals(), ".ref_point_head.": Anchors()}  # by their parts
+ANCHORS = {  # what only dab_deformable_detr has
+    "tgt_embed.": "queries.content.",
+    "refpoint_embed.": "queries.anchors.",
+    "transformer.decoder.ref_point_head.": "queries.position_head.",
+    "transformer.decoder.query_scale.": "queries.position_scale.",
+}
 
 
 def _sampling(theirs: str, ours: str) -> dict[str, str]:
@@ -45,12 +55,16 @@ def _outside_layers(config: DeformableDETRConfig, prefix: str) -> dict[str, str]
 
 
 def official(config: DeformableDETRConfig) -> dict[str, str]:
-    """Names of github.com/fundamentalvision/Deformable-DETR; norms 1 and 2 swapped."""
+    """Names of github.com/fundamentalvision/Deformable-DETR; norms 1 and 2 swapped.
+
+    Also of IDEA-Research/DAB-DETR, its `dab_deformable_detr`.
+    """
     encoder, decoder = "transformer.encoder.layers.#.", "transformer.decoder.layers.#."
     return {
         "backbone.0.body.": "backbone.",
         "input_proj.#.": "pyramid.levels.#.",
         "query_embed.": "queries.embedding.",
+        **(ANCHORS if isinstance(config.query_source, Anchors) else {}),
         **_sampling(f"{encoder}self_attn", "encoder.#.attention"),
         **official_layer(encoder, "encoder.#.", "attention_norm", "feed_forward_norm"),
         **official_attention(f"{decoder}self_attn", "decoder.#.self_attention"),
@@ -78,14 +92,15 @@ def hf(config: DeformableDETRConfig) -> dict[str, str]:
     }
 
 
-def settings_shown(names: Iterable[str]) -> dict[str, object]:
+def settings_shown(state: Mapping[str, Tensor]) -> dict[str, object]:
     """What a checkpoint's names tell about the config of its model."""
-    names = list(names)
 
     def any_has(part: str) -> bool:
-        return any(part in name for name in names)
+        return any(part in name for name in state)
 
-    source = Proposals() if any_has(".enc_output.") else LearnedPoints()
+    source = LearnedPoints()
+    for part, other in SOURCES.items():
+        source = other if any_has(part) else source
     shown: dict[str, object] = {"query_source": source}
     if any_has("decoder.bbox_embed."):
         shown["refine"] = True

@@ -1,13 +1,15 @@
 """Which systems can be loaded from elsewhere, and what they are called there."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
+from ..systems.conditional_detr import ConditionalDETR
+from ..systems.dab_detr import DABDETR
 from ..systems.deformable_detr import DeformableDETR
 from ..systems.detr import DETR, DETRConfig
-from . import deformable
+from . import conditional, dab, deformable
 from .names import HF, OFFICIAL
 
 Table = Mapping[str, str]
@@ -19,9 +21,9 @@ class Layout:
 
     `official(config)`, `hf(config)` tables of names.py; `official_sign`, `hf_sign` a
     part of a name that shows such a checkpoint; `class_heads` how the names of what
-    tells classes begin; `no_object` rows there that are no class; `queries` the weight
-    with a row for each query; `settings_shown(names)` what a checkpoint's names tell
-    about its config; `hf_settings(config)` what its config.json must say.
+    tells classes begin; `no_object` rows there that are no class; `queries` the weights
+    with a row for each query; `settings_shown(state)` what a checkpoint tells about its
+    config; `hf_settings(config)` what its config.json must say.
     """
 
     official: Callable[[object], Table]
@@ -30,8 +32,8 @@ class Layout:
     hf_sign: str
     class_heads: str
     no_object: int
-    queries: str
-    settings_shown: Callable[[Iterable[str]], dict[str, object]]
+    queries: tuple[str, ...]
+    settings_shown: Callable[[Mapping[str, Tensor]], dict[str, object]]
     hf_settings: Callable[[object], dict[str, object]]
 
 
@@ -54,9 +56,31 @@ LAYOUTS = {
         hf_sign="query_position_embeddings",
         class_heads="class_head.",
         no_object=1,
-        queries="queries.weight",
-        settings_shown=lambda names: {},
+        queries=("queries.weight",),
+        settings_shown=lambda state: {},
         hf_settings=_detr_hf_settings,
+    ),
+    ConditionalDETR: Layout(
+        official=conditional.official,
+        hf=conditional.hf,
+        official_sign="transformer.decoder.ref_point_head.",
+        hf_sign="model.decoder.ref_point_head.",
+        class_heads="class_head.",
+        no_object=0,
+        queries=("queries.weight",),
+        settings_shown=lambda state: {},
+        hf_settings=conditional.hf_settings,
+    ),
+    DABDETR: Layout(
+        official=dab.official,
+        hf=dab.hf,
+        official_sign="refpoint_embed.",
+        hf_sign="query_refpoint_embeddings.",
+        class_heads="class_head.",
+        no_object=0,
+        queries=("anchors.weight",),
+        settings_shown=dab.settings_shown,
+        hf_settings=dab.hf_settings,
     ),
     DeformableDETR: Layout(
         official=deformable.official,
@@ -65,7 +89,11 @@ LAYOUTS = {
         hf_sign=".encoder_attn.sampling_offsets",
         class_heads="class_heads.",
         no_object=0,
-        queries="queries.embedding.weight",
+        queries=(
+            "queries.embedding.weight",
+            "queries.content.weight",
+            "queries.anchors.weight",
+        ),
         settings_shown=deformable.settings_shown,
         hf_settings=deformable.hf_settings,
     ),

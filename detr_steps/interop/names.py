@@ -148,10 +148,23 @@ SIGNS = {
     ),
     "queries.embedding.": "detr_steps itself, for detr_steps.zoo.load",
     "queries.project.": "detr_steps itself, for detr_steps.zoo.load",
+    "queries.anchors.": "detr_steps itself, for detr_steps.zoo.load",
     "sampling_offsets": "a successor of Deformable DETR",
-    "refpoint_embed": "DAB-DETR",
-    "ca_qcontent_proj": "Conditional DETR",
-    "q_content_proj": "Conditional DETR",
+    "query_refpoint_embeddings.": (
+        "Hugging Face's DAB-DETR, for interop.load_hf with a detr_steps.DABDETR"
+    ),
+    "refpoint_embed.": (
+        "the official DAB-DETR (or a successor), for interop.load_official with a "
+        "detr_steps.DABDETR"
+    ),
+    "transformer.decoder.ref_point_head.": (
+        "the official Conditional DETR (or a successor), for interop.load_official "
+        "with a detr_steps.ConditionalDETR"
+    ),
+    "model.decoder.ref_point_head.": (
+        "Hugging Face's Conditional DETR (or a successor), for interop.load_hf with a "
+        "detr_steps.ConditionalDETR"
+    ),
     "linear_bbox": "the 50-line demo of DETR, another architecture",
     "row_embed": "a DETR with learned positions, ours are sine waves",
     "roi_heads.": "a Faster or Mask R-CNN",
@@ -177,8 +190,8 @@ def rename(state: Mapping[str, Tensor], table: dict[str, str]) -> dict[str, Tens
         if ours in renamed and not torch.equal(renamed[ours], value):
             raise CheckpointError(
                 f"{source[ours]} and {theirs} differ, but in this model they are one "
-                f"({ours}): a checkpoint that refines boxes from layer to layer? Build "
-                "the model with refine=True"
+                f"({ours}): a checkpoint with a head for each layer? A DeformableDETR "
+                "has them with refine=True"
             )
         renamed[ours], source[ours] = value, theirs
     return renamed

@@ -1,6 +1,7 @@
 """Small networks on top of the queries (built in chapters/02_detr.ipynb)."""
 
 import math
+from collections.abc import Iterable
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -18,6 +19,24 @@ class MLP(nn.Module):
         for layer in self.layers[:-1]:
             x = layer(x).relu()
         return self.layers[-1](x)
+
+
+def xavier(layers: Iterable[nn.Module]) -> None:
+    """Give linear layers Xavier weights; biases stay as they are.
+
+    The official codes do so with every matrix of their transformer; heads outside of
+    it start as PyTorch's linear layers do.
+    """
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+
+
+def xavier_mlp(*widths: int) -> MLP:
+    """An `MLP` that starts as the parts of a transformer do."""
+    mlp = MLP(*widths)
+    xavier(mlp.layers)
+    return mlp
 
 
 def focal_class_head(channels: int, classes: int) -> nn.Linear:

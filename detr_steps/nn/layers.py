@@ -4,6 +4,8 @@ The attentions are given to them: any module with `read(queries, memory, trace)`
 systems of the family share these layers.
 """
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from .memory import Memory
@@ -12,11 +14,21 @@ from .trace import LayerTrace
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a ReLU between, for each token by itself: C -> F -> C."""
+    """Two linear layers, for each token by itself: C -> F -> C.
 
-    def __init__(self, channels: int, ffn_channels: int, dropout: float = 0.0) -> None:
+    `activation` between them: ReLU, or what another module class makes (DAB: PReLU).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        ffn_channels: int,
+        dropout: float = 0.0,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+    ) -> None:
         super().__init__()
         self.widen = nn.Linear(channels, ffn_channels)
+        self.activation = activation()
         self.narrow = nn.Linear(ffn_channels, channels)
         self.dropout = nn.Dropout(dropout)
         nn.init.xavier_uniform_(self.widen.weight)
@@ -24,7 +36,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., C] -> [..., C]`."""
-        return self.narrow(self.dropout(self.widen(x).relu()))
+        return self.narrow(self.dropout(self.activation(self.widen(x))))
 
 
 class EncoderLayer(nn.Module):
@@ -35,12 +47,17 @@ class EncoderLayer(nn.Module):
     """
 
     def __init__(
-        self, attention: nn.Module, channels: int, ffn_channels: int, dropout: float
+        self,
+        attention: nn.Module,
+        channels: int,
+        ffn_channels: int,
+        dropout: float,
+        activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
         self.attention = attention
         self.attention_norm = nn.LayerNorm(channels)
-        self.feed_forward = FeedForward(channels, ffn_channels, dropout)
+        self.feed_forward = FeedForward(channels, ffn_channels, dropout, activation)
         self.feed_forward_norm = nn.LayerNorm(channels)
         self.dropout = nn.Dropout(dropout)
 
@@ -68,13 +85,14 @@ class DecoderLayer(nn.Module):
         channels: int,
         ffn_channels: int,
         dropout: float,
+        activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
         self.self_attention = self_attention
         self.self_norm = nn.LayerNorm(channels)
         self.cross_attention = cross_attention
         self.cross_norm = nn.LayerNorm(channels)
-        self.feed_forward = FeedForward(channels, ffn_channels, dropout)
+        self.feed_forward = FeedForward(channels, ffn_channels, dropout, activation)
         self.feed_forward_norm = nn.LayerNorm(channels)
         self.dropout = nn.Dropout(dropout)
 

@@ -11,9 +11,14 @@ def sine_features(
 ) -> Tensor:
     """Turn numbers into waves: `[...] -> [..., channels]`, sine and cosine in turn.
 
-    Wavelengths grow from 2π to 2π · temperature.
+    Wavelengths grow from 2π to 2π · temperature. Raises: ValueError for an odd number
+    of channels, or a temperature that is not positive.
     Source: Vaswani et al. 2017, section 3.5. Built in chapters/01_attention.ipynb.
     """
+    if channels % 2:
+        raise ValueError(f"{channels} channels do not make pairs of sine and cosine")
+    if not temperature > 0:
+        raise ValueError(f"temperature {temperature}: must be positive")
     pair = torch.arange(channels, device=positions.device) // 2
     wavelength = temperature ** (2 * pair.to(positions.dtype) / channels)
     angle = positions[..., None] / wavelength  # [..., channels]

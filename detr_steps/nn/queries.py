@@ -17,13 +17,16 @@ class Queries(NamedTuple):
     embeddings, None where a system makes them from the references in every layer;
     `references [B, Q, 2 or 4]` points or cxcywh boxes, shares of the un-padded image,
     None where there are none; `groups` sizes that add up to Q: a query attends to, and
-    competes for objects with, those of its own group only.
+    competes for objects with, those of its own group only; `spatial [B, Q, C]` the
+    sine code of the reference point as cross-attention compares it with the keys'
+    positions, where a step makes one (Conditional DETR, DAB-DETR).
     """
 
     content: Tensor
     positions: Tensor | None
     references: Tensor | None
     groups: tuple[int, ...]
+    spatial: Tensor | None = None
 
     @property
     def embedded(self) -> Tensor:

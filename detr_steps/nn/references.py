@@ -17,7 +17,7 @@ def inverse_sigmoid(share: Tensor, smallest: float = 1e-5) -> Tensor:
     return (share.clamp(min=smallest) / (1 - share).clamp(min=smallest)).log()
 
 
-def refine_boxes(references: Tensor, deltas: Tensor) -> Tensor:
+def refine_boxes(references: Tensor, deltas: Tensor, smallest: float = 1e-5) -> Tensor:
     """Predict boxes from where queries look: `[..., 2 or 4], [..., 4] -> [..., 4]`.
 
     The delta is added before the sigmoid, so boxes stay in [0, 1] and far from the
@@ -25,7 +25,7 @@ def refine_boxes(references: Tensor, deltas: Tensor) -> Tensor:
     height come from the delta alone. cxcywh, float32 or better.
     Source: Zhu et al. 2020, appendix A.3. Built in chapters/08_multi_scale.ipynb.
     """
-    start = inverse_sigmoid(references)
+    start = inverse_sigmoid(references, smallest)
     return (functional.pad(start, (0, 4 - start.shape[-1])) + deltas).sigmoid()
 
 

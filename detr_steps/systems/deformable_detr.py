@@ -50,7 +50,7 @@ class DeformableDETRConfig:
     encoder_sampling: AttentionConfig = Sampling()  # M, K and more (section 4.1)
     decoder_sampling: AttentionConfig = Sampling()
     queries: int = 300  # Q
-    query_source: QuerySource = LearnedPoints()  # or Proposals(): two-stage (4.2)
+    query_source: QuerySource = LearnedPoints()  # Proposals(): two-stage; Anchors()
     refine: bool = False  # each layer refines the boxes of the one before (4.2)
     dropout: float = 0.1
     classification: Classification = Focal()
@@ -224,9 +224,13 @@ class DeformableDETR(QueryDetector):
         With refinement the next layer's references are these boxes, detached: the loss
         of a later layer reaches this one through the content only.
         """
-        content, seen = self.decoder[index](queries, memory, trace)
+        positions = self.queries.positions(index, queries)
+        content, seen = self.decoder[index](
+            queries._replace(positions=positions), memory, trace
+        )
         pair = index if self.config.refine else 0
-        boxes = refine_boxes(queries.references, self.box_heads[pair](content))
+        delta = self.box_heads[pair](content)
+        boxes = refine_boxes(queries.references, delta, self.queries.smallest)
         prediction = Prediction(self.class_heads[pair](content), boxes)
         references = boxes.detach() if self.config.refine else queries.references
         return (

@@ -9,22 +9,19 @@ import torch
 from torch import nn
 
 from ..describable import describable
-from ..images import ImageBatch
 from ..nn.attention import Attention
 from ..nn.backbone import BackboneConfig, SmallConfig
 from ..nn.heads import MLP
-from ..nn.layers import DecoderLayer, EncoderLayer
+from ..nn.layers import DecoderLayer
 from ..nn.memory import Memory
-from ..nn.position import sine_position
 from ..nn.queries import Queries
-from ..nn.references import shrink_padding, token_centres, valid_share
 from ..nn.resnet import ResNetConfig
 from ..nn.trace import LayerTrace
 from ..objective.classification import Classification, Softmax
 from ..objective.criterion import PredictionSets
 from ..objective.losses import LossWeights
 from ..objective.matching import CostWeights
-from .detector import QueryDetector
+from .dense_encoder import DenseEncoderDetector
 from .output import Prediction
 from .scheme import Plain, Scheme
 
@@ -86,7 +83,7 @@ class DETRConfig:
         return DETR(self)
 
 
-class DETR(QueryDetector):
+class DETR(DenseEncoderDetector):
     """A CNN, a transformer and Q learned queries that each answer with one box or none.
 
     Source: Carion et al. 2020, section 3.2. Built in chapters/02_detr.ipynb.
@@ -95,49 +92,20 @@ class DETR(QueryDetector):
     def __init__(self, config: DETRConfig) -> None:
         super().__init__(config)
         c, heads, dropout = config.channels, config.heads, config.dropout
-        self.project = nn.Conv2d(self.backbone.channels[-1], c, 1)
-
-        def attention() -> Attention:
-            return Attention(c, heads, dropout)
-
-        self.encoder = nn.ModuleList(
-            EncoderLayer(attention(), c, config.ffn_channels, dropout)
-            for _ in range(config.encoder_layers)
-        )
         self.decoder = nn.ModuleList(
-            DecoderLayer(attention(), attention(), c, config.ffn_channels, dropout)
+            DecoderLayer(
+                Attention(c, heads, dropout),
+                Attention(c, heads, dropout),
+                c,
+                config.ffn_channels,
+                dropout,
+            )
             for _ in range(config.decoder_layers)
         )
         self.decoder_norm = nn.LayerNorm(c)  # one, shared by the outputs of all layers
         self.queries = nn.Embedding(config.scheme.queries(config.queries), c)
         self.class_head = config.classification.head(c, config.classes)
         self.box_head = MLP(c, c, c, 4)
-
-    def tokens(self, height: int, width: int) -> int:
-        """How many tokens an image of so many pixels makes."""
-        return height * width // self.backbone.strides[-1] ** 2
-
-    def encode(self, batch: ImageBatch, trace: bool = False) -> Memory:
-        """Turn images into tokens that know about each other."""
-        features = tuple(self.backbone(batch.pixels))
-        grid = self.project(features[-1])  # [B, C, h, w]
-        size = tuple(grid.shape[-2:])
-        padding = shrink_padding(batch.padding, size)  # [B, h, w]
-        positions = sine_position(padding, self.config.channels, dtype=grid.dtype)
-        exact = torch.promote_types(grid.dtype, torch.float32)
-        valid = valid_share(padding, exact)[:, None]  # [B, 1, 2]
-        memory = Memory(
-            tokens=grid.flatten(2).mT,  # [B, S, C]
-            positions=positions.flatten(1, 2),  # [B, S, C]
-            padding=padding.flatten(1) if batch.padded else None,  # [B, S]
-            sizes=(size,),
-            valid=valid,
-            centres=token_centres((size,), valid),  # [B, S, 2]
-            features=features,
-        )
-        for layer in self.encoder:
-            memory = layer(memory, trace)
-        return memory
 
     def start(self, memory: Memory) -> tuple[Queries, tuple[PredictionSets, ...]]:
         """Learned position embeddings, the same for every image; no content yet."""

@@ -1,6 +1,6 @@
 """Where the queries of Deformable DETR come from: learned, or proposed by the image.
 
-Built in chapters/08_multi_scale.ipynb.
+Built in chapters/08_multi_scale.ipynb; anchors in chapters/09_dab_anchors.ipynb.
 """
 
 import math
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..describable import describable
+from ..nn.conditional import point_code
+from ..nn.heads import xavier_mlp
 from ..nn.memory import Memory
 from ..nn.position import sine_features
 from ..nn.queries import Queries
@@ -25,9 +27,9 @@ Start = tuple[Queries, tuple[PredictionSets, ...]]
 
 
 class QuerySource(Protocol):
-    """A frozen dataclass that makes a module `(memory, count, heads) -> Start`."""
+    """A frozen dataclass that makes the module which gives a decoder its queries."""
 
-    def build(self, channels: int, queries: int) -> nn.Module:
+    def build(self, channels: int, queries: int) -> "QueryStart":
         """Make the module with fresh weights."""
 
 
@@ -51,7 +53,35 @@ class Proposals:
         return ProposedQueries(channels)
 
 
-class LearnedQueries(nn.Module):
+@describable
+@dataclass(frozen=True)
+class Anchors:
+    """Learned boxes; with `refine` DAB + Deformable DETR.
+
+    The official recipe has `ffn_channels=2048`, `dropout=0.0`, `loss=LossWeights()`.
+    """
+
+    def build(self, channels: int, queries: int) -> "AnchorQueries":
+        """Make the module with fresh weights."""
+        return AnchorQueries(channels, queries)
+
+
+class QueryStart(nn.Module):
+    """What the decoder starts from, and what its steps ask of it."""
+
+    smallest = 1e-5  # epsilon of the inverse sigmoid
+
+    def forward(self, memory: Memory, count: int, heads: Heads) -> Start:
+        """The first `count` queries of each image; heads are for proposals."""
+        raise NotImplementedError
+
+    def positions(self, index: int, queries: Queries) -> Tensor:
+        """Position embeddings for decoder layer `index`: `[B, Q, C]`, those at the
+        start unless a source makes them anew."""
+        return queries.positions
+
+
+class LearnedQueries(QueryStart):
     """Learned position embeddings and contents, and a point from the former.
 
     Source: Zhu et al. 2020, section 4.2.
@@ -72,7 +102,41 @@ class LearnedQueries(nn.Module):
         return Queries(content, positions, points, (count,)), ()
 
 
-class ProposedQueries(nn.Module):
+class AnchorQueries(QueryStart):
+    """Learned contents and boxes; each layer makes its positions of the boxes it gets.
+
+    From the second layer on the content scales them (λ of Conditional DETR, but on the
+    position embedding: deformable attention compares no codes). The official code makes
+    the sine code of shares of the padded batch, here they are of the image, so that an
+    image's answers do not depend on its neighbours; without padding both agree.
+    Source: Liu et al. 2022, appendix C; official code, epsilon too.
+    """
+
+    smallest = 1e-3
+
+    def __init__(self, channels: int, queries: int) -> None:
+        super().__init__()
+        self.content = nn.Embedding(queries, channels)
+        self.anchors = nn.Embedding(queries, 4)
+        self.position_head = xavier_mlp(2 * channels, channels, channels)
+        self.position_scale = xavier_mlp(channels, channels, channels)
+
+    def forward(self, memory: Memory, count: int, heads: Heads) -> Start:
+        """Give each image its copy of the first `count`; heads are for proposals."""
+        anchors = self.anchors.weight[:count].to(memory.centres.dtype).sigmoid()
+        each = len(memory.tokens), -1, -1
+        content = self.content.weight[:count].expand(each)
+        return Queries(content, None, anchors.expand(each), (count,)), ()
+
+    def positions(self, index: int, queries: Queries) -> Tensor:
+        """Of the boxes as they are now: `[B, Q, C]`."""
+        content = queries.content
+        code = point_code(queries.references, content.shape[-1]).to(content.dtype)
+        positions = self.position_head(code)
+        return positions * self.position_scale(content) if index > 0 else positions
+
+
+class ProposedQueries(QueryStart):
     """Every token of the image proposes a box, the best `count` become queries.
 
     The class head's class 0 tells an object from none, whatever the object is. Both

@@ -7,25 +7,35 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from small import small_config, small_deformable_config
+from small import (
+    small_conditional_config,
+    small_config,
+    small_dab_config,
+    small_deformable_config,
+)
 
 from detr_steps import ImageBatch
 from detr_steps.nn.dense import Dense
 from detr_steps.objective.classification import Focal, Softmax
 from detr_steps.objective.criterion import PredictionSets
 from detr_steps.systems.output import Output
-from detr_steps.systems.query_sources import Proposals
+from detr_steps.systems.query_sources import Anchors, Proposals
 from detr_steps.systems.scheme import Plain
 
 DEFORMABLE = small_deformable_config()
 SYSTEMS = {
     "detr": small_config(),
     "detr-focal": small_config(classification=Focal()),
+    "conditional": small_conditional_config(),
+    "dab": small_dab_config(),
+    "dab-fixed": small_dab_config(update=False, modulate=False),
+    "dab-points": small_dab_config(anchor_dim=2, modulate=False),
     "deformable": DEFORMABLE,
     "deformable-refine": replace(DEFORMABLE, refine=True),
     "deformable-two-stage": replace(
         DEFORMABLE, refine=True, query_source=Proposals(), queries=5
     ),
+    "deformable-anchors": replace(DEFORMABLE, refine=True, query_source=Anchors()),
     "deformable-softmax": replace(DEFORMABLE, classification=Softmax()),
     "deformable-dense": replace(
         DEFORMABLE,
@@ -124,6 +134,13 @@ def test_inference_is_that_of_the_first_group_alone(batch):
     assert state["queries.weight"].shape[0] == 10
     host.load_state_dict(state | {"queries.weight": state["queries.weight"][:5]})
     assert torch.equal(model(batch).logits, host(batch).logits)
+
+
+def test_a_scheme_that_adds_queries_cannot_have_patterns():
+    """Groups are cut from the front, but patterns come in blocks of all anchors."""
+    with pytest.raises(ValueError, match="mixes patterns: patterns=0"):
+        small_dab_config(patterns=2, scheme=TwoGroups())
+    small_dab_config(patterns=2, scheme=Plain())
 
 
 def test_trace_of_every_system(model, batch):
