@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from . import interop, zoo
 from .data.coco import CocoFolder
+from .data.dataset import Dataset
 from .data.transforms import Augment
 from .describable import from_json
 from .distributed import world
@@ -34,8 +35,8 @@ def run(
     description: dict,
     out: str | Path,
     *,
-    data: object | None = None,
-    validation: object | None = None,
+    data: Dataset | None = None,
+    validation: Dataset | None = None,
     resume: bool = False,
     device: str | None = None,
 ) -> list[dict]:
@@ -210,7 +211,7 @@ def _open(place: dict, **options: object) -> CocoFolder:
     return folder
 
 
-def _warn_of_crowds(model: nn.Module, data: object) -> None:
+def _warn_of_crowds(model: nn.Module, data: Dataset) -> None:
     """Say once that objects beyond the number of queries cannot be learned."""
     queries = getattr(model.config, "queries", None)
     if queries is None or not isinstance(data, CocoFolder) or world()[0]:
@@ -245,7 +246,7 @@ def resize_rule(description: dict) -> tuple[int, int]:
 
 
 def validator(
-    model: nn.Module, validation: object, recipe: Recipe
+    model: nn.Module, validation: Dataset, recipe: Recipe
 ) -> Callable[[nn.Module], dict]:
     """What is measured while training: AP, or accuracy for a classifier.
 

@@ -238,7 +238,7 @@ def differences(before: dict, now: dict) -> dict[str, str]:
     Settings that an older description lacks have their defaults. Data that have gone
     from where they were have moved: their new place is none.
     """
-    old, new = _flat(_complete(before)), _flat(_complete(now))
+    old, new = flat(_complete(before)), flat(_complete(now))
     return {
         key: f"was {old.get(key)}, now {new.get(key)}"
         for key in sorted(old | new)
@@ -257,11 +257,12 @@ def _has_moved(key: str, place: object) -> bool:
     return last in PLACES and place is not None and not Path(place).exists()
 
 
-def _flat(value: dict, prefix: str = "") -> dict:
+def flat(value: dict, prefix: str = "") -> dict:
+    """Nested dicts as one, with keys joined by dots."""
     flat = {}
     for key, inner in value.items():
         if isinstance(inner, dict):
-            flat |= _flat(inner, f"{prefix}{key}.")
+            flat |= flat(inner, f"{prefix}{key}.")
         else:
             flat[prefix + key] = inner
     return flat

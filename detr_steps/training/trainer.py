@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from ..data import hashing
+from ..data.dataset import Dataset
 from ..distributed import any_process, mean_over_processes, world
 from ..files import write_tensors
 from ..images import ImageBatch
@@ -31,7 +32,7 @@ class Diverged(RuntimeError):
 
 def train(
     model: nn.Module,
-    data: object,
+    data: Dataset,
     recipe: Recipe,
     out: str | Path,
     *,
@@ -117,7 +118,7 @@ class _Run:
 
     def loop(
         self,
-        data: object,
+        data: Dataset,
         validate: Callable | None,
         stopped: Callable[[], bool],
         progress: bool,
@@ -150,7 +151,7 @@ class _Run:
             bar.write(said, file=sys.stderr)
         return True
 
-    def _batches(self, data: object) -> Iterator:
+    def _batches(self, data: Dataset) -> Iterator:
         rank, size = world()
         return data.batches(
             self.recipe.batch,

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from ..describable import KINDS, from_json, to_json
 from ..training import Recipe
+from ..training.folder import flat
 
 BESIDES = ("sha256", "ship")  # in a recipe.json, but no setting of the run
 
@@ -15,7 +16,7 @@ def differences(one: dict, other: dict) -> list[str]:
     The seed does not count, nor whether a setting is written out or is the default.
     Raises: ValueError where one of them is no description that could be trained.
     """
-    left, right = _flat(_whole(one)), _flat(_whole(other))
+    left, right = flat(_whole(one)), flat(_whole(other))
     keys = sorted(key for key in left | right if left.get(key) != right.get(key))
     return [f"{key}: {left.get(key)}, not {right.get(key)}" for key in keys]
 
@@ -32,13 +33,3 @@ def _whole(description: dict) -> dict:
         if isinstance(value, dict) and value.get("kind") in KINDS:
             whole[part] = to_json(from_json(value))
     return json.loads(json.dumps(whole | {"recipe": recipe}))
-
-
-def _flat(value: dict, prefix: str = "") -> dict:
-    flat = {}
-    for key, inner in value.items():
-        if isinstance(inner, dict):
-            flat |= _flat(inner, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = inner
-    return flat
