@@ -259,13 +259,13 @@ def _has_moved(key: str, place: object) -> bool:
 
 def flat(value: dict, prefix: str = "") -> dict:
     """Nested dicts as one, with keys joined by dots."""
-    flat = {}
+    joined = {}
     for key, inner in value.items():
         if isinstance(inner, dict):
-            flat |= flat(inner, f"{prefix}{key}.")
+            joined |= flat(inner, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = inner
-    return flat
+            joined[prefix + key] = inner
+    return joined
 
 
 def read_record(path: Path) -> list[dict]:
