@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,3 +38,8 @@ def positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text}: a number above 0")
     return value
+
+
+def add_folder(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    """Add an option that takes a folder of pictures and their annotation file."""
+    parser.add_argument(name, nargs=2, type=Path, metavar=("IMAGES", "JSON"), help=text)
