@@ -1,5 +1,6 @@
 """`detr-steps`: train, evaluate, predict, data export | check, doctor, zoo."""
 
+import io
 import os
 import sys
 import traceback
@@ -22,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for module in (train, evaluate, predict, data, doctor, zoo):
         module.add_commands(commands)
     options = parser.parse_args(arguments)
+    _never_die_of_letters()
     options.typed = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with plain_warnings():
@@ -35,3 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line, status = explain(error)
         print(f"detr-steps: {line}", file=sys.stderr)
         return status
+
+
+def _never_die_of_letters() -> None:
+    """Letters that a console lacks are printed as their codes, as on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook's knows all letters
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,3 +44,13 @@ def positive(text: str) -> float:
 def add_folder(parser: argparse.ArgumentParser, name: str, text: str) -> None:
     """Add an option that takes a folder of pictures and their annotation file."""
     parser.add_argument(name, nargs=2, type=Path, metavar=("IMAGES", "JSON"), help=text)
+
+
+def new_file(name: str) -> Path:
+    """For `type=`: a file that is not there yet, so that none is lost."""
+    path = Path(name)
+    if os.path.lexists(path):
+        raise argparse.ArgumentTypeError(
+            f"{path} is there already: remove it, or name another file"
+        )
+    return path
