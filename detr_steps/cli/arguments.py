@@ -41,6 +41,17 @@ def positive(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """For `type=`: a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: a number from 0 to 1")
+    return value
+
+
 def add_folder(parser: argparse.ArgumentParser, name: str, text: str) -> None:
     """Add an option that takes a folder of pictures and their annotation file."""
     parser.add_argument(name, nargs=2, type=Path, metavar=("IMAGES", "JSON"), help=text)
