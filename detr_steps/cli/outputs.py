@@ -1,5 +1,6 @@
 """Where results of pictures are written: over nothing but this tool's own."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -15,39 +16,48 @@ ENDINGS = (".png", ".json")
 LONGEST = 180  # bytes of a name: file systems take 255, with endings and numbers
 
 
-def source_text(picture: Path) -> str:
-    """A picture's own path, as it is noted in what is made of it."""
+def _text(picture: Path) -> str:
     path = os.path.abspath(picture)
     return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def source_of(picture: Path) -> str:
+    """What stands for a picture's own path."""
+    return _digest(_text(picture))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 def marks(picture: Path) -> dict[str, str]:
     """What a JSON file of ours says about itself."""
-    return {"made_by": MADE_BY, "source": source_text(picture)}
+    return {"made_by": MADE_BY, "source": _text(picture)}
 
 
 def png_marks(picture: Path) -> PngInfo:
-    """The same for a PNG file, in its text chunks."""
+    """The same for a PNG file, in its text chunks.
+
+    Drawings are shown around: of the path they have a digest only.
+    """
     info = PngInfo()
-    for key, value in marks(picture).items():
-        info.add_itxt(key, value)
+    info.add_text("made_by", MADE_BY)
+    info.add_text("source", source_of(picture))
     return info
 
 
 def made_for(file: Path) -> str | None:
-    """The picture that a PNG or JSON file of this tool was made of.
+    """The `source_of` the picture that a PNG or JSON file of this tool was made of.
 
     None for anything else, be it unreadable or no file at all.
     """
     if os.path.islink(file) or not os.path.isfile(file):  # a pipe would wait for ever
         return None
     try:
-        if file.suffix == ".json":
-            said = json.loads(file.read_bytes())
-        else:
-            said = _png_texts(file)
+        is_json = file.suffix == ".json"
+        said = json.loads(file.read_bytes()) if is_json else _png_texts(file)
         if said["made_by"] == MADE_BY:
-            return str(said["source"])
+            return _digest(said["source"]) if is_json else said["source"]
     except Exception:  # whatever is wrong with it, it is not ours
         pass
     return None
@@ -96,7 +106,7 @@ class Outputs:
             return True
         if _identity(file) in self.inputs:
             return False
-        return made_for(file) == source_text(picture)
+        return made_for(file) == source_of(picture)
 
 
 def _cut(name: str) -> str:

@@ -331,15 +331,15 @@ def test_image_ids(names, ids, tmp_path):
     assert [*numbers.values()] == ids
 
 
-def test_the_drawing_says_whose_it_is(there, model):
+def test_a_drawing_says_whose_it_is_but_not_where_that_lies(there, model):
     path = picture(there / "photo.png")
     predict(model, "photo.png")
     drawing = there / "predictions" / "photo.png"
-    assert outputs.made_for(drawing) == str(path)
-    assert outputs.made_for(drawing.with_suffix(".json")) == str(path)
-    assert outputs.made_for(path) is None
     shutil.copy(drawing, there / "copy.jpg")  # a PNG under any name
-    assert outputs.made_for(there / "copy.jpg") == str(path)
+    for file in (drawing, drawing.with_suffix(".json"), there / "copy.jpg"):
+        assert outputs.made_for(file) == outputs.source_of(path)
+    assert outputs.made_for(path) is None
+    assert os.fsencode(there) not in drawing.read_bytes()
 
 
 def test_names_in_any_script_do_not_end_on_a_poor_console(
