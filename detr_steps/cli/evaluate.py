@@ -15,6 +15,7 @@ from ..evaluation import Relabelled, detect, results_of, score, write_results
 from ..evaluation.names import distinct, is_class
 from ..training.device import memory_named, pick_device
 from .arguments import add_folder, new_file, whole
+from .faults import require_detector
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -44,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
     description = zoo.recipe(options.model)
     data = _data(options, description)
     model = zoo.load(options.model, device)
+    require_detector(model, options.model)
     batch = description["recipe"].get("batch", 16)
     with memory_named(device, f"batches of {batch} images"):
         pairs = detect(model, data, batch=batch, limit=options.limit)

@@ -24,6 +24,7 @@ from ..images import ImageBatch, normalise
 from ..systems.detr import DETR, DETRConfig
 from ..training.device import pick_device
 from .arguments import new_file, share
+from .faults import require_detector
 from .lettering import lettering, said_once
 from .outputs import Outputs, made_for, marks, png_marks
 
@@ -71,6 +72,7 @@ def run(options: argparse.Namespace) -> int:
     pictures = pictures_of(options.images)
     outputs = Outputs(options.out, pictures, options.results)
     model, names, rule = _model(options)
+    require_detector(model, options.model)
     job = Job(model, rule, names, _category_ids(options, names), options.threshold)
     numbers = image_ids(pictures) if options.results else {}
     failed = 0

@@ -379,6 +379,14 @@ def test_a_device_that_is_not_there_is_answered(name, there, monkeypatch, capsys
     assert not (there / "predictions").exists()
 
 
+@pytest.mark.parametrize("command", [["predict", "photo.png", "--model"], ["evaluate"]])
+def test_a_model_without_boxes_is_refused_in_one_line(command, there, capsys):
+    picture(there / "photo.png")
+    assert main([*command, "shapes-backbone"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "Classifier and finds no boxes" in said
+
+
 @pytest.mark.parametrize("value", ["nan", "-0.1", "1.5", "high", "inf"])
 def test_a_threshold_that_cannot_be_ends_in_one_line(value, capsys):
     with pytest.raises(SystemExit) as ended:
