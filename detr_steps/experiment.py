@@ -155,7 +155,8 @@ def for_classes(description: dict, data: CocoFolder) -> dict:
     parts = {part: description[part] for part in ("data", "validation")}
     sealed = {part: value | {"sha256": _sum(value)} for part, value in parts.items()}
     model = description["model"] | {"classes": data.classes}
-    return description | sealed | {"model": model, "class_names": data.class_names}
+    classes = {"class_names": data.class_names, "category_ids": data.category_ids}
+    return description | sealed | {"model": model} | classes
 
 
 def _sum(place: dict) -> str:
@@ -235,6 +236,15 @@ def class_names(description: dict) -> list[str]:
     if "class_names" in description:
         return description["class_names"]
     return from_json(description["data"]).class_names
+
+
+def category_ids(description: dict) -> list[int]:
+    """COCO ids of the classes, in label order: those of the training annotations.
+
+    Of drawn Scenes those that `detr-steps data export` gives them, from 1.
+    """
+    numbered = list(range(1, len(class_names(description)) + 1))
+    return description.get("category_ids", numbered)
 
 
 def resize_rule(description: dict) -> tuple[int, int]:

@@ -1,11 +1,12 @@
 """`detr-steps`: train, evaluate, predict, data export | check, doctor, zoo."""
 
+import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 
-from . import data, doctor, predict, train, zoo
+from . import data, doctor, evaluate, predict, train, zoo
 from .arguments import Parser
 from .faults import DEBUG, explain, plain_warnings
 
@@ -17,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         options = _parser().parse_args(arguments)  # its help lists what the zoo has
+        _never_die_of_letters()
         options.typed = list(sys.argv[1:] if arguments is None else arguments)
         with plain_warnings():
             return options.run(options) or 0
@@ -36,6 +38,12 @@ def _parser() -> Parser:
         prog="detr-steps", description="The DETR family, one idea at a time."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (train, predict, data, doctor, zoo):
+    for module in (train, evaluate, predict, data, doctor, zoo):
         module.add_commands(commands)
     return parser
+
+
+def _never_die_of_letters() -> None:
+    """Letters that a console lacks are printed as their codes, as on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook's knows all letters
+        sys.stdout.reconfigure(errors="backslashreplace")

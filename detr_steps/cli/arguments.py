@@ -2,7 +2,9 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,3 +39,29 @@ def positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text}: a number above 0")
     return value
+
+
+def share(text: str) -> float:
+    """For `type=`: a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: a number from 0 to 1")
+    return value
+
+
+def add_folder(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    """Add an option that takes a folder of pictures and their annotation file."""
+    parser.add_argument(name, nargs=2, type=Path, metavar=("IMAGES", "JSON"), help=text)
+
+
+def new_file(name: str) -> Path:
+    """For `type=`: a file that is not there yet, so that none is lost."""
+    path = Path(name)
+    if os.path.lexists(path):
+        raise argparse.ArgumentTypeError(
+            f"{path} is there already: remove it, or name another file"
+        )
+    return path

@@ -1,6 +1,10 @@
 """`detr-steps predict IMAGE…`: boxes on a PNG and in a JSON file."""
 
 import argparse
+import os
+import re
+import sys
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -11,19 +15,36 @@ from torch import nn
 from .. import experiment, interop, zoo
 from ..data.coco_names import COCO_NAMES
 from ..data.pictures import BadPicture, picture_size, picture_tensor, read_picture
+from ..data.problems import one_line
 from ..data.transforms import Augment, Sample
 from ..detections import Detections
+from ..evaluation import result_rows, write_results
 from ..files import write_json, write_whole
 from ..images import ImageBatch, normalise
 from ..systems.detr import DETR, DETRConfig
+from ..training.device import pick_device
+from .arguments import new_file, share
+from .faults import require_detector
+from .lettering import lettering, said_once
+from .outputs import Outputs, made_for, marks, png_marks
 
 MOST_PIXELS = 100_000_000  # of an image file; more is a mistake or an attack
+# of a folder; a file that is named is tried whatever its ending
+ENDINGS = "jpg jpeg jpe jfif png bmp gif tif tiff webp avif jp2 ppm pgm pnm tga".split()
+NUMBER = re.compile(r"(\d{1,15})$", re.ASCII)  # ends the names of COCO's pictures
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Add `predict`."""
-    parser = commands.add_parser("predict", help="find objects in image files")
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser = commands.add_parser(
+        "predict",
+        help="find objects in image files",
+        description="Writes a drawing and a JSON file for each picture, over no file "
+        "that it has not made of the same picture itself.",
+    )
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="file, or folder of files"
+    )
     parser.add_argument(
         "--model", default="detr-tiny", help="name in the zoo, or folder of a run"
     )
@@ -34,29 +55,139 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         help="weights of DETR's authors for COCO, e.g. detr-r50-e632da11.pth",
     )
     parser.add_argument("--out", type=Path, default=Path("predictions"))
-    parser.add_argument("--threshold", type=float, default=0.5, help="least score")
+    parser.add_argument("--threshold", type=share, default=0.5, help="least score")
+    parser.add_argument(
+        "--results",
+        type=new_file,
+        metavar="FILE",
+        help="write COCO's results format: the best 100 of each picture, of any score",
+    )
     parser.add_argument("--device", default="cpu")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Predict on each image; a broken one is named and does not stop the others."""
+    options.device = pick_device(options.device)
+    pictures = pictures_of(options.images)
+    outputs = Outputs(options.out, pictures, options.results)
     model, names, rule = _model(options)
+    require_detector(model, options.model)
+    job = Job(model, rule, names, _category_ids(options, names), options.threshold)
+    numbers = image_ids(pictures) if options.results else {}
     failed = 0
-    for path in options.images:
+    for path in pictures:
         try:
             picture = open_picture(path)
-            found = predict(model, picture, rule, options.threshold)
         except (BadPicture, ValueError) as error:
             print(f"left out {error}")
             failed += 1
             continue
-        target = options.out / path.stem
-        write_json(target.with_suffix(".json"), as_json(path, found, names))
-        drawn = draw(picture, found, names)
-        write_whole(target.with_suffix(".png"), partial(drawn.save, format="PNG"))
-        print(f"{path}: {len(found.scores)} objects -> {target}.png, .json")
+        place = outputs.place(path)
+        count = job.write(path, picture, place, numbers.get(path))
+        print(one_line(f"{path}: {count} objects -> {place}.png, {place}.json"))
+    for line in said_once(job.drawn):
+        print(line, file=sys.stderr)
+    if options.results:
+        _write_results(options.results, job.rows, numbers)
     return 1 if failed else 0
+
+
+@dataclass
+class Job:
+    """A model and what it has found so far.
+
+    `rule` and `threshold` as in `predict`; `names` and `category_ids` in label order;
+    `rows` of COCO's results; `drawn` the names on pictures.
+    """
+
+    model: nn.Module
+    rule: tuple[int, int]
+    names: list[str]
+    category_ids: list[int]
+    threshold: float
+    rows: list[dict] = field(default_factory=list)
+    drawn: list[str] = field(default_factory=list)
+
+    def write(
+        self, path: Path, picture: Image.Image, place: str, image_id: int | None
+    ) -> int:
+        """Write `place`.json and `place`.png of one picture; the number of objects."""
+        everything = predict(self.model, picture, self.rule, 0.0)
+        if image_id is not None:
+            self.rows += result_rows(everything, image_id, self.category_ids)
+        found = at_least(everything, self.threshold)
+        classes = list(zip(self.names, self.category_ids))
+        content = as_json(path, picture, found, classes, image_id)
+        write_json(Path(f"{place}.json"), content)
+        save = partial(
+            draw(picture, found, self.names).save,
+            format="PNG",
+            pnginfo=png_marks(path),
+        )
+        write_whole(Path(f"{place}.png"), save)
+        self.drawn += [each["name"] for each in content["detections"]]
+        return len(found.scores)
+
+
+def _write_results(file: Path, rows: list[dict], numbers: dict[Path, int]) -> None:
+    write_results(file, rows)
+    named = all(number == _number(path) for path, number in numbers.items())
+    ids = "the numbers in the file names" if named else "as noted in the JSON files"
+    print(one_line(f"{len(rows)} detections -> {file}; image ids: {ids}"))
+
+
+def pictures_of(paths: list[Path]) -> list[Path]:
+    """The named files, and the pictures in named folders, each once.
+
+    What this tool has drawn before is no picture of a folder. Raises: ValueError for a
+    folder without any.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        inside = _pictures_in(path) if os.path.isdir(path) else [path]
+        if not inside:
+            raise ValueError(
+                f"{path}: no picture in this folder (folders in it are not looked "
+                "through: name them)"
+            )
+        for each in inside:
+            found.setdefault(os.path.abspath(each), each)
+    return list(found.values())
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix[1:].lower() in ENDINGS
+        and not path.name.startswith("._")  # macOS's notes beside each file
+        and not os.path.isdir(path)
+        and made_for(path) is None
+    ]
+
+
+def image_ids(pictures: list[Path]) -> dict[Path, int]:
+    """Numbers for COCO's results: those that end the file names, else from 1.
+
+    COCO's own pictures are called by their ids, as `000000000139.jpg`.
+    """
+    numbers = [_number(path) for path in pictures]
+    if None in numbers or len({*numbers}) < len(numbers):
+        numbers = list(range(1, len(pictures) + 1))
+    return dict(zip(pictures, numbers))
+
+
+def _number(path: Path) -> int | None:
+    found = NUMBER.search(path.stem)
+    return int(found[1]) if found else None
+
+
+def _category_ids(options: argparse.Namespace, names: list[str]) -> list[int]:
+    """Of each label; the labels of official checkpoints are COCO's ids."""
+    if tuple(names) == COCO_NAMES:
+        return list(range(len(names)))
+    return experiment.category_ids(zoo.recipe(options.model))
 
 
 def _model(
@@ -113,38 +244,58 @@ def predict(
     return Detections(*(part[keep].cpu() for part in found))
 
 
-def as_json(path: Path, found: Detections, names: list[str]) -> dict:
-    """Detections as plain values: boxes xyxy in pixels."""
+def at_least(found: Detections, threshold: float) -> Detections:
+    """Those of at least a score."""
+    keep = found.scores >= threshold
+    return Detections(*(part[keep] for part in found))
+
+
+def as_json(
+    path: Path,
+    picture: Image.Image,
+    found: Detections,
+    classes: list[tuple[str, int]],
+    image_id: int | None = None,
+) -> dict:
+    """Detections as plain values: boxes xyxy in pixels; `classes` (name, COCO id)."""
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist())
+    numbered = {} if image_id is None else {"image_id": image_id}
     return {
-        "image": path.name,
+        "image": one_line(path.name),
+        **numbered,
+        "width": picture.width,
+        "height": picture.height,
+        **marks(path),
         "detections": [
             {
                 "box": [round(x, 2) for x in box],
                 "score": round(score, 4),
                 "label": label,
+                "category_id": classes[label][1],
+                "name": one_line(classes[label][0]),
             }
-            | {"name": names[label] if label < len(names) else str(label)}
             for box, score, label in rows
         ],
     }
 
 
 def draw(picture: Image.Image, found: Detections, names: list[str]) -> Image.Image:
-    """Paint boxes and names on a copy of the image, at its own size."""
-    from PIL import ImageDraw, ImageFont
+    """Paint boxes and names, in any script, on a copy of the image, at its own size."""
+    from PIL import ImageDraw
 
     from ..viz import COLOURS
 
     picture = picture.copy()
     pen = ImageDraw.Draw(picture)
     width = max(2, round(max(picture.size) / 300))
-    font = ImageFont.load_default(max(10, round(max(picture.size) / 55)))
+    size = max(10, round(max(picture.size) / 55))
     for box, score, label in zip(found.boxes.tolist(), found.scores, found.labels):
         colour = COLOURS[int(label) % len(COLOURS)]
         pen.rectangle(box, outline=colour, width=width)
-        text = f"{names[int(label)]} {float(score):.2f}"
-        place = (box[0], max(0, box[1] - font.size - 2 * width))
-        pen.rectangle(pen.textbbox(place, text, font=font), fill=colour)
-        pen.text(place, text, fill="white", font=font)
+        text = lettering(f"{names[int(label)]} {float(score):.2f}")
+        long = text.width(size)
+        x = max(0, min(box[0], picture.width - long))  # all of it on the picture
+        y = max(0, box[1] - size - 2 * width)
+        pen.rectangle((x, y, x + long, y + 1.25 * size), fill=colour)
+        text.draw(pen, (x, y), size, "white")
     return picture

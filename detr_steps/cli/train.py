@@ -1,4 +1,4 @@
-"""`detr-steps train` and `detr-steps evaluate`."""
+"""`detr-steps train`."""
 
 import argparse
 import copy
@@ -12,14 +12,11 @@ from pathlib import Path
 import torch
 
 from .. import experiment, zoo
-from ..data.coco import CocoFolder
-from ..data.transforms import Augment
 from ..distributed import world
-from ..evaluation import evaluate
 from ..files import read_json, read_notes
-from ..training.device import memory_named, pick_device
+from ..training.device import pick_device
 from ..training.folder import differences, has_ended, read_description
-from .arguments import positive, whole
+from .arguments import add_folder, positive, whole
 from .data import say_left_out
 
 # option -> the setting of the recipe that it takes the place of
@@ -49,17 +46,7 @@ SMALLEST = 32  # pixels: one cell of the coarsest map
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Add `train` and `evaluate`."""
-    _add_train(commands)
-    score = commands.add_parser("evaluate", help="score a checkpoint with pycocotools")
-    score.add_argument("model", help="name in the zoo, or folder of a run")
-    score.add_argument("--limit", type=whole(1), help="only so many images")
-    score.add_argument("--device")
-    _add_folder(score, "--data", "score on this COCO-format folder")
-    score.set_defaults(run=run_evaluate)
-
-
-def _add_train(commands: argparse._SubParsersAction) -> None:
+    """Add `train`."""
     train = commands.add_parser(
         "train",
         help="train what a recipe describes",
@@ -80,8 +67,8 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train.add_argument(
         "--publish-record", action="store_true", help="only its record, without weights"
     )
-    _add_folder(train, "--train", "train on this COCO-format folder")
-    _add_folder(train, "--val", "validate on this one")
+    add_folder(train, "--train", "train on this COCO-format folder")
+    add_folder(train, "--val", "validate on this one")
     train.add_argument(
         "--size",
         type=whole(SMALLEST),
@@ -122,10 +109,6 @@ def _add_settings(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--backbone", type=Path, help="ImageNet weights of torchvision (.pth)"
     )
-
-
-def _add_folder(parser: argparse.ArgumentParser, name: str, text: str) -> None:
-    parser.add_argument(name, nargs=2, type=Path, metavar=("IMAGES", "JSON"), help=text)
 
 
 def run_train(options: argparse.Namespace) -> int:
@@ -303,22 +286,3 @@ def _how_to_go_on(options: argparse.Namespace, out: Path) -> str:
 def _command(words: list[str]) -> str:
     join = subprocess.list2cmdline if os.name == "nt" else shlex.join
     return join(["detr-steps", *words])
-
-
-def run_evaluate(options: argparse.Namespace) -> int:
-    """Score a checkpoint on its own validation data, or on a folder."""
-    device = pick_device(options.device or "cpu")
-    model = zoo.load(options.model, device)
-    description = zoo.recipe(options.model)
-    if options.data:
-        short, longest = experiment.resize_rule(description)
-        data = CocoFolder(*options.data, augment=Augment.none(short, longest))
-    else:
-        data = experiment.open_data(description)[1]
-    batch = description["recipe"].get("batch", 16)
-    with memory_named(device, f"batches of {batch} images"):
-        result = evaluate(model, data, batch=batch, limit=options.limit)
-    per_class = result.pop("per_class", {})
-    for name, value in {**result, **per_class}.items():
-        print(f"{name:10} {'–' if value is None else f'{value:.4f}'}")
-    return 0

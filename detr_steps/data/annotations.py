@@ -30,7 +30,8 @@ class Annotations:
     `sizes` [I, 2] (H, W) in pixels; the objects of image i are rows `first[i]` to
     `first[i + 1]` of `boxes` [n, 4] (x0 y0 x1 y1, pixels, clipped), `areas` [n]
     (pixels), `categories` [n] (category ids), `crowd` [n] and `segmentations`. `names`
-    maps category id to name, sorted by id.
+    maps category id to name, sorted by id. `written_ids` [I] and `written_categories`
+    (by number) are the ids as the file writes them, for results that refer to it.
     """
 
     folder: Path
@@ -45,6 +46,8 @@ class Annotations:
     categories: np.ndarray
     crowd: np.ndarray
     segmentations: list[Any] | None
+    written_ids: list[int | float | str]
+    written_categories: dict[int, int | float | str]
     problems: list[Problem] = field(default_factory=list)
 
     def path(self, image: int) -> Path:
@@ -113,7 +116,8 @@ def _read(raw: dict[str, Any], folder: Path, masks: bool) -> Annotations:
         objects.add(annotation)
     problems += suspicious_boxes(objects.raw_boxes, objects.raw_sizes)
     _note_unused(names, images, problems)
-    return _in_arrays(folder, images, names, masks, problems)
+    written = {number: categories.alike(number)[0] for number in names}
+    return _in_arrays(folder, images, names, written, masks, problems)
 
 
 def _read_categories(
@@ -243,6 +247,7 @@ def _in_arrays(
     folder: Path,
     images: list[Image],
     names: dict[int, str],
+    written: dict[int, int | float | str],
     masks: bool,
     problems: list[Problem],
 ) -> Annotations:
@@ -260,5 +265,7 @@ def _in_arrays(
         categories=np.array([row.category for row in rows], dtype=np.int64),
         crowd=np.array([row.crowd for row in rows], dtype=bool),
         segmentations=[row.segmentation for row in rows] if masks else None,
+        written_ids=[image.id for image in images],
+        written_categories=written,
         problems=problems,
     )

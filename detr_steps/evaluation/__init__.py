@@ -1,5 +1,16 @@
 """How good detections are."""
 
-from .coco import coco_ap, evaluate
+from .coco import coco_ap, detect, evaluate, score
+from .relabelled import Relabelled
+from .results import result_rows, results_of, write_results
 
-__all__ = ["coco_ap", "evaluate"]
+__all__ = [
+    "Relabelled",
+    "coco_ap",
+    "detect",
+    "evaluate",
+    "result_rows",
+    "results_of",
+    "score",
+    "write_results",
+]

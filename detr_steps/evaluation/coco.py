@@ -14,6 +14,7 @@ from torch import Tensor, distributed, nn
 from ..boxes import cxcywh_to_xyxy
 from ..data.dataset import Batches, Dataset
 from ..distributed import world
+from .names import distinct
 
 ALL, SMALL, MEDIUM, LARGE = range(4)  # area ranges, in COCOeval's order
 MOST = 100  # detections of an image that count, the best ones
@@ -42,8 +43,9 @@ def coco_ap(
     pixels of the squares that part small, medium and large objects.
 
     Returns AP, AP50, AP75, AP_S, AP_M, AP_L, AR_100 in [0, 1] and `per_class` (name to
-    AP). A number is None where there is no object to find (none at all, of that size,
-    of that class), and 0.0 where there are objects and nothing was found.
+    AP; names that several classes share are numbered, as `names.distinct` does). A
+    number is None where there is no object to find (none at all, of that size, of that
+    class), and 0.0 where there are objects and nothing was found.
 
     Raises: ValueError for lists of different length, a label outside the classes, or
     a box or score that is not finite.
@@ -157,7 +159,8 @@ def _summary(
     precision: np.ndarray, recall: np.ndarray, class_names: Sequence[str]
 ) -> dict[str, Any]:
     per_class = {
-        name: _mean(precision[:, :, k, ALL]) for k, name in enumerate(class_names)
+        name: _mean(precision[:, :, k, ALL])
+        for k, name in enumerate(distinct(class_names))
     }
     return {
         "AP": _mean(precision[..., ALL]),
@@ -193,13 +196,31 @@ def evaluate(
 
     Raises: ValueError as `coco_ap`.
     """
+    pairs = detect(model, data, batch=batch, limit=limit, device=device)
+    if world()[1] > 1:
+        return _score_together(pairs, data, world()[1])
+    return score(pairs, data)
+
+
+def detect(
+    model: nn.Module,
+    data: Dataset,
+    *,
+    batch: int = 32,
+    limit: int | None = None,
+    device: torch.device | str | None = None,
+) -> list[tuple[HasDetections, dict]]:
+    """What a model finds in the evaluation images of `data`, each with its target.
+
+    Under torch.distributed those of this process's share; arguments as of `evaluate`.
+    """
     rank, processes = world()
     model = getattr(model, "module", model)  # what DistributedDataParallel wraps
     device = device or next(model.parameters()).device
     was_training = model.training
     model.eval()
     try:
-        pairs = _detect_all(
+        return _detect_all(
             model,
             data.evaluation_batches(
                 batch, limit, device=device, rank=rank, world=processes
@@ -207,9 +228,6 @@ def evaluate(
         )
     finally:
         model.train(was_training)
-    if processes > 1:
-        return _score_together(pairs, data, processes)
-    return _score_pairs(pairs, data)
 
 
 @torch.no_grad()
@@ -230,7 +248,8 @@ class _Found:
         self.labels = found.labels.cpu()
 
 
-def _score_pairs(pairs: list[tuple[Any, dict]], data: Dataset) -> dict[str, Any]:
+def score(pairs: list[tuple[HasDetections, dict]], data: Dataset) -> dict[str, Any]:
+    """Score what `detect` has found, as `coco_ap` does."""
     limits = getattr(data, "area_limits", (32, 96))
     detections, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     return coco_ap(detections, targets, data.class_names, area_limits=limits)
@@ -245,7 +264,7 @@ def _score_together(pairs: list, data: Dataset, processes: int) -> dict[str, Any
         # one order whatever the number of processes: it breaks ties between scores
         everything.sort(key=lambda pair: pair[1]["image_id"])
         try:
-            answer = [_score_pairs(everything, data)]
+            answer = [score(everything, data)]
         except Exception as error:  # tell the others, they are waiting
             answer = [error]
     distributed.broadcast_object_list(answer, src=0)

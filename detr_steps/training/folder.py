@@ -20,7 +20,8 @@ from ..files import (
 from .lock import RunLock, owner
 from .recipe import Recipe
 
-NOT_SETTINGS = ("sha256", "ship")  # about publishing, in the recipe.json of a zoo
+# about publishing, in the recipe.json of a zoo; what the sealed annotations say
+NOT_SETTINGS = ("sha256", "ship", "category_ids")
 LOCK = "run.lock"
 PLACES = ("images", "annotations")  # where data lie, in the description of a folder
 

@@ -73,6 +73,13 @@ def test_the_right_box_with_the_wrong_label_is_worth_nothing():
     assert result["AP"] == 0 and result["per_class"] == {"a": 0.0, "b": None}
 
 
+def test_two_classes_of_one_name_are_both_reported():
+    truth = [target((*BIG, 0), (*OTHER, 2))]
+    result = ap([found((*BIG, 0.9, 0))], truth, ("part", "nut", "part"))
+    hit = pytest.approx(1)
+    assert result["per_class"] == {"part (1)": hit, "nut": None, "part (2)": 0}
+
+
 def test_crowds_are_neither_hit_nor_miss():
     crowd = torch.tensor([False, True])
     truth = [target((*BIG, 0), (200, 0, 400, 200, 0), iscrowd=crowd)]
