@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from detr_steps.nn.backbone import SmallConfig
+from detr_steps.nn.references import shrink_padding
 from detr_steps.nn.resnet import FrozenBatchNorm2d, ResNetConfig, convolve
-from detr_steps.systems.detr import shrink_padding
 
 STATISTICS = ("weight", "bias", "running_mean", "running_var")
 
