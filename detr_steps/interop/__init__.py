@@ -6,8 +6,8 @@ are those of github.com/facebookresearch/detr, github.com/fundamentalvision/
 Deformable-DETR and transformers 5.23.0.
 """
 
-from .files import CheckpointError
 from .loading import Report, load_hf, load_official
 from .names import to_official
+from .unwrapping import CheckpointError
 
 __all__ = ["CheckpointError", "Report", "load_hf", "load_official", "to_official"]
