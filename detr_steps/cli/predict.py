@@ -8,14 +8,13 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from .. import experiment, interop, zoo
-from ..data.coco_names import COCO_NAMES
+from .. import interop
 from ..data.pictures import BadPicture, picture_size, picture_tensor, read_picture
 from ..data.transforms import Augment, Sample
 from ..detections import Detections
 from ..files import write_json, write_whole
 from ..images import ImageBatch, normalise
-from ..systems.detr import DETR, DETRConfig
+from .models import add_model, say_how
 
 MOST_PIXELS = 100_000_000  # of an image file; more is a mistake or an attack
 
@@ -24,15 +23,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     """Add `predict`."""
     parser = commands.add_parser("predict", help="find objects in image files")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    parser.add_argument(
-        "--model", default="detr-tiny", help="name in the zoo, or folder of a run"
-    )
-    parser.add_argument(
-        "--official",
-        type=Path,
-        metavar="PTH",
-        help="weights of DETR's authors for COCO, e.g. detr-r50-e632da11.pth",
-    )
+    add_model(parser, "--model", "--official", default="detr-tiny")
     parser.add_argument("--out", type=Path, default=Path("predictions"))
     parser.add_argument("--threshold", type=float, default=0.5, help="least score")
     parser.add_argument("--device", default="cpu")
@@ -62,22 +53,11 @@ def run(options: argparse.Namespace) -> int:
 def _model(
     options: argparse.Namespace,
 ) -> tuple[nn.Module, list[str], tuple[int, int]]:
-    if options.official:
-        name = options.official.name
-        preset = DETRConfig.coco_r101 if "r101" in name else DETRConfig.coco_r50
-        config = preset()
-        if "dc5" in name:
-            config = DETRConfig.coco_r50_dc5()
-        model = DETR(config)
-        interop.load_official(model, options.official)
-        return model.to(options.device).eval(), list(COCO_NAMES), (800, 1333)
-    model = zoo.load(options.model, options.device)
-    description = zoo.recipe(options.model)
-    return (
-        model,
-        experiment.class_names(description),
-        experiment.resize_rule(description),
+    model, names, rule, report, _ = interop.open_checkpoint(
+        options.model, options.preset, options.device
     )
+    say_how(report)
+    return model, names, rule
 
 
 def open_picture(path: Path) -> Image.Image:

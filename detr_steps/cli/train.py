@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
-from .. import experiment, zoo
+from .. import experiment, interop, zoo
 from ..data.coco import CocoFolder
+from ..data.coco_names import COCO_NAMES
 from ..data.transforms import Augment
 from ..distributed import world
 from ..evaluation import evaluate
@@ -21,6 +22,7 @@ from ..training.device import memory_named, pick_device
 from ..training.folder import differences, has_ended, read_description
 from .arguments import positive, whole
 from .data import say_left_out
+from .models import ANY_MODEL, add_model, say_how, start_from
 
 # option -> the setting of the recipe that it takes the place of
 SETTINGS = {
@@ -45,6 +47,7 @@ OPTION_OF = {
     "model.classes": "train",
     "validation": "val",
 }
+UNKNOWN_BATCH = 16  # images at a time through a model that names no batch of its own
 SMALLEST = 32  # pixels: one cell of the coarsest map
 
 
@@ -52,7 +55,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     """Add `train` and `evaluate`."""
     _add_train(commands)
     score = commands.add_parser("evaluate", help="score a checkpoint with pycocotools")
-    score.add_argument("model", help="name in the zoo, or folder of a run")
+    add_model(score, "model")
     score.add_argument("--limit", type=whole(1), help="only so many images")
     score.add_argument("--device")
     _add_folder(score, "--data", "score on this COCO-format folder")
@@ -116,11 +119,12 @@ def _add_settings(train: argparse.ArgumentParser) -> None:
     )
     train.add_argument(
         "--weights",
-        type=Path,
-        help="start from a checkpoint of DETR's authors (.pth); classes may differ",
+        metavar="MODEL",
+        help=f"start from a checkpoint: {ANY_MODEL}; classes may differ",
     )
     train.add_argument(
-        "--backbone", type=Path, help="ImageNet weights of torchvision (.pth)"
+        "--backbone",
+        help="ImageNet weights of torchvision (.pth), or an entry of the zoo",
     )
 
 
@@ -208,8 +212,8 @@ def _describe(options: argparse.Namespace, before: dict | None) -> dict:
             description["recipe"][setting] = getattr(options, option)
     for part in STARTS:
         if getattr(options, part):
-            path = str(getattr(options, part).resolve())
-            description["start"] = description.get("start", {}) | {part: path}
+            begin = start_from(getattr(options, part))
+            description["start"] = description.get("start", {}) | {part: begin}
     return _with_pictures(options, description)
 
 
@@ -308,14 +312,23 @@ def _command(words: list[str]) -> str:
 def run_evaluate(options: argparse.Namespace) -> int:
     """Score a checkpoint on its own validation data, or on a folder."""
     device = pick_device(options.device or "cpu")
-    model = zoo.load(options.model, device)
-    description = zoo.recipe(options.model)
+    model, names, resize, report, description = interop.open_checkpoint(
+        options.model, options.preset, device
+    )
+    say_how(report)
     if options.data:
-        short, longest = experiment.resize_rule(description)
-        data = CocoFolder(*options.data, augment=Augment.none(short, longest))
+        # the labels of COCO's checkpoints are its category ids
+        labels = "ids" if names == list(COCO_NAMES) else "names"
+        augment = Augment.none(*resize)
+        data = CocoFolder(*options.data, augment=augment, labels=labels)
+    elif description is None:
+        raise ValueError(
+            f"{options.model} says nothing about pictures: add --data IMAGES JSON"
+        )
     else:
         data = experiment.open_data(description)[1]
-    batch = description["recipe"].get("batch", 16)
+    recipe = description["recipe"] if description else {}
+    batch = recipe.get("batch", UNKNOWN_BATCH)
     with memory_named(device, f"batches of {batch} images"):
         result = evaluate(model, data, batch=batch, limit=options.limit)
     per_class = result.pop("per_class", {})

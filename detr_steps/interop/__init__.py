@@ -8,6 +8,18 @@ Deformable-DETR and transformers 5.23.0.
 
 from .loading import Report, load_hf, load_official
 from .names import to_official
+from .opening import Opened, load, open_checkpoint
+from .recognising import presets
 from .unwrapping import CheckpointError
 
-__all__ = ["CheckpointError", "Report", "load_hf", "load_official", "to_official"]
+__all__ = [
+    "CheckpointError",
+    "Opened",
+    "Report",
+    "load",
+    "load_hf",
+    "load_official",
+    "open_checkpoint",
+    "presets",
+    "to_official",
+]

@@ -1,0 +1,42 @@
+"""The option that names a model, and what is said about how it was found."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from .. import interop, zoo
+
+ANY_MODEL = (
+    "name in the zoo, folder of a run or one of its files, file of the authors of DETR "
+    "or Deformable DETR, folder or file from Hugging Face"
+)
+
+
+def add_model(
+    parser: argparse.ArgumentParser, *names: str, default: str | None = None
+) -> None:
+    """Add the model, as an option or in place, and `--preset`."""
+    required = {} if default is None else {"default": default}
+    parser.add_argument(*names, metavar="MODEL", help=ANY_MODEL, **required)
+    parser.add_argument(
+        "--preset",
+        choices=interop.presets(),
+        metavar="NAME",
+        help="of somebody else's weights, for what no weight shows: one of "
+        f"{', '.join(interop.presets())}",
+    )
+
+
+def say_how(report: interop.Report) -> None:
+    """Print to stderr how a checkpoint was found, where that is worth a word."""
+    for note in report.notes:
+        print(note, file=sys.stderr)
+
+
+def start_from(text: str) -> str:
+    """What a run starts from, as its folder remembers it: a name of the zoo, or a path.
+
+    A path does not depend on the folder in which the command was given.
+    """
+    path = Path(text)
+    return text if not path.exists() and text in zoo.recipes() else str(path.resolve())
