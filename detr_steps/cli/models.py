@@ -1,6 +1,7 @@
 """The option that names a model, and what is said about how it was found."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def say_how(report: interop.Report) -> None:
 def start_from(text: str) -> str:
     """What a run starts from, as its folder remembers it: a name of the zoo, or a path.
 
-    A path does not depend on the folder in which the command was given.
+    A path does not depend on the folder in which the command was given. Links stay:
+    in the hub's cache they bear the names, the files behind them do not.
     """
-    path = Path(text)
-    return text if not path.exists() and text in zoo.recipes() else str(path.resolve())
+    named = text in zoo.recipes() and not Path(text).exists()
+    return text if named else os.path.abspath(text)

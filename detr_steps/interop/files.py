@@ -17,6 +17,14 @@ from .unwrapping import CheckpointError, unwrap
 OFFICIAL_FILE = "https://dl.fbaipublicfiles.com/detr/detr-r50-e632da11.pth"
 INDEX = ".index.json"  # of a checkpoint in several files
 WEIGHTS = "model.safetensors", "pytorch_model.bin"  # in a Hugging Face folder
+OTHER_TOOLS = {
+    ".onnx": "ONNX",
+    ".h5": "TensorFlow",
+    ".msgpack": "Flax",
+    ".tflite": "TensorFlow Lite",
+    ".engine": "TensorRT",
+    ".gguf": "llama.cpp",
+}
 LFS_POINTER = b"version https://git-lfs"
 # a name inside a zip -> what the zip is; what torch.save writes has neither
 ARCHIVES = {
@@ -116,7 +124,7 @@ def _read_file(path: Path) -> object:
         "download it again and compare the size"
     )
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix == ".safetensors" or _starts_as_safetensors(path):
             return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
             # the official training script stores its options beside the weights
@@ -137,8 +145,21 @@ def _read_file(path: Path) -> object:
         raise damaged from error
 
 
+def _starts_as_safetensors(path: Path) -> bool:
+    """Whatever its name: eight bytes of a length, then JSON of that length."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    length = int.from_bytes(start[:8], "little")
+    return start[8:] == b"{" and length < path.stat().st_size
+
+
 def _refuse_other_kinds(path: Path) -> None:
     """Name what is no list of weights by what it is."""
+    if path.suffix.lower() in OTHER_TOOLS:
+        raise CheckpointError(
+            f"{path} is a file of {OTHER_TOOLS[path.suffix.lower()]}: give the PyTorch "
+            "weights that it was made of"
+        )
     with path.open("rb") as file:
         start = file.read(len(LFS_POINTER))
     if start == LFS_POINTER:

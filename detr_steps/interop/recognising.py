@@ -136,7 +136,8 @@ def presets() -> dict[str, Callable[..., object]]:
     for system in LAYOUTS:
         short = system.__name__.lower().removesuffix("detr") or "detr"
         kind = config_class(system)
-        for name, value in vars(kind).items():
-            if isinstance(value, classmethod):
+        inherited = [vars(base) for base in reversed(kind.__mro__[:-1])]
+        for name, value in [pair for names in inherited for pair in names.items()]:
+            if isinstance(value, classmethod) and not name.startswith("_"):
                 found[f"{short}-{name.replace('_', '-')}"] = getattr(kind, name)
     return found

@@ -9,7 +9,7 @@ from torch import Tensor
 AVERAGES = "ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema"
 INNER = (
     *("model", "state_dict", "model_state_dict", "model_state", "net", "network"),
-    *("net_state_dict", "module", "detector"),
+    *("net_state_dict", "module", "detector", "shadow"),
 )
 DEEPEST = 8  # dicts around a state dict; more is no checkpoint
 # modules that torch.compile and others put around a model or a part of it
@@ -36,7 +36,7 @@ def unwrap(raw: object, source: Path) -> tuple[dict[str, Tensor], tuple[str, ...
     for _ in range(DEEPEST):
         if not isinstance(state, Mapping):
             break
-        found = [k for k in (*AVERAGES, *INNER) if isinstance(state.get(k), Mapping)]
+        found = [key for key in (*AVERAGES, *INNER) if _holds(state.get(key))]
         if not found:
             break
         beside |= found[0] in AVERAGES and len(found) > 1
@@ -53,6 +53,13 @@ def unwrap(raw: object, source: Path) -> tuple[dict[str, Tensor], tuple[str, ...
         notes.append(f"the weights under {where} are used{other}")
     state, more = strip(dict(state))
     return state, (*notes, *more)
+
+
+def _holds(value: object) -> bool:
+    """Could weights be in it? An average may come with its decay only."""
+    if not isinstance(value, Mapping):
+        return False
+    return not value or any(isinstance(x, Tensor | Mapping) for x in value.values())
 
 
 def strip(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
