@@ -109,7 +109,8 @@ def test_presets_are_recognised_and_called_by_name(monkeypatch):
     """The paper's sizes, without their weights: shapes are enough."""
     for name, make in interop.presets().items():
         config = make()
-        if not isinstance(config.backbone, ResNetConfig):
+        known = name.startswith(("detr-", "deformable-"))
+        if not known or not isinstance(config.backbone, ResNetConfig):
             continue
         with torch.device("meta"):
             model = config.build()
