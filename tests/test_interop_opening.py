@@ -81,6 +81,7 @@ def test_the_official_detr_is_recognised_by_its_weights(detr, tmp_path):
     assert opened.model.config == DETR_SMALL and not opened.model.training
     assert opened.class_names == [f"class {i}" for i in range(4)]
     assert opened.resize == (800, 1333) and opened.description is None
+    assert not opened.named
     assert opened.report.notes == ("recognised as a DETR of its own size",)
 
 
@@ -206,7 +207,7 @@ def test_links_of_the_hub_s_cache(detr, tmp_path):
 def test_coco_s_names_where_91_classes_say_nothing(tmp_path):
     model = DETR(replace(DETR_SMALL, classes=91))
     opened = interop.open_checkpoint(official_file(tmp_path / "a.pth", model))
-    assert opened.class_names == list(COCO_NAMES)
+    assert opened.class_names == list(COCO_NAMES) and opened.named
 
 
 def run_folder(path, config, names, **tensors):
@@ -249,7 +250,7 @@ def test_names_of_the_zoo():
     ("source", "words"),
     [
         ("detr-coco-r50", "a recipe and no weights: train it"),
-        ("shapes-backbone", "detects nothing: it is a backbone"),
+        ("shapes-backbone", "Classifier and finds no boxes: name"),
         ("detr-huge", "no such name in the zoo: it has .*detr-tiny"),
         ("facebook/detr-resnet-50", "hf download facebook/detr-resnet-50"),
     ],

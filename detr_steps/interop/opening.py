@@ -51,6 +51,15 @@ class Opened(NamedTuple):
     report: Report
     description: dict | None
 
+    @property
+    def named(self) -> bool:
+        """Whether anybody knows the classes' names; else they are numbered."""
+        return self.class_names != _numbered(len(self.class_names))
+
+
+def _numbered(classes: int) -> list[str]:
+    return [f"class {label}" for label in range(classes)]
+
 
 def open_checkpoint(
     source: str | Path,
@@ -73,7 +82,7 @@ def open_checkpoint(
     model = config.build()
     report = _load_foreign(model, found, foreign, head="load")
     names = names_of(found.config, config.classes)
-    names = names or [f"class {label}" for label in range(config.classes)]
+    names = names or _numbered(config.classes)
     report = replace(report, notes=(f"recognised as {_called(config)}", *report.notes))
     return Opened(model.to(device).eval(), names, found.size, report, None)
 
@@ -110,8 +119,7 @@ def _open_own(source: str | Path, found: Found, device: torch.device | str) -> O
     model = from_json(found.description["model"]).build()
     if not hasattr(model, "detect"):
         raise CheckpointError(
-            f"{source} is a {type(model).__name__}, which detects nothing: it is a "
-            "backbone to start from"
+            f"{source} is a {type(model).__name__} and finds no boxes: name a detector"
         )
     report = _load_own(model, found, "load", "")
     names = zoo.class_names(found.description)
