@@ -1,6 +1,7 @@
 """From a description in JSON to a run: what `detr-steps train NAME` does."""
 
 import hashlib
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,11 +22,12 @@ from .interop.files import read
 from .training import Recipe, train
 from .training.device import memory_named, pick_device
 from .training.folder import has_checkpoint
+from .zoo import class_names, resize_rule
 
 # by the trainer and by publishing, or about publishing: not the run's own
 ADDED = ("recipe", "sha256", "ship")
 PARTS = ("recipe", "model", "data", "validation")  # what a description must have
-OFFICIAL_CLASSES = 91  # of the published COCO checkpoints: the highest id, plus one
+FILES = ".pth", ".pt", ".bin", ".safetensors"  # of somebody else's weights
 FOLDER = "folder"  # the kind of data that lie on a disk, in COCO's format
 
 Pair = tuple[Path, Path]  # a folder of pictures and its annotation file
@@ -82,8 +84,9 @@ def build(description: dict, *, start: bool = True) -> nn.Module:
     """Make the described model, with what it starts from already loaded.
 
     `start` may name: `backbone`, an entry of the zoo or a file of torchvision's
-    ImageNet weights; `weights`, an official checkpoint, whose class head is kept only
-    if the number of classes agrees. `start=False` leaves that to a checkpoint.
+    ImageNet weights; `weights`, any checkpoint that `interop.open_checkpoint` takes,
+    whose class head is kept exactly where it fits, which is said. `start=False` leaves
+    that to a checkpoint.
     """
     torch.manual_seed(description["recipe"].get("seed", 0))
     model = from_json(description["model"]).build()
@@ -91,13 +94,21 @@ def build(description: dict, *, start: bool = True) -> nn.Module:
     if "backbone" in source:
         _start_backbone(model, source["backbone"])
     if "weights" in source:
-        head = "load" if model.config.classes == OFFICIAL_CLASSES else "keep"
-        interop.load_official(model, source["weights"], class_head=head)
+        _start_weights(model, source["weights"], description)
     return model
 
 
+def _start_weights(model: nn.Module, source: str, description: dict) -> None:
+    known = "class_names" in description or not has_folders(description)
+    names = class_names(description) if known else None
+    report = interop.load(model, source, names)
+    if world()[0] == 0:
+        for line in (f"{source}: {report.class_head}", *report.notes):
+            print(line, file=sys.stderr)
+
+
 def _start_backbone(model: nn.Module, source: str) -> None:
-    if str(source).endswith((".pth", ".pt")):
+    if Path(source).suffix in FILES or Path(source).is_file():
         state = read(Path(source)).items()
         taken = {key: value for key, value in state if not key.startswith("fc.")}
         _load_backbone(model, taken, source)
@@ -231,13 +242,6 @@ def _warn_of_crowds(model: nn.Module, data: Dataset) -> None:
         )
 
 
-def class_names(description: dict) -> list[str]:
-    """Names of the classes a described model knows, in label order."""
-    if "class_names" in description:
-        return description["class_names"]
-    return from_json(description["data"]).class_names
-
-
 def category_ids(description: dict) -> list[int]:
     """COCO ids of the classes, in label order: those of the training annotations.
 
@@ -245,14 +249,6 @@ def category_ids(description: dict) -> list[int]:
     """
     numbered = list(range(1, len(class_names(description)) + 1))
     return description.get("category_ids", numbered)
-
-
-def resize_rule(description: dict) -> tuple[int, int]:
-    """Short side to scale an image to, and longest side allowed, in pixels."""
-    if "resize" in description:
-        return tuple(description["resize"])
-    size = from_json(description["data"]).size
-    return size, 2 * size
 
 
 def validator(

@@ -5,9 +5,8 @@ import hashlib
 import sys
 from pathlib import Path
 
-from .. import experiment, zoo
+from .. import experiment, interop
 from ..data.coco import CocoFolder
-from ..data.coco_names import COCO_NAMES
 from ..data.dataset import Dataset
 from ..data.problems import one_line
 from ..data.transforms import Augment
@@ -15,7 +14,7 @@ from ..evaluation import Relabelled, detect, results_of, score, write_results
 from ..evaluation.names import distinct, is_class
 from ..training.device import memory_named, pick_device
 from .arguments import add_folder, new_file, whole
-from .faults import require_detector
+from .models import add_model, say_how
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -26,7 +25,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         description="Without --data on the run's own validation data. Categories are "
         "matched with the run's classes by name; their ids may differ.",
     )
-    parser.add_argument("model", help="name in the zoo, or folder of a run")
+    add_model(parser, "model")
     parser.add_argument("--limit", type=whole(1), help="only so many images")
     parser.add_argument("--device")
     add_folder(parser, "--data", "score on this COCO-format folder")
@@ -42,11 +41,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> int:
     """Score a checkpoint on its own validation data, or on a folder."""
     device = pick_device(options.device or "cpu")
-    description = zoo.recipe(options.model)
-    data = _data(options, description)
-    model = zoo.load(options.model, device)
-    require_detector(model, options.model)
-    batch = description["recipe"].get("batch", 16)
+    opened = interop.open_checkpoint(options.model, options.preset, device)
+    say_how(opened.report)
+    model, data = opened.model, _data(options, opened)
+    recipe = opened.description["recipe"] if opened.description else {}
+    batch = recipe.get("batch", 16)
     with memory_named(device, f"batches of {batch} images"):
         pairs = detect(model, data, batch=batch, limit=options.limit)
     _print(score(pairs, data), data.class_names)
@@ -69,10 +68,15 @@ def _print(result: dict, class_names: list[str]) -> None:
         print(f"{name:10} {'–' if value is None else f'{value:.4f}'}")
 
 
-def _data(options: argparse.Namespace, description: dict) -> Dataset:
+def _data(options: argparse.Namespace, opened: interop.Opened) -> Dataset:
     """What to score on; says where the numbers are not what one may think."""
     if options.data:
-        return _open(options.data, description)
+        return _open(options.data, opened)
+    description = opened.description
+    if description is None:
+        raise ValueError(
+            f"{options.model} says nothing about pictures: add --data IMAGES JSON"
+        )
     place = description["validation"]
     if place.get("kind") != experiment.FOLDER and "class_names" in description:
         place = {}  # somebody's own pictures, of a run that did not note where they lie
@@ -89,7 +93,7 @@ def _data(options: argparse.Namespace, description: dict) -> Dataset:
             "AP is measured on the training pictures, as the run had no --val: "
             "--data IMAGES JSON scores on others"
         )
-    data = _open((Path(place["images"]), Path(place["annotations"])), description)
+    data = _open((Path(place["images"]), Path(place["annotations"])), opened)
     if place.get("sha256", "") not in ("", _sum(place["annotations"])):
         _say(f"{place['annotations']} has changed since the run was begun")
     return data
@@ -99,26 +103,28 @@ def _sum(file: str) -> str:
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
-def _open(pair: experiment.Pair, description: dict) -> Relabelled:
-    short, longest = experiment.resize_rule(description)
+def _open(pair: experiment.Pair, opened: interop.Opened) -> Relabelled:
     try:
-        folder = CocoFolder(*pair, augment=Augment.none(short, longest))
+        folder = CocoFolder(*pair, augment=Augment.none(*opened.resize))
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{error} (--data IMAGES JSON says where the pictures are)"
         ) from error
     if text := folder.left_out():
         print(text, file=sys.stderr)
-    data = Relabelled(folder, _class_names(description))
+    data = Relabelled(folder, _names(opened, folder))
     if data.unknown:
         names = ", ".join(map(repr, data.unknown))
         _say(f"{folder.file}: the model does not know {names}, which have no object")
     return data
 
 
-def _class_names(description: dict) -> list[str]:
-    if "class_names" in description or not experiment.has_folders(description):
-        return experiment.class_names(description)
-    if description["model"].get("classes") == len(COCO_NAMES):
-        return list(COCO_NAMES)
-    raise ValueError("the recipe does not name its classes: train it on pictures first")
+def _names(opened: interop.Opened, folder: CocoFolder) -> list[str]:
+    """The model's classes; where nobody named them, the folder's in their order."""
+    if opened.named or len(folder.class_names) != len(opened.class_names):
+        return opened.class_names
+    _say(
+        "the checkpoint does not name its classes: they are taken to be those of "
+        f"{folder.file}, in the order of their ids"
+    )
+    return folder.class_names

@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from .. import experiment, interop, zoo
-from ..data.coco_names import COCO_NAMES
+from .. import experiment, interop
 from ..data.pictures import BadPicture, picture_size, picture_tensor, read_picture
 from ..data.problems import one_line
 from ..data.transforms import Augment, Sample
@@ -21,11 +20,10 @@ from ..detections import Detections
 from ..evaluation import result_rows, write_results
 from ..files import write_json, write_whole
 from ..images import ImageBatch, normalise
-from ..systems.detr import DETR, DETRConfig
 from ..training.device import pick_device
 from .arguments import new_file, share
-from .faults import require_detector
 from .lettering import lettering, said_once
+from .models import add_model, say_how
 from .outputs import Outputs, made_for, marks, png_marks
 
 MOST_PIXELS = 100_000_000  # of an image file; more is a mistake or an attack
@@ -45,15 +43,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE", help="file, or folder of files"
     )
-    parser.add_argument(
-        "--model", default="detr-tiny", help="name in the zoo, or folder of a run"
-    )
-    parser.add_argument(
-        "--official",
-        type=Path,
-        metavar="PTH",
-        help="weights of DETR's authors for COCO, e.g. detr-r50-e632da11.pth",
-    )
+    add_model(parser, "--model", "--official", default="detr-tiny")
     parser.add_argument("--out", type=Path, default=Path("predictions"))
     parser.add_argument("--threshold", type=share, default=0.5, help="least score")
     parser.add_argument(
@@ -71,9 +61,10 @@ def run(options: argparse.Namespace) -> int:
     options.device = pick_device(options.device)
     pictures = pictures_of(options.images)
     outputs = Outputs(options.out, pictures, options.results)
-    model, names, rule = _model(options)
-    require_detector(model, options.model)
-    job = Job(model, rule, names, _category_ids(options, names), options.threshold)
+    opened = interop.open_checkpoint(options.model, options.preset, options.device)
+    say_how(opened.report)
+    model, names, rule = opened[:3]
+    job = Job(model, rule, names, _category_ids(opened), options.threshold)
     numbers = image_ids(pictures) if options.results else {}
     failed = 0
     for path in pictures:
@@ -183,32 +174,11 @@ def _number(path: Path) -> int | None:
     return int(found[1]) if found else None
 
 
-def _category_ids(options: argparse.Namespace, names: list[str]) -> list[int]:
-    """Of each label; the labels of official checkpoints are COCO's ids."""
-    if tuple(names) == COCO_NAMES:
-        return list(range(len(names)))
-    return experiment.category_ids(zoo.recipe(options.model))
-
-
-def _model(
-    options: argparse.Namespace,
-) -> tuple[nn.Module, list[str], tuple[int, int]]:
-    if options.official:
-        name = options.official.name
-        preset = DETRConfig.coco_r101 if "r101" in name else DETRConfig.coco_r50
-        config = preset()
-        if "dc5" in name:
-            config = DETRConfig.coco_r50_dc5()
-        model = DETR(config)
-        interop.load_official(model, options.official)
-        return model.to(options.device).eval(), list(COCO_NAMES), (800, 1333)
-    model = zoo.load(options.model, options.device)
-    description = zoo.recipe(options.model)
-    return (
-        model,
-        experiment.class_names(description),
-        experiment.resize_rule(description),
-    )
+def _category_ids(opened: interop.Opened) -> list[int]:
+    """Of each label; those of somebody else's checkpoints are their labels."""
+    if opened.description is None:
+        return list(range(len(opened.class_names)))
+    return experiment.category_ids(opened.description)
 
 
 def open_picture(path: Path) -> Image.Image:

@@ -18,6 +18,7 @@ from ..training.device import pick_device
 from ..training.folder import differences, has_ended, read_description
 from .arguments import add_folder, positive, whole
 from .data import say_left_out
+from .models import ANY_MODEL, start_from
 
 # option -> the setting of the recipe that it takes the place of
 SETTINGS = {
@@ -103,11 +104,12 @@ def _add_settings(train: argparse.ArgumentParser) -> None:
     )
     train.add_argument(
         "--weights",
-        type=Path,
-        help="start from a checkpoint of DETR's authors (.pth); classes may differ",
+        metavar="MODEL",
+        help=f"start from a checkpoint: {ANY_MODEL}; classes may differ",
     )
     train.add_argument(
-        "--backbone", type=Path, help="ImageNet weights of torchvision (.pth)"
+        "--backbone",
+        help="ImageNet weights of torchvision (.pth), or an entry of the zoo",
     )
 
 
@@ -191,8 +193,8 @@ def _describe(options: argparse.Namespace, before: dict | None) -> dict:
             description["recipe"][setting] = getattr(options, option)
     for part in STARTS:
         if getattr(options, part):
-            path = str(getattr(options, part).resolve())
-            description["start"] = description.get("start", {}) | {part: path}
+            begin = start_from(getattr(options, part))
+            description["start"] = description.get("start", {}) | {part: begin}
     return _with_pictures(options, description)
 
 

@@ -6,8 +6,20 @@ are those of facebookresearch/detr, fundamentalvision/Deformable-DETR, Atten4Vis
 ConditionalDETR and IDEA-Research/DAB-DETR on GitHub, and of transformers 5.23.0.
 """
 
-from .files import CheckpointError
 from .loading import Report, load_hf, load_official
 from .names import to_official
+from .opening import Opened, load, open_checkpoint
+from .recognising import presets
+from .unwrapping import CheckpointError
 
-__all__ = ["CheckpointError", "Report", "load_hf", "load_official", "to_official"]
+__all__ = [
+    "CheckpointError",
+    "Opened",
+    "Report",
+    "load",
+    "load_hf",
+    "load_official",
+    "open_checkpoint",
+    "presets",
+    "to_official",
+]

@@ -1,16 +1,18 @@
 """Translate, check everything, and only then change the model."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from .files import CheckpointError, read, weights_in
+from ..files import read_json
+from .differing import differences
+from .files import read_contents, weights_in
 from .layouts import Layout, layout_of
 from .names import HF_RENAMED, SIGNS, rename, split_fused
+from .unwrapping import CheckpointError, strip
 
 SHOWN = 4  # names of each kind that a report prints
 
@@ -22,7 +24,9 @@ class Report:
     """What happened to every weight; names are ours, `str(report)` is for people.
 
     `missing` in the checkpoint, `unexpected` in it, `wrong_shape` (name, theirs, ours),
-    `kept` weights of the model that were left alone on request.
+    `kept` weights of the model that were left alone; `class_head` whether those that
+    tell classes were, and why; `notes` how the weights were found, where that is worth
+    a word: under which key, without which prefix.
     """
 
     loaded: tuple[str, ...] = ()
@@ -30,6 +34,8 @@ class Report:
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     wrong_shape: tuple[tuple[str, tuple, tuple], ...] = ()
+    class_head: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -48,6 +54,7 @@ class Report:
             if names:
                 more = ", …" if len(names) > SHOWN else ""
                 lines.append(f"{len(names)} {what}: {', '.join(names[:SHOWN])}{more}")
+        lines += [note for note in (self.class_head, *self.notes) if note]
         return "\n  ".join(lines)
 
 
@@ -65,11 +72,12 @@ def load_official(
     Used in chapters/02_detr.ipynb.
     """
     layout = layout_of(model)
-    state = read(Path(path))
-    _refuse_strangers(state, layout.official_sign)
-    _compare_settings(model, layout, state)
+    state, notes, options = read_contents(Path(path))
+    refuse_strangers(state, layout.official_sign)
+    compare_settings(model, layout, state)
+    compare_options(model, options)
     ours = split_fused(rename(state, layout.official(model.config)))
-    return _load(model, layout, ours, class_head, "load_official(model, path")
+    return put(model, layout, ours, class_head, "load_official(model, path", notes)
 
 
 def load_hf(
@@ -87,42 +95,51 @@ def load_hf(
     """
     layout = layout_of(model)
     if isinstance(source, Mapping):
-        state = dict(source)
+        state, notes = strip(dict(source))
     else:
-        _compare_config(layout.hf_settings(model.config), Path(source))
-        state = read(weights_in(Path(source)))
-    _refuse_strangers(state, layout.hf_sign)
-    _compare_settings(model, layout, state)
+        compare_config(layout.hf_settings(model.config), Path(source))
+        state, notes, _ = read_contents(weights_in(Path(source)))
+    refuse_strangers(state, layout.hf_sign)
+    compare_settings(model, layout, state)
     ours = rename(rename(state, HF_RENAMED), layout.hf(model.config))
-    return _load(model, layout, ours, class_head, "load_hf(model, folder")
+    return put(model, layout, ours, class_head, "load_hf(model, folder", notes)
 
 
-def _load(
+def put(
     model: nn.Module,
     layout: Layout,
     theirs: dict[str, Tensor],
     class_head: ClassHead,
     call: str,
+    notes: tuple[str, ...] = (),
 ) -> Report:
+    """Put weights under our names into a model if every one of them fits.
+
+    `call` the beginning of a call, for advice. Raises: CheckpointError, with nothing
+    changed.
+    """
     if class_head not in get_args(ClassHead):
         raise ValueError(f"class_head={class_head!r}: one of {get_args(ClassHead)}")
     ours = model.state_dict()
     if class_head == "keep":
-        head = {
-            name: ours[name] for name in ours if name.startswith(layout.class_heads)
-        }
-        theirs = theirs | head
+        head = {name: ours[name] for name in ours if _is_head(name, layout)}
+        others = {n: v for n, v in theirs.items() if not _is_head(n, layout)}
+        theirs = others | head
     else:
         head = {}
     # frozen batch norm counts nothing
     theirs = {k: v for k, v in theirs.items() if not k.endswith("num_batches_tracked")}
-    report = _compare(ours, theirs, tuple(head))
+    report = replace(_compare(ours, theirs, tuple(head)), notes=notes)
     if not report.complete:
         advice = _diagnose(type(model.config), layout, ours, theirs, report, call)
         raise CheckpointError(f"{advice}. Nothing was loaded:\n  {report}")
     model.load_state_dict(theirs)
     model.eval()  # ready to detect; model.train() switches dropout on again
     return report
+
+
+def _is_head(name: str, layout: Layout) -> bool:
+    return name.startswith(layout.class_heads)
 
 
 def _compare(
@@ -166,20 +183,34 @@ def _diagnose(
             f"the checkpoint has {other} queries, the model {mine}: build the model "
             f"with queries={other}"
         )
+    other_sizes = differences(theirs, ours)
     if report.missing and not report.unexpected and not wrong:
         return (
             f"{len(report.missing)} of {len(ours)} weights are missing: a partial "
-            "checkpoint, or one of a model with fewer layers"
+            f"checkpoint, or one of a model with fewer layers{_said(other_sizes)}"
+        )
+    if not report.loaded and not wrong:
+        return "none of its weights has a name that this model knows"
+    if other_sizes:
+        return (
+            "the checkpoint belongs to a model of another size"
+            f"{_said(other_sizes)} ({config.__name__} has the settings)"
         )
     return (
-        "the checkpoint belongs to a model of another size: compare its backbone, its "
-        f"layers and its channels with the model's {config.__name__}"
+        f"{len(report.missing)} weights are missing, {len(report.unexpected)} "
+        f"unexpected and {len(wrong)} of another shape, for a model of the same size: "
+        f"compare what it was made with and the model's {config.__name__}"
     )
 
 
-def _compare_settings(
+def _said(differences: list[str]) -> str:
+    return f": it has {'; '.join(differences)}" if differences else ""
+
+
+def compare_settings(
     model: nn.Module, layout: Layout, state: Mapping[str, Tensor]
 ) -> None:
+    """Raise CheckpointError where a checkpoint's names show another kind of model."""
     for name, value in layout.settings_shown(state).items():
         mine = getattr(model.config, name)
         if mine != value:
@@ -189,29 +220,53 @@ def _compare_settings(
             )
 
 
-def _refuse_strangers(state: Mapping[str, Tensor], own: str) -> None:
+def compare_options(model: nn.Module, options: Mapping[str, object]) -> None:
+    """Raise CheckpointError where a training script's options are not the model's.
+
+    `options` of the official codes; those that change what is computed, but no shape.
+    """
+    dilated = getattr(model.config.backbone, "dilate_last", False)
+    for key, mine in (("nheads", model.config.heads), ("dilation", dilated)):
+        if options.get(key, mine) != mine:
+            raise CheckpointError(
+                f"the checkpoint was trained with {key}={options[key]!r}, this model "
+                f"has {mine!r}: choose another checkpoint or another config"
+            )
+
+
+def refuse_strangers(state: Mapping[str, Tensor], own: str) -> None:
+    """Raise CheckpointError that says what a checkpoint is, unless it has our sign."""
+    sign = sign_of(state)
+    if sign != own:
+        raise CheckpointError(f"this is a checkpoint of {SIGNS[sign]}")
+
+
+def sign_of(state: Mapping[str, Tensor]) -> str:
+    """The part of a name that shows what kind of checkpoint this is: a key of SIGNS.
+
+    Raises: CheckpointError where there is none, or the values are no tensors.
+    """
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise CheckpointError(
                 f"{name!r} is a {type(value).__name__}, not a tensor: this is no state "
                 'dict. Give the weights alone, e.g. checkpoint["model"]'
             )
-    for sign, kind in SIGNS.items():
+    for sign in SIGNS:
         if any(sign in name for name in state):
-            if sign == own:
-                return
-            raise CheckpointError(f"this is a checkpoint of {kind}")
+            return sign
     raise CheckpointError(
         f"no DETR in it: its {len(state)} names begin with {sorted(state)[:SHOWN]}"
     )
 
 
-def _compare_config(ours: Mapping[str, object], folder: Path) -> None:
-    # things that change what a model computes, but not the shape of any weight
+def compare_config(ours: Mapping[str, object], folder: Path) -> None:
+    """Raise CheckpointError where a folder's config.json says what we cannot compute.
+
+    That is what changes the answer of a model, but not the shape of any weight.
+    """
     file = folder / "config.json"
-    if not file.is_file():
-        return
-    theirs = json.loads(file.read_text(encoding="utf-8"))
+    theirs = read_json(file, "download it again") if file.is_file() else {}
     for key, value in ours.items():
         if theirs.get(key, value) != value:
             raise CheckpointError(

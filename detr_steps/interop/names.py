@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .files import CheckpointError
+from .unwrapping import CheckpointError
 
 PROJECTIONS = ("query", "key", "value")  # order of the rows of a fused projection
 

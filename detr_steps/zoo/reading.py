@@ -84,6 +84,21 @@ def recipe(name: str | Path) -> dict:
     return read_description(entry(name))
 
 
+def class_names(description: dict) -> list[str]:
+    """Names of the classes a described model knows, in label order."""
+    if "class_names" in description:
+        return description["class_names"]
+    return from_json(description["data"]).class_names
+
+
+def resize_rule(description: dict) -> tuple[int, int]:
+    """Short side to scale an image to, and longest side allowed, in pixels."""
+    if "resize" in description:
+        return tuple(description["resize"])
+    size = from_json(description["data"]).size
+    return size, 2 * size
+
+
 def ships_weights(name: str) -> bool:
     """Whether the zoo holds, or is to hold, weights of this entry beside its records.
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools.coco import COCO
-from small import small_config
+from small import RESNET, small_config
 
 from detr_steps import interop, zoo
 from detr_steps.cli import main, outputs
@@ -281,15 +281,14 @@ def test_json_says_size_and_category(there, tmp_path, capsys):
         assert each["category_id"] == [3, 7, 8, 20, 21, 90][label]
 
 
-def test_official_weights_have_cocos_own_ids(there, model, monkeypatch, capsys):
-    from detr_steps.cli import predict as module
-
-    config = small_config(classes=91)
-    monkeypatch.setattr(module.DETRConfig, "coco_r50", lambda: config)
-    monkeypatch.setattr(interop, "load_official", lambda *_: None)
+def test_official_weights_have_cocos_own_ids(there, capsys):
+    detr = small_config(classes=91, backbone=RESNET, heads=8).build()
+    torch.save(interop.to_official(detr.state_dict()), there / "detr.pth")
     picture(there / "photo.png")
-    predict(model, "photo.png", "--official", "detr.pth")
+    command = ["predict", "photo.png", "--official", "detr.pth", "--threshold", "0"]
+    assert main(command) == 0
     said = json.loads((there / "predictions" / "photo.json").read_text("utf-8"))
+    assert said["detections"]
     for each in said["detections"]:
         assert each["category_id"] == each["label"]
         assert each["name"] == COCO_NAMES[each["label"]]
