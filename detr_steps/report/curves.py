@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from ..training.folder import score
 from .story import Story
@@ -83,6 +84,20 @@ def terms(lines: list[dict]) -> Terms:
     return Terms(layers, sets)
 
 
+def log_scale(ax: Axes) -> None:
+    """A logarithmic axis with plain numbers; within a decade between its powers too."""
+    ax.set_yscale("log")
+    for use in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
+        use(_PlainLog(labelOnlyBase=False, minor_thresholds=(1, 0.4)))
+
+
+class _PlainLog(LogFormatter):
+    """0.1 in place of 1e-01; which ticks have a number is left to matplotlib."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 def draw_spread(ax: Axes, values: Spread, name: str, **look: object) -> None:
     """One curve, with a band from the least to the largest value of several seeds."""
     marker = "." if len(values.steps) < POINTS else ""
@@ -98,7 +113,7 @@ def _panel(
     curves: dict[str, Spread],
     *,
     log: bool = False,
-    top: float | None = None,
+    share: bool = False,
 ) -> list[Panel]:
     """A plot of named curves against steps; [] where none has a point."""
     there = {name: values for name, values in curves.items() if len(values.steps)}
@@ -107,9 +122,11 @@ def _panel(
         for name, values in there.items():
             draw_spread(ax, values, name)
         if log and all((values.low > 0).all() for values in there.values()):
-            ax.set_yscale("log")
-        elif top is not None:
-            ax.set_ylim(0, top)
+            log_scale(ax)
+        elif share:  # of 1: from 0, as high as it came
+            highest = max(values.high.max() for values in there.values())
+            ax.set_ylim(0, max(0.1, 1.08 * highest))
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.set(xlabel="step", title=title)
         if len(there) > 1:
             ax.legend(fontsize=8)
@@ -147,11 +164,13 @@ def _scores(records: Records) -> list[Panel]:
         return {key: spread(records, lambda line, k=key: line.get(k)) for key in keys}
 
     note = "COCO's AP of the validation pictures, of IoU 0.50 to 0.95."
-    made = _panel("Average precision", note, of("AP", "AP50", "AP75"), top=1)
+    made = _panel("Average precision", note, of("AP", "AP50", "AP75"), share=True)
     note = "AP of small, medium and large objects."
-    made += _panel("AP by size", note, of("AP_S", "AP_M", "AP_L"), top=1)
+    made += _panel("AP by size", note, of("AP_S", "AP_M", "AP_L"), share=True)
     made += _by_class(records)
-    return made + _panel("Accuracy", "Share of right answers.", of("accuracy"), top=1)
+    return made + _panel(
+        "Accuracy", "Share of right answers.", of("accuracy"), share=True
+    )
 
 
 def class_scores(lines: list[dict]) -> dict[str, list[float | None]]:
@@ -172,7 +191,7 @@ def _by_class(records: Records) -> list[Panel]:
         name: spread(records, lambda line, n=name: line.get("per_class", {}).get(n))
         for name in names
     }
-    return _panel("AP by class", note, curves, top=1)
+    return _panel("AP by class", note, curves, share=True)
 
 
 def _class_map(lines: list[dict], note: str) -> Panel:
@@ -209,7 +228,8 @@ def _learning_rate(story: Story) -> Panel:
         for name, factor in factors.items():
             ax.plot(steps, recipe.lr * factor * shares, label=name)
         ax.axvline(story.step(), linestyle=":", color=ax.xaxis.label.get_color())
-        ax.set_yscale("log")
+        log_scale(ax)
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.set(xlabel="step", title="Learning rate")
         ax.legend(fontsize=8)
 

@@ -86,7 +86,7 @@ def _lead(story: Story) -> str:
     if not story.description:
         return "A record without its recipe: the curves are all there is."
     since = "; ".join(f"{part} {source}" for part, source in start.items())
-    return f"Started from {since}." if since else "Started from nothing."
+    return f"Started from {since}." if since else "Started from random weights."
 
 
 def _facts(story: Story) -> str:
@@ -151,7 +151,7 @@ def _left_out(left_out: list[str] | str) -> str:
 def _commands(story: Story) -> str:
     found = story.commands()
     if not found:
-        return '<p class="soft">A record alone does not say how it was made.</p>'
+        return '<p class="soft">How it was made is not said: no model, no data.</p>'
     return "".join(
         f"<h3>{escape(what)}</h3><pre>{escape(command)}</pre>"
         for what, command in found.items()

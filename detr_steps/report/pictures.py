@@ -50,10 +50,10 @@ def gallery(
     moments = story.moments()
     if not moments:
         raise ValueError("there are no weights to look through")
+    data = story.open_data()[1]
     model = from_json(story.description["model"]).build()
     if not hasattr(model, "detect"):
         raise ValueError("this model names pictures and finds no objects")
-    data = story.open_data()[1]
     pairs = list(data.evaluation_batches(1, min(count, len(data))))
     answers = [_detect(model.to(device), moment, pairs) for moment in moments]
     shown = [

@@ -1,5 +1,6 @@
 """The same as one picture: curves above, validation pictures below."""
 
+import textwrap
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -14,7 +15,8 @@ from .story import Story
 
 COLUMNS = 3
 DPI = 100
-CELL = SIZE[0] * COLUMNS  # inches that a row of validation pictures has
+WIDE = SIZE[0] * COLUMNS  # inches
+CELLS = 5  # of a row of validation pictures, at least: no picture is too large
 
 
 def save(path: Path, story: Story, gallery: Gallery | str) -> None:
@@ -29,9 +31,9 @@ def _figure(story: Story, drawn: list[Panel], gallery: Gallery | str) -> Figure:
     heights = [SIZE[1] * max(panel.rows for panel in row) for row in rows]
     pictures = gallery.pictures if isinstance(gallery, Gallery) else []
     heights += [_height(gallery, picture.rgb.shape) for picture in pictures]
-    figure = Figure((CELL, 0.8 + sum(heights)), layout="constrained")
-    said = [f"{name}: {value}" for name, value in facts(story).items()]
-    figure.suptitle(f"{story.name}\n{' · '.join(said)}", fontsize=11)
+    figure = Figure((WIDE, 0.9 + sum(heights)), layout="constrained")
+    told = " · ".join(f"{name}: {value}" for name, value in facts(story).items())
+    figure.suptitle("\n".join([story.name, *textwrap.wrap(told, 120)]), fontsize=11)
     if not heights:
         return figure
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
@@ -48,12 +50,18 @@ def _figure(story: Story, drawn: list[Panel], gallery: Gallery | str) -> Figure:
 
 def _height(gallery: Gallery, shape: tuple[int, ...]) -> float:
     height, width = shape[-2:]
-    return CELL / (len(gallery.moments) + 1) * height / width + 0.4
+    return WIDE / _cells(gallery) * height / width + 0.4
+
+
+def _cells(gallery: Gallery) -> int:
+    return max(CELLS, len(gallery.moments) + 1)
 
 
 def _moments(part, gallery: Gallery, number: int) -> None:
     picture = gallery.pictures[number]
-    axes = part.subplots(1, len(gallery.moments) + 1, squeeze=False)[0]
+    axes = part.subplots(1, _cells(gallery), squeeze=False)[0]
+    for ax in axes[len(gallery.moments) + 1 :]:
+        ax.set_visible(False)
     names = [gallery.name(int(label)) for label in picture.labels]
     viz.picture(picture.rgb, axes[0], "ground truth")
     viz.boxes_on(axes[0], picture.truth, names, style="--")

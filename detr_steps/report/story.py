@@ -64,7 +64,16 @@ class Story:
     @property
     def in_zoo(self) -> bool:
         """Is it an entry of the zoo, and not a run's folder?"""
-        return self.place is not None and self.place.resolve().parent == zoo.folder().resolve()
+        home = self.place and self.place.resolve().parent
+        return home == zoo.folder().resolve()
+
+    @property
+    def is_whole(self) -> bool:
+        """Does its description say all that a run is made of?
+
+        A run of `training.train` alone knows its settings, but neither model nor data.
+        """
+        return all(part in self.description for part in experiment.PARTS)
 
     def step(self) -> int:
         """The step it has come to: of its weights, or of the record's last line."""
@@ -92,11 +101,11 @@ class Story:
 
     def commands(self) -> dict[str, str]:
         """What to type to make it again or to go on, by what it does."""
-        if self.place is None:
+        if not self.is_whole:
             return {}
         if self.in_zoo:
             return dict(_of_entry(self.name, list(self.records)))
-        found = {"Make this run": _command("train", *self._made_by())}
+        found = {"Make it again": _command("train", *self._made_by())}
         if not has_ended(self.place):
             words = "train", "--resume", "--out", str(self.place)
             found["Go on with it"] = _command(*words)
@@ -115,7 +124,7 @@ class Story:
         return [str(self.place / "recipe.json"), "--out", str(again)]
 
     def moments(self) -> list[Moment]:
-        """The weights that it has, of those kept on its way at most `KEPT`, in order."""
+        """The weights that it has, in order; of those kept at most `KEPT`."""
         if self.place is None:
             return []
         found: dict[int, Moment] = {}
@@ -127,8 +136,10 @@ class Story:
     def open_data(self) -> tuple[Dataset, Dataset]:
         """The training and the validation data, read in this process.
 
-        Raises: OSError or ValueError where they are gone or have changed.
+        Raises: OSError or ValueError where they are gone, changed or not described.
         """
+        if not self.is_whole:
+            raise ValueError("its recipe.json does not describe model and data")
         return experiment.open_data(self.description, workers=0)
 
     def left_out(self) -> list[str]:

@@ -1,6 +1,5 @@
 """From a run to files: what cannot be shown is said on the page, and stops nothing."""
 
-import warnings
 from pathlib import Path
 
 from ..files import write_whole
@@ -35,10 +34,10 @@ def write(
     drawing = file.with_suffix(".png")
     for path, is_ours in ((file, page.is_ours), (drawing, sheet.is_ours)):
         _check_free(path, is_ours)
-    shown, left_out = _gallery(story, pictures, threshold, device), _left_out(story)
-    text = page.html(story, shown, left_out)
+    pictured = shown(story, pictures, threshold, device)
+    text = page.html(story, pictured, left_out(story))
     write_whole(file, lambda part: part.write_text(text, encoding="utf-8"))
-    write_whole(drawing, lambda part: sheet.save(part, story, shown))
+    write_whole(drawing, lambda part: sheet.save(part, story, pictured))
     return [file, drawing]
 
 
@@ -55,20 +54,20 @@ def _check_free(path: Path, is_ours) -> None:
         )
 
 
-def _gallery(story: Story, count: int, threshold: float, device: str) -> Gallery | str:
+def shown(story: Story, count: int, threshold: float, device: str) -> Gallery | str:
+    """Pictures through the training, or why there are none."""
     if not count:
         return "None were asked for."
     if not story.description:
         return "A record alone has no weights to look through."
     try:
-        with warnings.catch_warnings():  # broken pictures: the page tells of them
-            warnings.simplefilter("ignore", UserWarning)
-            return gallery(story, count, threshold, device)
+        return gallery(story, count, threshold, device)
     except GONE as error:
         return f"There are none: {error}."
 
 
-def _left_out(story: Story) -> list[str] | str:
+def left_out(story: Story) -> list[str] | str:
+    """What of the data was not used, or why nobody can say."""
     if not story.description:
         return "A record alone does not say."
     try:
