@@ -49,8 +49,8 @@ FLOORS = (
     Floor("Pictures", "Plots, tables and interactive figures.", ("viz",)),
     Floor("Weights", "The trained models of the course, and weights from elsewhere.",
           ("zoo", "interop")),
-    Floor("Runs", "A system, its data and its recipe put together from their names.",
-          ("experiment",)),
+    Floor("Runs", "A system, its data and its recipe put together from their names; "
+          "a run on one page.", ("experiment", "report")),
     Floor("Roof", "Set-up and checks of the notebooks, and the command line.",
           ("notebook", "check", "cli")),
 )  # fmt: skip
