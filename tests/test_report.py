@@ -219,6 +219,7 @@ def test_the_page_is_alone_and_well_formed(made):
         assert target.startswith("data:image/") or target[1:] in ids
     clips = re.findall(r"url\(#([^)]+)\)", text)
     assert clips and set(clips) <= set(ids)
+    assert not {"xtick_1", "axes_1", "figure_1"} & set(ids)
     assert all(ids.count(name) == 1 for name in set(clips))
 
 

@@ -16,6 +16,9 @@ INK = "#010203"  # no other colour of a plot: it becomes the colour of the text
 SIZE = 4.4, 2.9  # inches of a plot in the page; at 390 px its letters have 11 px
 INKED = "text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"
 HEAD = re.compile(r"^.*?(?=<svg)|<metadata>.*?</metadata>", re.DOTALL)
+# names of parts that nothing refers to: the same in every plot of a page
+IDS = re.compile(r' id="[\w.]+_\d+"')
+SIZES = re.compile(r' (?:width|height)="[^"]*pt"')  # of the whole: the page decides
 
 
 @contextmanager
@@ -38,15 +41,13 @@ def svg(panel: Panel, number: int) -> str:
         panel.draw(figure.subplots())
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    text = HEAD.sub("", file.getvalue())
-    text = re.sub(r'id="(figure|axes|patch|line2d|text|legend|matplotlib)[^"]*"', "",
-                  text)  # fmt: skip
+    text = SIZES.sub("", IDS.sub("", HEAD.sub("", file.getvalue())))
     return _themed(text).replace("<svg ", '<svg role="img" aria-hidden="true" ', 1)
 
 
 def _themed(text: str) -> str:
+    """The page's colours in place of those that matplotlib drew with."""
     text = text.replace(INK, "currentColor")
     for index, colour in enumerate(viz.COLOURS):
         text = re.sub(colour, f"var(--c{index})", text, flags=re.IGNORECASE)
-    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(
-        r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1)  # fmt: skip
+    return text
