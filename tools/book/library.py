@@ -30,7 +30,7 @@ class Floor:
 FLOORS = (
     Floor("Ground: boxes and images", "Box formats and overlap, batches of pictures, "
           "files, processes.",
-          ("boxes", "images", "files", "describable", "distributed")),
+          ("boxes", "images", "detections", "files", "describable", "distributed")),
     Floor("Data", "Drawn scenes, and any folder in COCO's format.", ("data",)),
     Floor("Operators", "Reading points of maps: torch's operators, compiled loops, and "
           "the driver that builds them.", ("ops",)),
