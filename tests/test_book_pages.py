@@ -228,6 +228,12 @@ def test_a_system_may_be_there_before_its_chapter():
     assert not any("../chapters/" in page for page in pages.values())
 
 
+def test_what_only_says_what_systems_have_in_common_is_none():
+    text = "class AConfig({}): ...\nclass A: ..."
+    assert changes.System("a", text.format("Protocol")).main is None
+    assert changes.System("a", text.format("Base")).main == "A"
+
+
 def test_what_a_system_does_not_change_it_inherits():
     old = changes.System("a", "class AConfig: ...\nclass A:\n    def f(self): ...")
     text = "class BConfig: ...\nclass B(A):\n    def g(self): ..."

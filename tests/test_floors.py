@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "detr_steps"
 # From the roof down. Parts of one floor may know each other.
 FLOORS = [
     {"cli", "check", "notebook", "__main__"},
+    {"report"},
     {"experiment"},
     {"zoo", "interop"},
     {"viz"},

@@ -4,6 +4,7 @@ A run is a pure function of model, data, recipe and seed: step s always sees the
 images and the same dropout, so a run that was stopped goes on as if it had not been.
 """
 
+import shlex
 import signal
 import sys
 import time
@@ -128,12 +129,18 @@ class _Run:
         batches = self._batches(data)
         self.model.train()
         with tqdm(total=steps, initial=self.step, disable=not progress) as bar:
+            self._name_report(bar)
             while self.step < steps and not self._ends_early(stopped(), bar):
                 self._one_step(*next(batches))
                 bar.update()
                 self._log_and_save(validate, bar)
         if self.step == steps or self.exhausted:
             self._finish()
+
+    def _name_report(self, bar: tqdm) -> None:
+        if self.folder and not bar.disable:
+            command = shlex.join(["detr-steps", "report", str(self.folder.path)])
+            bar.write(f"at any time, this run on a page: {command}", file=sys.stderr)
 
     def _ends_early(self, interrupted: bool, bar: tqdm) -> bool:
         # all processes must stop at the same step, or the others wait for ever

@@ -52,8 +52,10 @@ class System:
 
         None for a file of parts that several systems share.
         """
-        names = [n.name for n in self.tree.body if isinstance(n, ast.ClassDef)]
-        return next((name for name in names if f"{name}Config" in names), None)
+        classes = [n for n in self.tree.body if isinstance(n, ast.ClassDef)]
+        # a protocol only says what the configs of all systems have in common
+        real = {n.name for n in classes if "Protocol" not in map(ast.unparse, n.bases)}
+        return next((n.name for n in classes if f"{n.name}Config" in real), None)
 
     def builds_on(self, old: "System") -> bool:
         """True where it imports the other file, and inherits what it leaves out."""

@@ -30,7 +30,7 @@ class Floor:
 FLOORS = (
     Floor("Ground: boxes and images", "Box formats and overlap, batches of pictures, "
           "files, processes.",
-          ("boxes", "images", "files", "describable", "distributed")),
+          ("boxes", "images", "detections", "files", "describable", "distributed")),
     Floor("Data", "Drawn scenes, and any folder in COCO's format.", ("data",)),
     Floor("Operators", "Reading points of maps: torch's operators, compiled loops, and "
           "the driver that builds them.", ("ops",)),
@@ -49,8 +49,8 @@ FLOORS = (
     Floor("Pictures", "Plots, tables and interactive figures.", ("viz",)),
     Floor("Weights", "The trained models of the course, and weights from elsewhere.",
           ("zoo", "interop")),
-    Floor("Runs", "A system, its data and its recipe put together from their names.",
-          ("experiment",)),
+    Floor("Runs", "A system, its data and its recipe put together from their names; "
+          "a run on one page.", ("experiment", "report")),
     Floor("Roof", "Set-up and checks of the notebooks, and the command line.",
           ("notebook", "check", "cli")),
 )  # fmt: skip

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tools.notebooks import ROOT
 
-from . import api, changes, landing, ledger
+from . import api, changes, landing, ledger, own_pictures
 from .chapters import Chapter, every_chapter, repository
 from .convert import Converter
 from .glossary import Glossary
@@ -31,6 +31,7 @@ class Site:
         made = {f"chapters/{c.stem}.ipynb": self.chapter(c) for c in self.chapters}
         made["index.md"] = self.front()
         made["glossary.md"] = self.glossary.page(self.chapters)
+        made["own_pictures.md"] = own_pictures.page(BOOK / "pages" / "own_pictures.md")
         made["claims.md"] = ledger.page(self.chapters)
         made |= changes.pages(self.chapters)
         return made | api.Api(self.library, self.chapters, self.uses).pages()
