@@ -39,8 +39,7 @@ def within_reach(locations: Tensor) -> Tensor:
     They read zero there as well, without a gradient. Left where they are they could
     overflow: infinity less infinity is NaN, and so are shares computed from it.
     """
-    # not clamp: that would give a NaN the gradient 0
-    return locations.masked_fill((locations < -1) | (locations > 2), 2.0)
+    return locations.clamp(-1, 2)
 
 
 def four_corners(locations: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
