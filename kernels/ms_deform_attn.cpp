@@ -12,6 +12,7 @@
 #include <tuple>
 #include <vector>
 
+#include "levels.h"
 #include "ms_deform_attn_cpu.h"
 
 namespace {
@@ -62,22 +63,20 @@ Sizes check(const Tensor& value, const Shapes& shapes, const Counts& counts,
                   "[B, Q, M, P]");
   const Sizes n{value.size(0), value.size(1),     value.size(2),
                 value.size(3), locations.size(1), weights.size(3)};
-  int64_t tokens = 0, points = 0;
-  bool fits = true;
-  for (size_t l = 0; l < counts.size(); ++l) {
-    fits = fits && shapes[2 * l] > 0 && shapes[2 * l + 1] > 0 && counts[l] >= 0;
-    tokens += shapes[2 * l] * shapes[2 * l + 1];
-    points += counts[l];
-  }
-  const int64_t wanted[] = {n.b, n.q, n.m, points, 2};
+  const int64_t wanted[] = {n.b, n.q, n.m, n.p, 2};
+  bool fits = detr_steps::belong_together(shapes, counts, n.s, n.p);
   for (int i = 0; i < 5; ++i) fits = fits && locations.size(i) == wanted[i];
   for (int i = 0; i < 4; ++i) fits = fits && weights.size(i) == wanted[i];
-  STD_TORCH_CHECK(fits && tokens == n.s,
+  STD_TORCH_CHECK(fits,
                   "ms_deform_attn: levels, tokens and points do not belong together");
   STD_TORCH_CHECK(value.scalar_type() == locations.scalar_type() &&
                       value.scalar_type() == weights.scalar_type(),
                   "ms_deform_attn: value, locations and weights must have one dtype");
-  STD_TORCH_CHECK(n.s * n.m * n.d <= std::numeric_limits<int32_t>::max(),
+  const int64_t most = std::numeric_limits<int32_t>::max();
+  STD_TORCH_CHECK(n.b <= most && n.s <= most && n.m <= most && n.d <= most &&
+                      n.q <= most && n.p <= most,
+                  "ms_deform_attn: a size of 2^31 or more");
+  STD_TORCH_CHECK(n.d == 0 || n.s * n.m <= most / n.d,
                   "ms_deform_attn: an image's value has 2^31 numbers or more");
   return n;
 }

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "cuda/launch.h"
+#include "levels.h"
 
 namespace detr_steps::cuda {
 
@@ -68,18 +69,11 @@ inline Call check(const Tensor& value, const Shapes& shapes, const Counts& count
                   " levels, but the kernels know ", MAX_LEVELS,
                   ": backend torch takes any number");
   const int64_t b = value.size(0), s = value.size(1), m = value.size(2);
-  const int64_t q = where.size(1), most = std::numeric_limits<int32_t>::max();
-  int64_t tokens = 0, points = 0;
-  bool fits = value.is_cuda();
-  for (size_t l = 0; l < counts.size(); ++l) {
-    const int64_t h = shapes[2 * l], w = shapes[2 * l + 1];
-    fits = fits && h > 0 && w > 0 && h <= s && w <= s && counts[l] >= 0;
-    tokens += fits ? h * w : 0;
-    points += counts[l];
-  }
-  fits = fits && tokens == s && looks(where, value, exact(value), {b, q, m, points, 2}) &&
-         looks(weights, value, exact(value), {b, q, m, points});
-  STD_TORCH_CHECK(fits,
+  const int64_t q = where.size(1), points = where.size(3);
+  const int64_t most = std::numeric_limits<int32_t>::max();
+  STD_TORCH_CHECK(value.is_cuda() && belong_together(shapes, counts, s, points) &&
+                      looks(where, value, exact(value), {b, q, m, points, 2}) &&
+                      looks(weights, value, exact(value), {b, q, m, points}),
                   "ms_deform_attn: levels, tokens and points do not belong together");
   STD_TORCH_CHECK(b <= most && s <= most && m <= most && value.size(3) <= most &&
                       q <= most && points <= most,

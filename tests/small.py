@@ -19,7 +19,7 @@ RESNET = ResNetConfig(depths=(1, 1, 1, 1))  # the smallest that official layouts
 
 
 SIZES = dict(
-    classes=4,
+    classes=6,  # no side of a box, no query: shapes must not agree by chance
     backbone=SmallConfig(channels=(16, 16), blocks=1),
     channels=32,
     heads=4,
@@ -31,7 +31,7 @@ SIZES = dict(
 
 
 def small_config(**changes: object) -> DETRConfig:
-    """Classes 4, queries 5, channels 32, 2 and 3 layers; `changes` for what matters."""
+    """Classes 6, queries 5, channels 32, 2 and 3 layers; `changes` for what matters."""
     return DETRConfig.tiny(**(SIZES | changes))
 
 
@@ -54,7 +54,7 @@ def small_detr(seed: int = 0, **changes: object) -> DETR:
 def small_deformable_config(**changes: object) -> DeformableDETRConfig:
     """The same for Deformable DETR: three levels, of strides 4, 8 and 16."""
     settings = dict(
-        classes=4,
+        classes=6,
         backbone=SmallConfig(channels=(16, 16), blocks=1),
         channels=64,
         heads=4,

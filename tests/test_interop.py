@@ -188,8 +188,8 @@ def test_other_classes_name_both_ways_out(official, tmp_path):
     with pytest.raises(CheckpointError) as error:
         interop.load_official(build(classes=2), tmp_path / "detr.pth")
     text = str(error.value)
-    assert "knows 4 classes, the model 2" in text
-    assert "classes=4" in text and 'class_head="keep"' in text
+    assert "knows 6 classes, the model 2" in text
+    assert "classes=6" in text and 'class_head="keep"' in text
 
 
 def test_keeping_the_class_head(source, official, tmp_path):

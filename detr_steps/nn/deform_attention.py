@@ -137,7 +137,7 @@ class MultiScaleDeformableAttention(nn.Module):
         nothing is renormalised). Returns `[B, Q, C]` and, when `trace`, the points.
         Raises: ValueError where levels, tokens and references do not belong together.
         """
-        self._check(query, references, value)
+        references = self._check(query, references, value)
         table = self.value(value)  # [B, S, C]
         if padding is not None:
             table = table.masked_fill(padding[..., None], 0.0)
@@ -190,8 +190,10 @@ class MultiScaleDeformableAttention(nn.Module):
             heads, references.sizes, references.points, offsets, scores
         )
 
-    def _check(self, query: Tensor, references: ReferencePoints, value: Tensor) -> None:
-        check_levels(value.shape[1], references.sizes)
+    def _check(
+        self, query: Tensor, references: ReferencePoints, value: Tensor
+    ) -> ReferencePoints:
+        sizes = check_levels(value.shape[1], references.sizes)
         found, levels = references.points.shape, self.shape[1]
         wanted = (*query.shape[:2], levels)
         if found[:-1] != wanted or found[-1] not in (2, 4):
@@ -199,8 +201,9 @@ class MultiScaleDeformableAttention(nn.Module):
                 f"references {list(found)} for {wanted[1]} queries of {wanted[0]} "
                 f"images: expected {[*wanted, 2]} points or {[*wanted, 4]} boxes"
             )
-        if len(references.sizes) != levels:
-            raise ValueError(f"{len(references.sizes)} sizes for {levels} levels")
+        if len(sizes) != levels:
+            raise ValueError(f"{len(sizes)} sizes for {levels} levels")
+        return references._replace(sizes=sizes)
 
 
 class DeformableAttention(MultiScaleDeformableAttention):

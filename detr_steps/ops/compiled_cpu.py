@@ -51,7 +51,7 @@ def _processor() -> str:
 LOOPS = Part(
     "detr_steps_cpu",
     ("ms_deform_attn.cpp",),
-    ("rows.h", "ms_deform_attn.h", "ms_deform_attn_cpu.h"),
+    ("levels.h", "rows.h", "ms_deform_attn.h", "ms_deform_attn_cpu.h"),
     _about,
     _check,
     _build,

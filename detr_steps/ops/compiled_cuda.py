@@ -72,7 +72,7 @@ KERNEL_FILES = (
     "cuda/naive.cu",
 )
 ALL_AT_ONCE = ("cuda/naive.cu",)
-HEADERS = ("ms_deform_attn.h", "ms_deform_attn_cuda.h", "cuda/*")
+HEADERS = ("levels.h", "ms_deform_attn.h", "ms_deform_attn_cuda.h", "cuda/*")
 KERNELS = Part(
     "detr_steps_cuda",
     ("ms_deform_attn_cuda.cpp", *KERNEL_FILES),

@@ -75,7 +75,7 @@ def _centres_and_steps(references, shapes, points) -> tuple[Tensor, Tensor]:
         if at.shape[-1] == 4:
             steps.append(at[..., 2:] / (2 * max(k, 1)))
         else:
-            x, y = (torch.full_like(at[..., :1], 1 / side) for side in (w, h))
+            x, y = (torch.full_like(at[..., :1], 1 / max(side, 1)) for side in (w, h))
             steps.append(torch.cat((x, y), -1))
     return torch.cat(centres, 3), torch.cat(steps, 3)
 

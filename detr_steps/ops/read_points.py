@@ -13,11 +13,12 @@ Sizes = tuple[tuple[int, int], ...]  # (h, w) of each level, finest first
 
 
 def read_points(
-    value: Tensor, sizes: Sizes, locations: Tensor, weights: Tensor
+    value: Tensor, sizes: Sizes | Tensor, locations: Tensor, weights: Tensor
 ) -> Tensor:
     """Add up what each query finds at its points, weighted: `[B, Q, M·D]`.
 
-    `value [B, S, M, D]`, the levels of `sizes` one after another, each row by row;
+    `value [B, S, M, D]`, the levels of `sizes` one after another, each row by row
+    (`sizes` may be a tensor `[L, 2]`: on a GPU that waits for it);
     `locations [B, Q, M, L, K, 2]` (x, y) as shares of each level's map (see sample.py:
     beyond it everything is 0, a NaN gives NaN); `weights [B, Q, M, L, K]`.
     Half precision is computed in float32. Saves no sampled values for the backward
@@ -28,11 +29,11 @@ def read_points(
     at a time, its map, its locations twice and its points, B·M·(h·w·D + 4·Q·K + Q·K·D)
     numbers, and the result once more; in the backward pass twice that, and twice the
     gradients of the arguments.
-    Raises: ValueError where sizes, tokens and points do not belong together.
-    Source: Zhu et al. 2020, equation 3.
+    Raises: ValueError where sizes, tokens and points do not belong together, or a level
+    is empty. Source: Zhu et al. 2020, equation 3.
     Built in chapters/06_deformable_attention.ipynb.
     """
-    check_levels(value.shape[1], sizes)
+    sizes = check_levels(value.shape[1], sizes)
     _check_points(value, sizes, locations, weights)
     read = _compiled if compiles(value) else _by_level
     return read(value, sizes, locations, weights).to(value.dtype)
@@ -68,7 +69,11 @@ def has_fused_kernel(value: Tensor, levels: int, points: int) -> bool:
 
 
 def fused_read_points(
-    value: Tensor, sizes: Sizes, references: Tensor, offsets: Tensor, scores: Tensor
+    value: Tensor,
+    sizes: Sizes | Tensor,
+    references: Tensor,
+    offsets: Tensor,
+    scores: Tensor,
 ) -> Tensor:
     """Softmax, locations and `read_points` in one kernel: `[B, Q, M·D]`.
 
@@ -79,6 +84,7 @@ def fused_read_points(
     Built in chapters/07_cuda_kernel.ipynb.
     """
     exact = torch.promote_types(value.dtype, torch.float32)
+    sizes = check_levels(value.shape[1], sizes)
     levels = _levels(sizes, scores.shape[4])
     given = (references, offsets.flatten(3, 4), scores.flatten(3, 4))
     return ms_deform_attn_fused(value, *levels, *(x.to(exact) for x in given))
@@ -144,17 +150,41 @@ def sample_level(value: Tensor, size: tuple[int, int], locations: Tensor) -> Ten
     return sample(maps, locations.permute(0, 2, 3, 1, 4).flatten(0, 1))
 
 
-def check_levels(tokens: int, sizes: Sizes) -> None:
-    """Raise ValueError unless levels of these sizes hold as many tokens as there are.
+def check_levels(tokens: int, sizes: Sizes | Tensor) -> Sizes:
+    """Return the sizes as tuples, of whatever numbers they were given.
 
-    A wrong split would read pixels of one level as another's, without any complaint.
+    Raises: ValueError unless levels of these sizes hold as many tokens as there are: a
+    wrong split would read pixels of one level as another's, without any complaint. And
+    for a level that is empty or no (h, w), which torch's operators cannot read.
     """
+    sizes = _plain(sizes)
+    for level, size in enumerate(sizes):
+        if not _is_size(size):
+            raise ValueError(
+                f"level {level} has size {size}: expected whole numbers (h, w), one "
+                "at least; leave out a level that is empty"
+            )
     held = sum(h * w for h, w in sizes)
-    if held != tokens:
+    if not sizes or held != tokens:
         raise ValueError(
-            f"levels of sizes {[tuple(size) for size in sizes]} hold {held} tokens, "
-            f"the value has {tokens}: give (h, w) of each map that was flattened"
+            f"levels of sizes {list(sizes)} hold {held} tokens, the value has "
+            f"{tokens}: give (h, w) of each map that was flattened"
         )
+    return sizes
+
+
+def _is_size(size: object) -> bool:
+    return (
+        isinstance(size, tuple)
+        and len(size) == 2
+        and all(isinstance(x, (int, torch.SymInt)) and x > 0 for x in size)
+    )
+
+
+def _plain(sizes: object) -> object:
+    """Tensors, arrays and lists as nested tuples of Python's numbers."""
+    sizes = sizes.tolist() if hasattr(sizes, "tolist") else sizes
+    return tuple(map(_plain, sizes)) if isinstance(sizes, (list, tuple)) else sizes
 
 
 def _check_points(

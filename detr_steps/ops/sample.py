@@ -14,9 +14,10 @@ from torch.nn import functional
 def sample(value: Tensor, locations: Tensor) -> Tensor:
     """Read maps at any places: `[N, C, H, W]` at `[N, ..., 2]` gives `[N, C, ...]`.
 
-    `locations` (x, y), shares of the map; a place beyond it reads zero, a NaN reads
-    NaN. Computed in float32 or better: half precision cannot tell two pixels of a wide
-    map apart. The result has the dtype of `value`; both arguments get gradients.
+    `locations` (x, y), shares of the map; a place beyond it reads zero, infinitely far
+    as well, and a NaN reads NaN. Computed in float32 or better: half precision cannot
+    tell two pixels of a wide map apart. The result has the dtype of `value`; both
+    arguments get gradients.
     It mixes the `four_corners` of each location, several times faster than by hand.
     Built in chapters/05_deformable_conv.ipynb.
     """
@@ -24,11 +25,21 @@ def sample(value: Tensor, locations: Tensor) -> Tensor:
     dtype = torch.promote_types(dtype, torch.float32)
     # grid_sample counts from -1 to 1 between the map's outer edges, not between the
     # centres of its outermost pixels: that would be align_corners=True.
-    grid = 2 * locations.to(dtype).flatten(1, -2)[:, None] - 1  # [N, 1, P, 2]
+    grid = 2 * within_reach(locations.to(dtype)) - 1
+    grid = grid.flatten(1, -2)[:, None]  # [N, 1, P, 2]
     read = functional.grid_sample(
         value.to(dtype), grid, "bilinear", "zeros", align_corners=False
     )  # [N, C, 1, P]
     return read.to(value.dtype).view(*value.shape[:2], *locations.shape[1:-1])
+
+
+def within_reach(locations: Tensor) -> Tensor:
+    """Bring places far beyond the map to one map's side from it; NaN stays.
+
+    They read zero there as well, without a gradient. Left where they are they could
+    overflow: infinity less infinity is NaN, and so are shares computed from it.
+    """
+    return locations.clamp(-1, 2)
 
 
 def four_corners(locations: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -42,6 +53,7 @@ def four_corners(locations: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tens
     chapters/05_deformable_conv.ipynb.
     """
     height, width = size
+    locations = within_reach(locations)
     x = locations[..., :1] * width - 0.5  # in pixels, 0 is the centre of the first
     y = locations[..., 1:] * height - 0.5
     columns = x.floor() + x.new_tensor([0, 1, 0, 1])  # [..., 4]

@@ -251,6 +251,26 @@ def test_evaluate_runs_the_model_in_evaluation_mode_and_puts_it_back():
     assert some == ap(detections[:4], targets[:4], ("a", "b", "c"), area_limits=limits)
 
 
+class Asked:
+    """Data that remember how they were asked for batches, and have none."""
+
+    class_names, asked = ("a", "b"), None
+
+    def evaluation_batches(self, *args, **kwargs):
+        self.asked = args, kwargs
+        return iter(())
+
+
+@pytest.mark.parametrize("device", [None, "cpu", torch.device("cpu")])
+def test_data_are_asked_for_the_models_device_or_the_one_given(device):
+    model, data = torch.nn.Linear(1, 1, device="meta"), Asked()
+    evaluate(model, data, batch=5, limit=7, device=device)
+    (batch, limit), asked = data.asked
+    where = torch.device(asked.pop("device"))
+    assert where == torch.device("meta" if device is None else "cpu")
+    assert (batch, limit, asked) == (5, 7, {"rank": 0, "world": 1})
+
+
 def test_a_failing_model_still_gets_its_mode_back():
     model = Oracle([]).train()
     with pytest.raises(IndexError):

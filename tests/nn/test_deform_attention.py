@@ -11,7 +11,7 @@ from detr_steps.nn.deform_attention import (
     Sampling,
     star,
 )
-from detr_steps.nn.point_weights import Uniform
+from detr_steps.nn.point_weights import FromKeys, FromQuery, Uniform
 from detr_steps.ops.sample import sample_by_hand
 
 SIZES = ((4, 6), (2, 3))
@@ -53,6 +53,26 @@ def test_parameters_are_those_of_the_paper():
 
     assert count(MultiScaleDeformableAttention(256, 8, 4, 4)) == 230_272
     assert count(DeformableAttention(256, 8, 4)) == 156_256
+
+
+def test_defaults_are_those_of_the_paper():
+    assert MultiScaleDeformableAttention(16).shape == (8, 4, 4)
+    assert DeformableAttention(16).shape == (8, 1, 4)
+    assert Sampling() == Sampling(heads=8, points=4, weights=FromQuery())
+    assert Sampling().build(16, 3).shape == (8, 3, 4)
+
+
+@pytest.mark.parametrize("weights", [FromQuery(), FromKeys(), Uniform()], ids=str)
+def test_sizes_may_be_a_tensor(weights):
+    attention = MultiScaleDeformableAttention(8, 2, 2, 3, weights).double()
+    query, references, value = scene()
+    wanted, _ = attention(query, references, value)
+    asked = references._replace(sizes=torch.tensor(SIZES))
+    found, seen = attention(query, asked, value, trace=True)
+    assert torch.allclose(found, wanted, atol=1e-12)
+    asked = references._replace(sizes=((4, 7), (2, 1), (0, 3)))
+    with pytest.raises(ValueError, match="level 2 has size .0, 3."):
+        attention(query, asked, value)
 
 
 def test_the_star_of_eight_heads():

@@ -61,3 +61,7 @@ def test_padded_tokens_are_neither_read_nor_counted():
 def test_several_levels_are_refused():
     with pytest.raises(ValueError, match="levels=1"):
         Dense().build(8, 4)
+
+
+def test_default_heads_are_those_of_the_paper():
+    assert Dense() == Dense(heads=8)

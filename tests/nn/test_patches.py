@@ -1,5 +1,7 @@
 """A patch projection is a convolution, and the order of the flattened patch matters."""
 
+import math
+
 import pytest
 import torch
 
@@ -52,6 +54,15 @@ def test_tokens_do_not_see_each_other(stem):
 
 def test_says_what_it_makes(stem):
     assert stem.channels == (10,) and stem.strides == (4,)
+
+
+def test_starts_as_the_linear_layer_it_is():
+    """Xavier's fans are 3·P·P and C; those of a convolution would count P·P·C."""
+    torch.manual_seed(0)
+    project = PatchConfig(patch=4, channels=100).build().project
+    bound = math.sqrt(6 / (3 * 4 * 4 + 100))
+    assert 0.99 * bound < project.weight.abs().max() <= bound
+    assert (project.bias == 0).all()
 
 
 def test_is_a_backbone_for_detr():

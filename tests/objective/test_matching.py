@@ -35,6 +35,12 @@ def test_padding_pads_to_the_fullest_image():
     assert torch.equal(padded.boxes[0, 0], torch.tensor(BOX))
 
 
+def test_padding_goes_to_the_device():
+    padded = pad_targets([target((BOX, 2)), target()], 3, "meta")
+    for part in (padded.boxes, padded.labels, padded.mask):
+        assert part.device.type == "meta"
+
+
 def test_padding_without_any_object():
     padded = pad_targets([target(), target()], 3, "cpu")
     assert padded.boxes.shape == (2, 0, 4) and padded.mask.shape == (2, 0)

@@ -205,6 +205,16 @@ def test_a_launch_that_fails_is_no_silence(library, launches):
     ops.ms_deform_attn(*given())  # it is not said twice
 
 
+def test_sizes_beyond_32_bits_are_refused_though_empty(launches):
+    for value in (torch.empty(1, 2**32, 1, 0), torch.empty(0, 2**32, 1, 2)):
+        row = len(value), 1, 1, 1
+        given = [1], torch.empty(*row, 2), torch.empty(row)
+        for shapes in ([2**32, 1], [2**16, 2**16]):
+            with pytest.raises(RuntimeError, match="a size of 2\\^31 or more"):
+                ops.ms_deform_attn(value, shapes, *given)
+    assert launches() == ""
+
+
 def test_what_does_not_belong_together(launches):
     value, sizes, points, locations, weights = given()
     for wrong in (
@@ -213,6 +223,16 @@ def test_what_does_not_belong_together(launches):
         (value, sizes, [9, -3], locations, weights),
         (value, [5, 6, 0, 1], points, locations, weights),
         (value, [-5, -6, 1, 1], points, locations, weights),
+        # sums and products that wrap around in 64 bits, to 31 tokens and 6 points
+        (value[:, :0], [2**32, 2**32], [6], locations, weights),
+        (value, [31, 1, 2**32, 2**32], points, locations, weights),
+        (
+            value,
+            [28, 1, 1, 1, 1, 1, 1, 1],
+            [2**63 - 1, 2**63 - 1, 8, 0],
+            locations,
+            weights,
+        ),
         (value, sizes, points, locations[:, :2], weights),
         (value, sizes, points, locations[..., :1], weights),
         (value[:1], sizes, points, locations, weights),

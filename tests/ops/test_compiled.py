@@ -62,6 +62,16 @@ def test_many_queries(width, dtype):
     assert_agree(given, sizes, 5 * TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("points", [3, 4, 5, 9, 17])
+def test_few_queries_on_maps_that_no_cache_holds(points, dtype):
+    """Over 1 MiB an image's maps are read four points of every head at a time."""
+    sizes = ((50, 40), (25, 20))
+    given = arguments(sizes, b=1, q=3, m=8, k=points, d=16, dtype=dtype)
+    assert given[0].nbytes > 2**20
+    assert_agree(given, sizes, 5 * TOLERANCE[dtype])
+
+
 @pytest.mark.parametrize("queries", [3, 400])
 def test_threads_change_nothing(queries):
     sizes = MAPS["four levels"]

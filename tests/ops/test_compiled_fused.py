@@ -120,6 +120,11 @@ def test_deterministic_algorithms_go_by_pieces(learn, monkeypatch):
     assert asked == [True] and len(found) == 1 + len(learn)
 
 
+def test_an_empty_level_is_refused_as_elsewhere():
+    with pytest.raises(RuntimeError, match="belong together"):
+        fused(given()[0], [4, 6, 7, 1, 0, 3], POINTS, *given()[1:])
+
+
 def test_a_second_gradient_is_refused():
     value, *others = (x.requires_grad_() for x in given())
     grad = torch.autograd.grad(

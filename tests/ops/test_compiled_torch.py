@@ -147,6 +147,12 @@ def test_operator_refuses_what_does_not_belong_together():
         (value, shapes, [4, 9, -1], locations, weights),
         (value, [4, 6, 2, 3, 0, 1], points, locations, weights),
         (value, [-4, -6, 2, 3, 1, 1], points, locations, weights),
+        # sums and products that wrap around in 64 bits, to 31 tokens and 12 points
+        (value, [2**32, 2**32, 31, 1, 2**32, 2**32], points, locations, weights),
+        (value, [2**62, 4, 31, 1, 2**62, 4], points, locations, weights),
+        (value[:, :0], [2**32, 2**32], [12], locations, weights),
+        (value, shapes, [2**63 - 1, 2**63 - 1, 14], locations, weights),
+        (value, shapes, [4, 4, 2**32 + 4], locations, weights),
         (value, shapes, points, locations[:, :2], weights),
         (value, shapes, points, locations[..., :1], weights),
         (value[:1], shapes, points, locations, weights),
@@ -161,6 +167,28 @@ def test_operator_refuses_what_does_not_belong_together():
     for wrong in ((value[0], shapes, points), (value, shapes[:4], points)):
         with pytest.raises(RuntimeError, match="expected value"):
             op(*wrong, locations, weights)
+
+
+@pytest.mark.parametrize(
+    "value", [(1, 2**32, 1, 0), (1, 2**32, 0, 2), (0, 2**32, 1, 2)]
+)
+def test_sizes_beyond_32_bits_are_refused_though_empty(value):
+    """Inside the loops places are counted in 32 bits."""
+    b, _, m, _ = value
+    given = torch.empty(b, 1, m, 1, 2), torch.empty(b, 1, m, 1)
+    for shapes in ([2**32, 1], [1, 2**32], [2**16, 2**16]):
+        with pytest.raises(RuntimeError, match="a size of 2\\^31 or more"):
+            torch.ops.detr_steps.ms_deform_attn(torch.empty(value), shapes, [1], *given)
+
+
+def test_an_image_with_too_many_numbers():
+    """Of no images, so that it takes no memory."""
+    given = torch.empty(0, 3, 2**8, 1, 2), torch.empty(0, 3, 2**8, 1)
+    op, sizes = torch.ops.detr_steps.ms_deform_attn, ([2**8, 2**8], [1])
+    with pytest.raises(RuntimeError, match="value has 2\\^31 numbers or more"):
+        op(torch.empty(0, 2**16, 2**8, 2**7), *sizes, *given)
+    most = op(torch.empty(0, 2**16, 2**8, 2**7 - 1), *sizes, *given)
+    assert most.shape == (0, 3, 2**8 * (2**7 - 1))
 
 
 def test_levels_with_points_of_their_own():

@@ -1,6 +1,7 @@
 """The sampling core: against plain loops, its gradients, its memory, and bad input."""
 
 import kernel_calls
+import numpy as np
 import pytest
 import torch
 
@@ -172,12 +173,78 @@ def test_locations_far_outside_read_nothing():
     assert (found == 0).all() and (value.grad == 0).all()
 
 
+def test_infinitely_far_reads_nothing_from_every_side():
+    """And has no gradient. 3e38 doubled is infinite, too."""
+    value, locations, weights = arguments(dtype=torch.float32)
+    far = [float("inf"), float("-inf"), 3e38, -3e38]
+    beyond = [(a, b) for a in far for b in (0.5, *far)]
+    beyond += [(b, a) for a, b in beyond]
+    for place in beyond:
+        there = locations.clone()
+        there[0, 1, 1] = torch.tensor(place)  # all points of one query and head
+        given = [x.clone().requires_grad_() for x in (value, there, weights)]
+        found = read_points(given[0], SIZES, *given[1:])
+        found.sum().backward()
+        assert (found[0, 1, 4:] == 0).all(), place
+        assert found.isfinite().all() and (found != 0).sum() >= 40
+        assert (given[1].grad[0, 1, 1] == 0).all(), place
+        assert (given[2].grad[0, 1, 1] == 0).all(), place
+        assert all(x.grad.isfinite().all() for x in given)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [torch.tensor, np.array, list, lambda s: [torch.tensor(each) for each in s]],
+    ids=["tensor", "array", "list", "list of tensors"],
+)
+def test_sizes_of_other_kinds(kind):
+    """Other implementations pass a tensor `spatial_shapes [L, 2]`."""
+    value, locations, weights = arguments()
+    wanted = read_points(value, SIZES, locations, weights)
+    found = read_points(value, kind(SIZES), locations, weights)
+    assert torch.equal(found, wanted)
+    with pytest.raises(ValueError, match=r"\(5, 6\).* hold 37 tokens"):
+        read_points(value, kind(((5, 6), *SIZES[1:])), locations, weights)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        ((4, 6), (7, 1), (0, 3)),
+        ((4, 6), (7, 1), (0, 0)),
+        ((4, 6), (7, 1), (-1, 0)),
+        ((4, 6), (7, 1), (-1, -1)),
+        ((4, 6), (2, 3), (1, 1, 1)),
+        ((4, 6), (2, 3), (1.0, 1)),
+        ((4, 6), (2, 3), 1),
+        torch.tensor(((4, 6), (7, 1), (0, 3))),
+    ],
+    ids=str,
+)
+def test_a_level_that_is_no_map(sizes):
+    value, locations, weights = arguments()
+    with pytest.raises(ValueError, match="level 2 has size .*at least"):
+        read_points(value, sizes, locations, weights)
+
+
+def test_no_levels():
+    value, locations, weights = arguments(sizes=())
+    assert value.shape[1] == 0
+    with pytest.raises(ValueError, match=r"sizes \[\] hold 0 tokens"):
+        read_points(value, (), locations, weights)
+
+
 def test_a_location_that_is_no_number_is_not_hidden():
     value, locations, weights = arguments()
     locations[1, 2, 0, 1, 1, 0] = float("nan")
     found = read_points(value, SIZES, locations, weights)
     assert found[1, 2, :4].isnan().all()  # head 0 of that query, nothing else
     assert found.isnan().sum() == 4
+    locations.requires_grad_()
+    read_points(value, SIZES, locations, weights).sum().backward()
+    there = locations.grad[1, 2, 0, 1, 1]
+    assert there[0] == 0 and there[1].isnan()  # in both backends
+    assert locations.grad.isnan().sum() == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

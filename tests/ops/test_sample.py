@@ -54,6 +54,7 @@ def test_both_ways_agree_everywhere(maps):
 
 def test_outside_is_zero(maps):
     far = torch.tensor([[-1.0, 0.5], [0.5, 2.0], [1e30, 0.5], [0.5, -1e9]])
+    far = torch.cat((far, torch.tensor([[torch.inf, 0.5], [-torch.inf, torch.inf]])))
     for read in (sample, sample_by_hand):
         assert (read(maps, far.double().expand(2, -1, -1)) == 0).all()
 

@@ -14,9 +14,10 @@ from small import small_deformable_config
 from detr_steps import DeformableDETR, DeformableDETRConfig, ImageBatch
 from detr_steps.describable import from_json, to_json
 from detr_steps.nn.deform_attention import MultiScaleDeformableAttention, Sampling
+from detr_steps.nn.memory import Memory
 from detr_steps.nn.patches import PatchConfig
 from detr_steps.nn.point_weights import FromKeys, Learned, Uniform
-from detr_steps.nn.references import inverse_sigmoid
+from detr_steps.nn.references import inverse_sigmoid, token_centres
 from detr_steps.nn.resnet import ResNetConfig
 from detr_steps.nn.within_levels import WithinLevels
 from detr_steps.objective.matching import NonFiniteCost, pad_targets
@@ -148,7 +149,7 @@ def test_first_boxes_are_at_the_references(batch):
 
 def test_shapes_of_output_and_trace(model, batch):
     output = model(batch, trace=True)
-    assert output.logits.shape == (3, 2, 5, 4)  # no class for "no object"
+    assert output.logits.shape == (3, 2, 5, 6)  # no class for "no object"
     assert output.boxes.shape == (3, 2, 5, 4)
     assert (output.boxes > 0).all() and (output.boxes < 1).all()
     trace = output.trace
@@ -304,6 +305,23 @@ def test_boxes_that_tokens_start_from(batch):
     assert not usable[1, :120].view(10, 12)[:, 6:].any()
 
 
+def test_the_very_border_proposes_nothing():
+    """On each of the four sides: there centres are nearer to it than 0.01."""
+    sizes = (60, 64), (4, 3)  # half a cell of the first: 0.0083, 0.0078; of the second
+    valid = torch.ones(1, 2, 2)
+    centres = token_centres(sizes, valid)
+    memory = Memory(torch.rand(1, 3852, 8), None, None, sizes, valid, centres)
+    boxes, usable = token_boxes(memory)
+    fine = usable[0, : 60 * 64].view(60, 64)
+    assert fine[1:-1, 1:-1].all() and usable[0, 60 * 64 :].all()
+    border = fine.clone()
+    border[1:-1, 1:-1] = False
+    assert not border.any()
+    assert boxes[0, [0, -1], 2:].tolist() == [
+        [pytest.approx(s)] * 2 for s in (0.05, 0.1)
+    ]
+
+
 def test_the_best_proposals_become_queries(batch):
     model = build(KINDS["two_stage"])
     output = model(batch, trace=True)
@@ -328,7 +346,7 @@ def test_proposals_have_their_own_loss(batch):
     mine = 2 * first["class"] + 5 * first["box"] + 2 * first["giou"]
     assert torch.allclose(found["total"], rest + mine)
     # any object is of class 0 there: labels do not matter to it
-    other = [t | {"labels": (t["labels"] + 1) % 4} for t in TARGETS]
+    other = [t | {"labels": (t["labels"] + 1) % 6} for t in TARGETS]
     changed = model.loss(output, other)
     assert torch.equal(first["class"], changed["class_proposals"])
     assert not torch.equal(found["class"], changed["class"])
@@ -365,13 +383,13 @@ def test_matching_weighs_focal_cost(batch):
     """A query that is sure of the class is worth a little distance."""
     model = build()
     output = model(batch)
-    logits = torch.full((1, 2, 5, 4), -4.0)
+    logits = torch.full((1, 2, 5, 6), -4.0)
     logits[0, 0, 3, 2] = 4.0
     box = TARGETS[0]["boxes"][0]
     boxes = box.expand(1, 2, 5, 4).clone()
     boxes[0, 0, 3] += 0.03
     output = output._replace(logits=logits, boxes=boxes)
-    padded = pad_targets(TARGETS, 4, "cpu")
+    padded = pad_targets(TARGETS, 6, "cpu")
     assert model.match(output, padded)[0, 0, 0] == 3
 
 
@@ -414,7 +432,7 @@ def test_learning_rates_can_name_what_learns_slowly():
 def test_detect_answers_in_pixels_of_each_original(model, batch):
     small = model.detect(batch, SIZES)
     large = model.detect(batch, [(64, 48), (40, 240)])
-    assert [len(found.boxes) for found in small] == [20, 20]  # 5 queries, 4 classes
+    assert [len(found.boxes) for found in small] == [30, 30]  # 5 queries, 6 classes
     for one, other, factor in zip(small, large, ([1, 2, 1, 2], [10, 1, 10, 1])):
         assert torch.allclose(one.boxes * torch.tensor(factor), other.boxes, rtol=1e-4)
         assert torch.equal(one.scores, other.scores)

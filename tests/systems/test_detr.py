@@ -104,7 +104,7 @@ def test_queries_start_normal_and_heads_as_torch_does():
 
 def test_shapes_of_output_and_trace(model, batch):
     output = model(batch, trace=True)
-    assert output.logits.shape == (3, 2, 5, 4 + 1)
+    assert output.logits.shape == (3, 2, 5, 6 + 1)
     assert output.boxes.shape == (3, 2, 5, 4)
     assert (output.boxes > 0).all() and (output.boxes < 1).all()
     trace = output.trace
@@ -302,14 +302,24 @@ def test_diverged_predictions_are_named(model, batch, part):
         model.loss(output._replace(**{part: values}), TARGETS)
 
 
+@pytest.mark.filterwarnings("ignore:.*no-op")
+def test_targets_go_to_the_predictions_device(model, batch):
+    """Wherever they come from; here to `meta`, which no test machine lacks."""
+    model.criterion = lambda output, targets: targets
+    meta = type(model(batch))(*(x.to("meta") for x in model(batch)[:2]))
+    padded = model.loss(meta, TARGETS)
+    parts = padded.boxes, padded.labels, padded.mask
+    assert [x.device.type for x in parts] == ["meta"] * 3
+
+
 def test_one_target_per_image(model, batch):
     with pytest.raises(ValueError, match="1 targets for 2 images"):
         model.loss(model(batch), TARGETS[:1])
 
 
 def test_label_beyond_the_classes(model, batch):
-    wrong = [{"boxes": TARGETS[0]["boxes"], "labels": torch.tensor([2, 4])}, TARGETS[1]]
-    with pytest.raises(ValueError, match="image 0, object 1.*not one of 0 … 3"):
+    wrong = [{"boxes": TARGETS[0]["boxes"], "labels": torch.tensor([2, 6])}, TARGETS[1]]
+    with pytest.raises(ValueError, match="image 0, object 1.*not one of 0 … 5"):
         model.loss(model(batch), wrong)
 
 
@@ -339,7 +349,7 @@ def test_detect_answers_in_pixels_of_each_original(model, batch):
         assert torch.allclose(one.boxes * torch.tensor(factor), other.boxes, rtol=1e-4)
         assert torch.equal(one.scores, other.scores)
         assert (one.scores.diff() <= 0).all()
-        assert ((one.labels >= 0) & (one.labels < 4)).all()
+        assert ((one.labels >= 0) & (one.labels < 6)).all()
         assert not one.boxes.requires_grad
 
 
