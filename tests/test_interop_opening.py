@@ -23,7 +23,7 @@ from detr_steps.interop import CheckpointError
 from detr_steps.nn.resnet import ResNetConfig
 from detr_steps.objective.classification import Focal
 
-DETR_SMALL = small_config(backbone=RESNET, heads=8, dropout=0.1)
+DETR_SMALL = small_config(classes=4, backbone=RESNET, heads=8, dropout=0.1)
 
 
 def filled(model):

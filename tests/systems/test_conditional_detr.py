@@ -139,7 +139,7 @@ def test_start_of_queries_and_heads():
 
 def test_shapes_of_output_and_trace(model, batch):
     output = model(batch, trace=True)
-    assert output.logits.shape == (3, 2, 5, 4)  # no class for "no object"
+    assert output.logits.shape == (3, 2, 5, 6)  # no class for "no object"
     assert output.boxes.shape == (3, 2, 5, 4)
     trace = output.trace
     assert [x.shape for x in trace.references] == [(2, 5, 2)] * 3

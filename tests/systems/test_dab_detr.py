@@ -117,7 +117,7 @@ def test_start_of_anchors_heads_and_mlps():
 
 def test_shapes_of_output_and_trace(model, batch):
     output = model(batch, trace=True)
-    assert output.logits.shape == (3, 2, 5, 4)
+    assert output.logits.shape == (3, 2, 5, 6)
     assert output.boxes.shape == (3, 2, 5, 4)
     trace = output.trace
     assert [x.shape for x in trace.references] == [(2, 5, 4)] * 3
@@ -281,11 +281,11 @@ def test_gradient_of_the_anchors_is_that_of_the_numbers(batch):
     model = build(replace(SMALL, decoder_layers=1)).double()
     exact = ImageBatch(batch.pixels.double(), batch.padding)
     memory = model.encode(exact)
-    weights = torch.randn(2, 5, 4, dtype=torch.float64)
+    weights = torch.randn(2, 5, 6 + 4, dtype=torch.float64)
 
     def found() -> torch.Tensor:
         output = model.decode(memory, model.start(memory)[0])
-        return (weights * (output.logits[0] + output.boxes[0])).sum()
+        return (weights * torch.cat((output.logits[0], output.boxes[0]), -1)).sum()
 
     (grad,) = torch.autograd.grad(found(), model.anchors.weight)
     for query, number in ((0, 0), (1, 1), (2, 2), (3, 3)):
@@ -312,7 +312,7 @@ def test_every_anchor_is_tried_with_every_pattern(batch):
         assert torch.allclose(anchors[rows], model.anchors.weight.sigmoid())
         expected = model.patterns.weight[pattern].expand(5, -1)
         assert torch.equal(content[rows], expected)
-    assert model(batch).logits.shape == (3, 2, 15, 4)
+    assert model(batch).logits.shape == (3, 2, 15, 6)
 
 
 # --- points ------------------------------------------------------------------------

@@ -16,7 +16,12 @@ from .diffs import diff
 from .library import CHAPTER_FILE, first_sentence
 
 # Each system and the one it is set beside, in the course's order: the list to add to.
-SYSTEMS = {"detr": "classifier", "deformable_detr": "detr"}
+SYSTEMS = {
+    "detr": "classifier",
+    "deformable_detr": "detr",
+    "conditional_detr": "detr",
+    "dab_detr": "conditional_detr",
+}
 OTHER = "imports and constants"
 FOLDER = ROOT / "detr_steps" / "systems"
 
