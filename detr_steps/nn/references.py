@@ -43,7 +43,20 @@ def valid_share(padding: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     _, h, w = padding.shape
     columns, rows = (~padding[:, 0]).sum(-1), (~padding[:, :, 0]).sum(-1)  # [B]
     counts = torch.stack((columns, rows), -1).clamp(min=1).to(dtype)
-    return counts / counts.new_tensor((w, h))
+    return counts / level_extents(((h, w),), counts)
+
+
+def level_extents(sizes: Sizes, like: Tensor) -> Tensor:
+    """Width and height of each level as numbers: `[L, 2]`, dtype and device of `like`.
+
+    A tensor made of Python numbers is a constant to `torch.jit.trace` and
+    `torch.export`: a file for pictures of any size needs operators, which would be
+    slower than one copy everywhere else.
+    """
+    if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+        return like.new_tensor([(w, h) for h, w in sizes])
+    sides = [like.new_full((), side) for h, w in sizes for side in (w, h)]
+    return torch.stack(sides).unflatten(0, (-1, 2))
 
 
 def token_centres(sizes: Sizes, valid: Tensor) -> Tensor:
