@@ -1,11 +1,11 @@
-"""`detr-steps`: train, evaluate, predict, data export | check, doctor, zoo."""
+"""`detr-steps`: train, evaluate, predict, export, data, doctor, zoo."""
 
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 
-from . import data, doctor, predict, train, zoo
+from . import data, doctor, export, predict, train, zoo
 from .arguments import Parser
 from .faults import DEBUG, explain, plain_warnings
 
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="detr-steps", description="The DETR family, one idea at a time."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (train, predict, data, doctor, zoo):
+    for module in (train, predict, export, data, doctor, zoo):
         module.add_commands(commands)
     options = parser.parse_args(arguments)
     options.typed = list(sys.argv[1:] if arguments is None else arguments)
