@@ -185,6 +185,17 @@ def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch, fault):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_an_exporter_raises_is_one_line(tmp_path, monkeypatch):
+    def fail(*given):
+        given[1].write_bytes(b"half")
+        raise RuntimeError("no such operator\nand a page more")
+
+    monkeypatch.setitem(exporting.WRITERS, "pt2", fail)
+    with pytest.raises(ExportError, match="as pt2: RuntimeError: no such operator$"):
+        export(detr(**SHALLOW), tmp_path / "m.pt2", ExportOptions("pt2", SIZE))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_equal_scores_may_change_places():
     boxes = torch.rand(1, 3, 4)
     scores, labels = torch.tensor([[0.5, 0.5, 0.1]]), torch.tensor([[0, 1, 0]])

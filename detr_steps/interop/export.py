@@ -96,12 +96,25 @@ def export(
 
     def write(part: Path) -> None:
         with torch.no_grad(), _quiet():
-            WRITERS[options.to](whole, part, options, notes(options, class_names))
+            _record(whole, part, options, notes(options, class_names))
             run = READERS[options.to](part)
             found.extend(_differences(whole, run, options))
 
     write_whole(path, write)
     return Differences(*map(_largest, zip(*(asdict(x).values() for x in found))))
+
+
+def _record(model: nn.Module, part: Path, options: ExportOptions, notes: dict) -> None:
+    try:
+        WRITERS[options.to](model, part, options, notes)
+    except OSError:
+        raise  # a full disk, say: write_whole tells
+    except Exception as error:  # exporters raise whatever their parts raise
+        line = next(iter(str(error).splitlines()), "")
+        raise ExportError(
+            f"torch {torch.__version__} cannot record this model as {options.to}: "
+            f"{type(error).__name__}: {line}"
+        ) from error
 
 
 def limits(model: Detector, options: ExportOptions) -> str:
