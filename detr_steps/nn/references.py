@@ -1,5 +1,7 @@
 """Where queries start: points and boxes as shares of an image (chapter 08)."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -31,7 +33,18 @@ def refine_boxes(references: Tensor, deltas: Tensor) -> Tensor:
 
 def shrink_padding(padding: Tensor, size: tuple[int, int]) -> Tensor:
     """Padding `[B, H, W]` at the size of a feature map: `[B, h, w]`, nearest pixel."""
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        # runtimes divide by the scale where torch multiplies: 10 · 7.8 may fall on 77
+        rows, columns = map(_nearest, size, padding.shape[1:], (padding, padding))
+        return padding.index_select(1, rows).index_select(2, columns)
     return functional.interpolate(padding[:, None].float(), size=size)[:, 0].bool()
+
+
+def _nearest(count: int, pixels: int, like: Tensor) -> Tensor:
+    """Which of so many pixels `interpolate` takes for each of `count` cells."""
+    full = partial(like.new_full, (), dtype=torch.float32)
+    cells = torch.arange(count, device=like.device, dtype=torch.float32)
+    return (cells * (full(pixels) / full(count))).long().clamp(max=pixels - 1)
 
 
 def valid_share(padding: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
