@@ -29,13 +29,21 @@ def best_class_per_query(
     *before* the best is chosen, so that all Q queries answer), `boxes [B, Q, 4]` cxcywh
     in [0, 1]; `sizes` (H, W) in pixels. Source: Carion et al. 2020, official code.
     """
+    return _in_pixels(rank_queries(probabilities, boxes), sizes)
+
+
+def rank_queries(probabilities: Tensor, boxes: Tensor) -> Detections:
+    """The same as tensors of the whole batch: `[B, Q, 4]` xyxy shares, `[B, Q]` twice.
+
+    Built in chapters/02_detr.ipynb.
+    """
     scores, labels = probabilities.max(-1)  # [B, Q]
-    corners = _in_pixels(boxes, sizes)  # [B, Q, 4]
     order = scores.argsort(dim=-1, descending=True, stable=True)
-    return [
-        Detections(corners[i][o], scores[i][o], labels[i][o])
-        for i, o in enumerate(order)
-    ]
+    return Detections(
+        _rows(box_ops.cxcywh_to_xyxy(boxes), order),
+        scores.gather(1, order),
+        labels.gather(1, order),
+    )
 
 
 def top_scoring_pairs(
@@ -50,16 +58,27 @@ def top_scoring_pairs(
     compete: a query may appear several times, with different labels.
     Source: Zhu et al. 2020, the official code; there 100 as well.
     """
+    return _in_pixels(rank_pairs(probabilities, boxes, keep), sizes)
+
+
+def rank_pairs(probabilities: Tensor, boxes: Tensor, keep: int = 100) -> Detections:
+    """The same as tensors of the whole batch: `[B, n, 4]` xyxy shares, `[B, n]` twice.
+
+    Built in chapters/08_multi_scale.ipynb.
+    """
     classes = probabilities.shape[-1]
-    scores = probabilities.flatten(1)  # [B, Q·classes]
-    best = scores.topk(min(keep, scores.shape[1]), dim=1)  # sorted
-    corners = _in_pixels(boxes, sizes)  # [B, Q, 4]
-    return [
-        Detections(corner[pair // classes], score, pair % classes)
-        for corner, score, pair in zip(corners, *best)
-    ]
+    flat = probabilities.flatten(1)  # [B, Q·classes]
+    scores, best = flat.topk(min(keep, flat.shape[1]), dim=1)  # sorted
+    corners = box_ops.cxcywh_to_xyxy(boxes)  # [B, Q, 4]
+    return Detections(_rows(corners, best // classes), scores, best % classes)
 
 
-def _in_pixels(boxes: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
+def _rows(boxes: Tensor, index: Tensor) -> Tensor:
+    return boxes.gather(1, index[..., None].expand(-1, -1, 4))
+
+
+def _in_pixels(found: Detections, sizes: list[tuple[int, int]]) -> list[Detections]:
+    """One `Detections` for each image, boxes in its own pixels."""
+    boxes, *rest = found
     scale = torch.tensor([(w, h, w, h) for h, w in sizes], device=boxes.device)
-    return box_ops.cxcywh_to_xyxy(boxes) * scale[:, None]
+    return [Detections(*each) for each in zip(boxes * scale[:, None], *rest)]

@@ -1,4 +1,4 @@
-"""`detr-steps`: train, evaluate, predict, report, data export | check, doctor, zoo."""
+"""`detr-steps`: train, evaluate, predict, report, export, data, doctor, zoo."""
 
 import io
 import os
@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from . import data, doctor, evaluate, predict, report, train, zoo
+from . import data, doctor, evaluate, export, predict, report, train, zoo
 from .arguments import Parser
 from .faults import DEBUG, explain, plain_warnings
 
@@ -38,7 +38,7 @@ def _parser() -> Parser:
         prog="detr-steps", description="The DETR family, one idea at a time."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (train, evaluate, predict, report, data, doctor, zoo):
+    for module in (train, evaluate, predict, report, export, data, doctor, zoo):
         module.add_commands(commands)
     return parser
 

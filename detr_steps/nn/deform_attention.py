@@ -18,7 +18,7 @@ from ..ops.read_points import (
 from .memory import Memory
 from .point_weights import FromQuery, PointWeights, QueryScores
 from .queries import Queries
-from .references import on_levels
+from .references import level_extents, on_levels
 from .trace import SamplingPoints
 
 
@@ -171,10 +171,8 @@ class MultiScaleDeformableAttention(nn.Module):
         offsets = self.offsets(query).unflatten(-1, (*self.shape, 2)).to(at.dtype)
         if at.shape[-1] == 4:
             return at[..., :2] + offsets * at[..., 2:] / (2 * self.shape[2])
-        extent = at.new_tensor(
-            [(w, h) for h, w in references.sizes]
-        )  # x, y of each level
-        return at + offsets / extent[:, None]
+        extents = level_extents(references.sizes, at)  # [L, 2]
+        return at + offsets / extents[:, None]
 
     def _has_fused(self, heads: Tensor) -> bool:
         """Whether a GPU's kernel does softmax and locations, too (chapter 07)."""

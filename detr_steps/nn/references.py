@@ -1,5 +1,7 @@
 """Where queries start: points and boxes as shares of an image (chapter 08)."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -31,7 +33,18 @@ def refine_boxes(references: Tensor, deltas: Tensor, smallest: float = 1e-5) -> 
 
 def shrink_padding(padding: Tensor, size: tuple[int, int]) -> Tensor:
     """Padding `[B, H, W]` at the size of a feature map: `[B, h, w]`, nearest pixel."""
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        # runtimes divide by the scale where torch multiplies: 10 · 7.8 may fall on 77
+        rows, columns = map(_nearest, size, padding.shape[1:], (padding, padding))
+        return padding.index_select(1, rows).index_select(2, columns)
     return functional.interpolate(padding[:, None].float(), size=size)[:, 0].bool()
+
+
+def _nearest(count: int, pixels: int, like: Tensor) -> Tensor:
+    """Which of so many pixels `interpolate` takes for each of `count` cells."""
+    full = partial(like.new_full, (), dtype=torch.float32)
+    cells = torch.arange(count, device=like.device, dtype=torch.float32)
+    return (cells * (full(pixels) / full(count))).long().clamp(max=pixels - 1)
 
 
 def valid_share(padding: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -43,7 +56,20 @@ def valid_share(padding: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     _, h, w = padding.shape
     columns, rows = (~padding[:, 0]).sum(-1), (~padding[:, :, 0]).sum(-1)  # [B]
     counts = torch.stack((columns, rows), -1).clamp(min=1).to(dtype)
-    return counts / counts.new_tensor((w, h))
+    return counts / level_extents(((h, w),), counts)
+
+
+def level_extents(sizes: Sizes, like: Tensor) -> Tensor:
+    """Width and height of each level as numbers: `[L, 2]`, dtype and device of `like`.
+
+    A tensor made of Python numbers is a constant to `torch.jit.trace` and
+    `torch.export`: a file for pictures of any size needs operators, which would be
+    slower than one copy everywhere else.
+    """
+    if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+        return like.new_tensor([(w, h) for h, w in sizes])
+    sides = [like.new_full((), side) for h, w in sizes for side in (w, h)]
+    return torch.stack(sides).unflatten(0, (-1, 2))
 
 
 def token_centres(sizes: Sizes, valid: Tensor) -> Tensor:

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..describable import describable
-from ..detections import Detections, best_class_per_query, top_scoring_pairs
+from ..detections import (
+    Detections,
+    best_class_per_query,
+    rank_pairs,
+    rank_queries,
+    top_scoring_pairs,
+)
 from ..distributed import mean_over_processes
 from ..nn.heads import focal_class_head
 from .losses import count_objects
@@ -75,6 +81,10 @@ class Softmax:
     ) -> list[Detections]:
         """One layer's predictions as detections: every query's best class."""
         return best_class_per_query(self.probabilities(logits), boxes, sizes)
+
+    def rank(self, logits: Tensor, boxes: Tensor) -> Detections:
+        """The same as tensors of the whole batch, boxes as shares: for export."""
+        return rank_queries(self.probabilities(logits), boxes)
 
 
 @describable
@@ -138,6 +148,10 @@ class Focal:
     ) -> list[Detections]:
         """One layer's predictions as detections: the best pairs of query and class."""
         return top_scoring_pairs(self.probabilities(logits), boxes, sizes)
+
+    def rank(self, logits: Tensor, boxes: Tensor) -> Detections:
+        """The same as tensors of the whole batch, boxes as shares: for export."""
+        return rank_pairs(self.probabilities(logits), boxes)
 
 
 Classification = Softmax | Focal

@@ -96,9 +96,11 @@ def _by_level(
     """The same by torch's operators, a level at a time to save memory."""
     value = value.to(torch.promote_types(value.dtype, torch.float32))
     tokens = value.split([h * w for h, w in sizes], dim=1)
+    # what nobody differentiates is traced and exported as plain operators
+    read_level = _ReadLevel.apply if torch.is_grad_enabled() else _weighted_sum
     read = 0
     for level in zip(tokens, sizes, locations.unbind(3), weights.unbind(3)):
-        read = read + _ReadLevel.apply(*level)  # [B·M, D, Q]
+        read = read + read_level(*level)  # [B·M, D, Q]
     return read.unflatten(0, value.shape[::2]).permute(0, 3, 1, 2).flatten(2)
 
 
@@ -113,8 +115,7 @@ class _ReadLevel(torch.autograd.Function):
     def forward(ctx, value, size, locations, weights) -> Tensor:
         ctx.size = size
         ctx.save_for_backward(value, locations, weights)
-        points = sample_level(value, size, locations)  # [B·M, D, K, Q]
-        return points.mul_(_by_head(weights)).sum(2)
+        return _weighted_sum(value, size, locations, weights)
 
     @staticmethod
     @once_differentiable
@@ -132,6 +133,13 @@ class _ReadLevel(torch.autograd.Function):
         b, q, m, k = weights.shape
         grad_weights = grad_weights.view(b, m, k, q).permute(0, 3, 1, 2)  # [B, Q, M, K]
         return grads[0], None, grads[1], grad_weights.to(weights.dtype)
+
+
+def _weighted_sum(
+    value: Tensor, size: tuple[int, int], locations: Tensor, weights: Tensor
+) -> Tensor:
+    points = sample_level(value, size, locations)  # [B·M, D, K, Q]
+    return points.mul_(_by_head(weights)).sum(2)
 
 
 def _by_head(weights: Tensor) -> Tensor:

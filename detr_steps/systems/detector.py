@@ -4,6 +4,7 @@ A system of the family says how an image is encoded, where its queries come from
 what one decoder layer does (`step`); everything else is here (chapters/02_detr.ipynb).
 """
 
+from contextlib import nullcontext
 from typing import Protocol
 
 import torch
@@ -19,6 +20,7 @@ from ..objective.classification import Classification
 from ..objective.criterion import PredictionSets, SetCriterion
 from ..objective.losses import LossWeights
 from ..objective.matching import CostWeights, PaddedTargets, pad_targets
+from ..ops import backend
 from .output import Output, Prediction
 from .scheme import Plain
 
@@ -87,6 +89,43 @@ class Detector(nn.Module):
             self.train(training)
         last = output.logits[-1], output.boxes[-1]
         return self.config.classification.detections(*last, sizes)
+
+    def for_export(self) -> "TensorDetector":
+        """The same detector with tensors in and out, to be traced or exported.
+
+        It shares this model's weights and is in eval mode; `interop.export` writes
+        files. Chapters do not build it.
+        """
+        return TensorDetector(self)
+
+
+class TensorDetector(nn.Module):
+    """A detector between tensors, for `torch.jit.trace`, `torch.export` and ONNX.
+
+    `detect` answers in lists and pixels of the original images, which are no part of
+    a graph; this gives what it gives, as one batch.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+        self.eval()
+
+    def forward(self, pixels: Tensor, padding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`pixels [B, 3, H, W]` normalised, `padding [B, H, W]` True where padded.
+
+        Returns boxes `[B, n, 4]` xyxy as shares of the un-padded image (times its
+        original width and height they are what `detect` returns, up to rounding),
+        scores `[B, n]` in [0, 1], best first, and labels `[B, n]`. n is that of
+        `detect`: the number of queries (softmax), or at most 100 (focal loss).
+        While it is traced or exported, deformable attention is made of torch's own
+        operators, which every runtime has.
+        """
+        recording = torch.jit.is_tracing() or torch.compiler.is_compiling()
+        with backend.use("torch") if recording else nullcontext():
+            output = self.detector(ImageBatch(pixels, padding))
+        last = output.logits[-1], output.boxes[-1]
+        return tuple(self.detector.config.classification.rank(*last))
 
 
 class QueryDetector(Detector):

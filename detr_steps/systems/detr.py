@@ -110,9 +110,9 @@ class DETR(DenseEncoderDetector):
     def start(self, memory: Memory) -> tuple[Queries, tuple[PredictionSets, ...]]:
         """Learned position embeddings, the same for every image; no content yet."""
         rows = self.queries.weight[: self.query_count]
-        positions = rows.expand(len(memory.tokens), -1, -1)  # [B, Q, C]
+        positions = rows.expand(memory.tokens.shape[0], -1, -1)  # [B, Q, C]
         content = torch.zeros_like(positions)
-        return Queries(content, positions, None, (len(rows),)), ()
+        return Queries(content, positions, None, (rows.shape[0],)), ()
 
     def step(
         self, index: int, queries: Queries, memory: Memory, trace: bool = False

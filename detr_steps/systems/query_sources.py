@@ -96,7 +96,8 @@ class LearnedQueries(QueryStart):
 
     def forward(self, memory: Memory, count: int, heads: Heads) -> Start:
         """Give each image its copy of the first `count`; heads are for proposals."""
-        rows = self.embedding.weight[:count].expand(len(memory.tokens), -1, -1)
+        # .shape[0], not len(): an exported file would keep the batch of its example
+        rows = self.embedding.weight[:count].expand(memory.tokens.shape[0], -1, -1)
         positions, content = rows.chunk(2, dim=-1)  # [B, Q, C]; the official order
         points = self.reference(positions).to(memory.centres.dtype).sigmoid()
         return Queries(content, positions, points, (count,)), ()
