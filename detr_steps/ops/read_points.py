@@ -165,6 +165,8 @@ def check_levels(tokens: int, sizes: Sizes | Tensor) -> Sizes:
     wrong split would read pixels of one level as another's, without any complaint. And
     for a level that is empty or no (h, w), which torch's operators cannot read.
     """
+    if torch.jit.is_tracing():
+        return sizes  # recorded numbers: made plain, they would become constants
     sizes = _plain(sizes)
     for level, size in enumerate(sizes):
         if not _is_size(size):
