@@ -54,6 +54,7 @@ def test_every_command_runs(place, monkeypatch, capsys):
         assert main(arguments) == 0, (command, capsys.readouterr().err)
     assert (place / "runs/mine/report.html").is_file()
     assert (place / "found/000000000000.json").is_file()
+    assert (place / "mine.pt").stat().st_size > 1_000_000
     assert zoo.load("runs/mine").config.classes == 6
 
 
