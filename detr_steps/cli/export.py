@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
-from .. import experiment, zoo
+from .. import interop
 from ..interop.export import SUFFIXES, ExportOptions, export, limits
 from .arguments import whole
+from .models import add_model, say_how
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -17,7 +18,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         "padding in; boxes (shares of the picture), scores and labels out. The file is "
         "compared with the model before it gets its name.",
     )
-    parser.add_argument("model", help="name in the zoo, or folder of a run")
+    add_model(parser, "model")
     parser.add_argument("--to", required=True, choices=tuple(SUFFIXES))
     parser.add_argument(
         "--out", type=Path, help="the file (MODEL.onnx, .torchscript, .pt2)"
@@ -37,14 +38,14 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Export, compare, and say how large the differences are."""
-    description = zoo.recipe(options.model)
-    size = options.size or [experiment.resize_rule(description)[0]] * 2
+    opened = interop.open_checkpoint(options.model, options.preset)
+    say_how(opened.report)
+    size = options.size or [opened.resize[0]] * 2
     wanted = ExportOptions(options.to, tuple(size), options.dynamic)
     out = options.out or Path(Path(options.model).stem + SUFFIXES[options.to])
-    model = zoo.load(options.model)
-    found = export(model, out, wanted, experiment.class_names(description))
+    found = export(opened.model, out, wanted, opened.class_names)
     megabytes = out.stat().st_size / 1e6
     print(f"{out}: {megabytes:.1f} MB, largest differences from the model: {found}")
-    if limit := limits(model, wanted):
+    if limit := limits(opened.model, wanted):
         print(limit)
     return 0

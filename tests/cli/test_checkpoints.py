@@ -193,3 +193,16 @@ def test_what_cannot_be_used_ends_in_one_line(tmp_path, detr, recipe, capsys):
         assert main(words) == 2
         assert said in one_line(capsys)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_authors_files_are_exported_as_well(tmp_path, detr, capsys):
+    source = official(tmp_path / "a.pth", detr, wrapped)
+    out = tmp_path / "a.torchscript"
+    command = ["export", source, "--to", "torchscript", "--size", "32", "48"]
+    assert main([*command, "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert "largest differences" in said.out and "module." in said.err
+    boxes, scores, _ = torch.jit.load(str(out))(
+        torch.zeros(1, 3, 32, 48), torch.zeros(1, 32, 48, dtype=torch.bool)
+    )
+    assert boxes.shape == (1, 8, 4) and scores.shape == (1, 8)
