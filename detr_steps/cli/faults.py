@@ -34,13 +34,6 @@ def explain(error: Exception) -> tuple[str, int]:
     return f"unexpected {name}: {text} ({DEBUG}=1 shows where it comes from)", 1
 
 
-def require_detector(model: object, name: object) -> None:
-    """Refuse a model that finds no boxes. Raises: ValueError."""
-    if not hasattr(model, "detect"):
-        kind = type(model).__name__
-        raise ValueError(f"{name} is a {kind} and finds no boxes: name a detector")
-
-
 def _joined(text: str) -> str:
     """Several lines as one."""
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]

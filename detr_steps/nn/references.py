@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..ops.backend import recording
 from ..ops.read_points import Sizes
 
 
@@ -33,7 +34,7 @@ def refine_boxes(references: Tensor, deltas: Tensor, smallest: float = 1e-5) -> 
 
 def shrink_padding(padding: Tensor, size: tuple[int, int]) -> Tensor:
     """Padding `[B, H, W]` at the size of a feature map: `[B, h, w]`, nearest pixel."""
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+    if recording():
         # runtimes divide by the scale where torch multiplies: 10 · 7.8 may fall on 77
         rows, columns = map(_nearest, size, padding.shape[1:], (padding, padding))
         return padding.index_select(1, rows).index_select(2, columns)
@@ -66,7 +67,7 @@ def level_extents(sizes: Sizes, like: Tensor) -> Tensor:
     `torch.export`: a file for pictures of any size needs operators, which would be
     slower than one copy everywhere else.
     """
-    if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+    if not recording():
         return like.new_tensor([(w, h) for h, w in sizes])
     sides = [like.new_full((), side) for h, w in sizes for side in (w, h)]
     return torch.stack(sides).unflatten(0, (-1, 2))

@@ -36,6 +36,11 @@ def _known(name: str, source: str) -> str:
 _chosen = _known(os.environ.get(VARIABLE) or "auto", VARIABLE)
 
 
+def recording() -> bool:
+    """Whether operators are being recorded for a file: `torch.jit.trace`, `export`."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
 def chosen() -> str:
     """The backend asked for: auto, torch, cpp or cuda."""
     return _chosen

@@ -121,8 +121,7 @@ class TensorDetector(nn.Module):
         While it is traced or exported, deformable attention is made of torch's own
         operators, which every runtime has.
         """
-        recording = torch.jit.is_tracing() or torch.compiler.is_compiling()
-        with backend.use("torch") if recording else nullcontext():
+        with backend.use("torch") if backend.recording() else nullcontext():
             output = self.detector(ImageBatch(pixels, padding))
         last = output.logits[-1], output.boxes[-1]
         return tuple(self.detector.config.classification.rank(*last))
