@@ -1,4 +1,4 @@
-"""Anchors: where learned queries start (chapters/09_dab_anchors.ipynb)."""
+"""Anchors: where learned queries start (for chapter 09, to come)."""
 
 import torch
 from torch import Tensor, nn
