@@ -42,6 +42,7 @@ class View(NamedTuple):
 ANSWERS = " boxes?:FQ4 scores?:FQ labels?:FQ matched?:FQ truth?:N4 truth_labels?:N"
 MAPS = "maps:FQMhw peaks:FQM spread?:FQ spread_heads?:FQM curve?:2n" + ANSWERS
 POINTS = "references:FQL2 locations:FQMLK2 weights:FQMLK" + ANSWERS
+BENCH = "content:Mhw scale:C shift:C sine:2CC sine_bias:2C key:2CC"
 COSTS = "parts:PQN boxes:Q4 truth:N4 scores?:Q labels?:Q truth_labels?:N"
 VIEWS = {
     name: View(file, max_pixels, dict(pair.split(":") for pair in shapes.split()))
@@ -51,6 +52,7 @@ VIEWS = {
         ("layers", "attention", 76_800, MAPS),
         ("points", "points", 300_000, POINTS),
         ("matching", "matching", 300_000, COSTS),
+        ("bench", "bench", 300_000, BENCH),
     )
 }
 
@@ -58,7 +60,7 @@ VIEWS = {
 class InteractiveFigure:
     """A picture to hover over that shows itself as the last value of a cell.
 
-    `view` one of attention, layers, points, matching; `arrays` what it draws (uint8,
+    `view` one of attention, layers, points, matching, bench; `arrays` what it draws (uint8,
     int16, float16, float32; shapes in `VIEWS`); `notes` names and start, as JSON;
     `picture` uint8 `[H, W, 3]` or None; `summary` what a reader who cannot see it
     should know; `caption` what the figure is no evidence of.
