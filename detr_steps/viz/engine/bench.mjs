@@ -70,7 +70,7 @@ class AnchorBench extends Figure {
     this.main = this.stage(cross);
     [this.across, this.down] = ["across", "down"].map((name) =>
       cross.appendChild(make("canvas", { class: `overlay ${name}` })));
-    const legend = cross.appendChild(make("div", { class: "legend" }));
+    const legend = this.find("stages").appendChild(make("div", { class: "legend" }));
     [["anchor", "anchor"], ["size", "size the content expects"], ["bars", "softmax over cells"],
       ["law", "Gaussian, width ∝ √(w / w_ref)"]].forEach(([kind, words]) =>
       legend.append(make("span", {}, make("i", { class: kind }), words)));

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 QUERY_TEMPERATURE = 10_000.0  # of a query's code, whatever the keys' (official code)
+IDENTITY, UNTRAINED, TRAINED = range(3)  # which projections, `weights` of a state
 THINNEST = 1e-4  # as the model: a side of 0 would divide by it
 
 
@@ -65,20 +66,22 @@ def look(arrays: dict[str, np.ndarray], state: dict) -> Look:
 def axis_scores(arrays: dict[str, np.ndarray], state: dict) -> list[np.ndarray]:
     """Scores along y `[M, h]` and along x `[M, w]`, but for a constant.
 
-    `weights` of the state: 0 compares the codes as they are, in all heads alike; 1 the
-    untrained projections, 2 the model's. There `temperature` is that of the keys.
+    `IDENTITY` compares the codes as they are, in all heads alike, both of the state's
+    temperature; of projected ones it is the keys' alone, and λ goes with the trained.
     """
     heads, *sides = arrays["content"].shape
-    half, chosen = len(arrays["scale"]) // 2, state["weights"] - 1
-    temperature = state["temperature"] if chosen < 0 else QUERY_TEMPERATURE
+    half, weights = len(arrays["scale"]) // 2, state["weights"]
+    alike = weights == IDENTITY
+    temperature = state["temperature"] if alike else QUERY_TEMPERATURE
     code = sines(np.array(state["anchor"][1::-1]), half, temperature)  # [2, C / 2]
-    if chosen == 1 and state["lam"]:
+    if weights == TRAINED and state["lam"]:
         code = (arrays["scale"] * code.ravel() + arrays["shift"]).reshape(2, half)
     code = (code * np.array(_ratios(state))[:, None]).ravel()
     keys = np.repeat(code[None], heads, 0)  # [M, C], what the keys' codes meet
-    if chosen >= 0:
-        query = arrays["sine"][chosen] @ code + arrays["sine_bias"][chosen]
-        parts = arrays["key"][chosen].reshape(heads, -1, 2 * half).astype(float)
+    if not alike:
+        sine, bias, key = (arrays[n][weights - 1] for n in ("sine", "sine_bias", "key"))
+        query = sine.astype(float) @ code + bias
+        parts = key.reshape(heads, -1, 2 * half).astype(float)
         keys = np.einsum("md,mdc->mc", query.reshape(heads, -1), parts)
     keys *= _scale(arrays)
     return [
@@ -116,7 +119,9 @@ def _law(
     arrays: dict, state: dict, axis: int, plain: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Centres and widths of the heads' Gaussians for a ratio of 1."""
-    if state["weights"]:  # no curvature in closed form: the law scales what is there
+    if (
+        state["weights"] != IDENTITY
+    ):  # no curvature in closed form: the law scales what is there
         return _moments(_softmax(plain, 1))
     # a sum of cosines of the distance d is about n - d² c / 2 / scale
     half = len(arrays["scale"]) // 2

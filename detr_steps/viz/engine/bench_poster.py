@@ -1,4 +1,4 @@
-"""The anchor bench as a poster: a picture with its profiles, three maps, the numbers."""
+"""The anchor bench as a poster: picture and profiles, three maps, the numbers."""
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def _boxes(sheet: Sheet, stage: Place, start: dict) -> None:
 def _profile(
     sheet: Sheet, place: Place, profile: Profile, cover: float, upright: bool
 ) -> None:
-    """Bars over the cells, the Gaussian dashed; upright: along a picture's right side."""
+    """Bars over the cells, the Gaussian dashed; upright: right of a picture."""
     n = len(profile.weights)
     at = np.linspace(0, 1, 121)
     law = profile.gaussian(at / cover + 0.5 / n)

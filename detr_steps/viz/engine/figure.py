@@ -60,8 +60,8 @@ VIEWS = {
 class InteractiveFigure:
     """A picture to hover over that shows itself as the last value of a cell.
 
-    `view` one of attention, layers, points, matching, bench; `arrays` what it draws (uint8,
-    int16, float16, float32; shapes in `VIEWS`); `notes` names and start, as JSON;
+    `view` one of attention, layers, points, matching, bench; `arrays` what it draws
+    (uint8, int16, float16, float32; shapes in `VIEWS`); `notes` names and start, JSON;
     `picture` uint8 `[H, W, 3]` or None; `summary` what a reader who cannot see it
     should know; `caption` what the figure is no evidence of.
     Raises: ValueError for an unknown view, a missing array, or shapes that disagree.
