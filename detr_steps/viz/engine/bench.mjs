@@ -36,15 +36,23 @@ function times(matrix, first, rows, vector) {
   return result;
 }
 
-function softmax(scores) {
+function softmax(scores) { // typed arrays, plain loops: this runs dozens of times per drawing
+  const weights = new Float64Array(scores.length);
   let most = -Infinity, total = 0;
-  for (const score of scores) most = Math.max(most, score);
-  const weights = Float64Array.from(scores, (score) => Math.exp(score - most));
-  for (const weight of weights) total += weight;
-  return weights.map((weight) => weight / total);
+  for (let i = 0; i < scores.length; i++) most = Math.max(most, scores[i]);
+  for (let i = 0; i < scores.length; i++) total += weights[i] = Math.exp(scores[i] - most);
+  for (let i = 0; i < scores.length; i++) weights[i] /= total;
+  return weights;
 }
 
-const mean = (lists) => lists[0].map((_, i) => lists.reduce((sum, x) => sum + x[i], 0) / lists.length);
+function mean(lists) {
+  const result = new Float64Array(lists[0].length);
+  for (const list of lists) {
+    for (let i = 0; i < list.length; i++) result[i] += list[i] / lists.length;
+  }
+  return result;
+}
+
 const rms = (list) => Math.sqrt(list.reduce((sum, x) => sum + x * x, 0) / list.length);
 
 // Where weights of cells lie, and how wide they spread; cells are counted from 1.
@@ -98,9 +106,9 @@ class AnchorBench extends Figure {
       (t) => this.set({ temperature: Math.abs(t / 20 - 1) < 0.08 ? 20 : t }));
     const share = Math.log(20 / LOW_T) / SPAN;
     temperature.append(make("b", { style: `left: calc(8px + ${share} * (100% - 16px))` }, "20"));
-    ["width", "height"].forEach((name, i) => this.slider(third, name,
-      (t) => SMALLEST + t * (1 - SMALLEST), () => (this.state.anchor[2 + i] - SMALLEST) / (1 - SMALLEST),
-      (size) => this.size(i, size)));
+    const span = 1 - SMALLEST;
+    ["width", "height"].forEach((name, i) => this.slider(third, name, (t) => SMALLEST + t * span,
+      () => (this.state.anchor[2 + i] - SMALLEST) / span, (size) => this.size(i, size)));
   }
 
   slider(place, name, value, chosen, choose) {
@@ -108,8 +116,9 @@ class AnchorBench extends Figure {
       step: 0.001, "aria-label": name, "data-own": "yes" });
     control.addEventListener("input", () => choose(value(+control.value)));
     this.refresh.push(() => {
-      const now = value(chosen()), text = now < 2 ? now.toFixed(2) : Math.round(now).toLocaleString("en");
-      change(control, "value", String(Math.round(1000 * clamp(chosen(), 0, 1)) / 1000));
+      const share = clamp(chosen(), 0, 1), now = value(share);
+      const text = now < 1.9 ? now.toFixed(2) : Math.round(now).toLocaleString("en");
+      change(control, "value", String(Math.round(1000 * share) / 1000));
       change(label, "textContent", `${name} ${text}`);
       change(control, "ariaValueText", text);
     });
@@ -130,33 +139,37 @@ class AnchorBench extends Figure {
     const { state, arrays, C, heads, norm } = this, half = C / 2, set = state.weights - 1;
     const { temperature, anchor } = state, own = set < 0 ? temperature : QUERY_T;
     const code = new Float64Array(C), ratios = this.ratios(modulate), D = C / heads;
-    for (const axis of [0, 1]) sines(anchor[1 - axis], code.subarray(axis * half, (axis + 1) * half), own);
+    sines(anchor[1], code.subarray(0, half), own); // y comes before x
+    sines(anchor[0], code.subarray(half), own);
     for (let i = 0; i < C; i++) {
       if (this.scaled) code[i] = code[i] * arrays.scale.data[i] + arrays.shift.data[i];
       code[i] *= ratios[Math.floor(i / half)];
     }
     if (this.codes.temperature !== temperature) {
-      this.codes = { temperature, axes: this.sides.map((n) => Float64Array.from(range(n).flatMap((j) =>
-        [...sines((j + 1) / n, new Float64Array(half), temperature)]))) };
+      const each = (n, j) => [...sines((j + 1) / n, new Float64Array(half), temperature)];
+      const axes = this.sides.map((n) => Float64Array.from(range(n).flatMap((j) => each(n, j))));
+      this.codes = { temperature, axes };
     }
     let query = code;
     if (set >= 0) {
       const bias = this.at("sine_bias", set);
       query = times(this.at("sine", set), 0, C, code).map((x, i) => x + bias[i]);
     }
+    query = query.map((x) => x * norm);
     return range(heads).map((m) => {
-      const meets = set < 0 ? code : this.back(this.at("key", set), m * D, query.subarray(m * D, (m + 1) * D));
-      return this.codes.axes.map((codes, axis) => times(codes, 0, this.sides[axis],
-        meets.subarray(axis * half, (axis + 1) * half)).map((x) => x * norm));
+      const part = query.subarray(m * D, (m + 1) * D);
+      const meets = set < 0 ? query : this.back(this.at("key", set), m * D, part);
+      return this.codes.axes.map((codes, axis) =>
+        times(codes, 0, this.sides[axis], meets.subarray(axis * half, (axis + 1) * half)));
     });
   }
 
   // A vector times some rows of a matrix: what the keys' codes meet in one head.
   back(matrix, first, vector) {
     const { C } = this, result = new Float64Array(C);
-    vector.forEach((x, r) => {
-      for (let c = 0, i = (first + r) * C; c < C; c++) result[c] += x * matrix[i++];
-    });
+    for (let r = 0, i = first * C; r < vector.length; r++) {
+      for (let c = 0; c < C; c++) result[c] += vector[r] * matrix[i++];
+    }
     return result;
   }
 
@@ -164,24 +177,30 @@ class AnchorBench extends Figure {
   law(axis, plain) {
     const { state, C, norm } = this, half = C / 2;
     if (state.weights > 0) return plain.map((each) => moments(softmax(each[axis])));
-    const waves = range(half / 2).map((k) => (2 * Math.PI / state.temperature ** (2 * k / half)) ** 2);
-    return [[state.anchor[1 - axis], 1 / Math.sqrt(norm * waves.reduce((a, b) => a + b))]];
+    const wave = (k) => 2 * Math.PI / state.temperature ** (2 * k / half); // scores are cosines
+    const curvature = norm * range(half / 2).reduce((sum, k) => sum + wave(k) ** 2, 0);
+    return [[state.anchor[1 - axis], 1 / Math.sqrt(curvature)]];
   }
 
   profile(axis, scores, plain) {
     const ratio = this.ratios()[axis], heads = scores.map((each) => softmax(each[axis]));
-    const law = this.law(axis, plain).map(([at, wide]) => [at, Math.max(wide, 1e-6) / Math.sqrt(ratio)]);
+    const narrow = ([at, wide]) => [at, Math.max(wide, 1e-6) / Math.sqrt(ratio)];
+    const law = this.law(axis, plain).map(narrow);
     return { ratio, law, weights: mean(heads), width: rms(heads.map((each) => moments(each)[1])),
       predicted: rms(law.map(([, wide]) => wide)) };
   }
 
   // All that is shown of the state: three maps, two profiles.
   look() {
-    const { head } = this.state, [h, w] = this.sides, mine = (list) => (head < 0 ? list : [list[head]]);
-    const scores = mine(this.scores()), plain = mine(this.scores(false));
+    const { head, weights, modulate } = this.state, [h, w] = this.sides;
+    const mine = (list) => (head < 0 ? list : [list[head]]), scores = mine(this.scores());
+    const plain = weights > 0 && modulate ? mine(this.scores(false)) : scores;
     const content = mine(range(this.heads)).map((m) => this.at("content", m));
-    const position = scores.map(([y, x]) => Float64Array.from({ length: h * w },
-      (_, i) => y[Math.floor(i / w)] + x[i % w]));
+    const position = scores.map(([y, x]) => {
+      const both = new Float64Array(h * w);
+      for (let i = 0; i < h * w; i++) both[i] = y[Math.floor(i / w)] + x[i % w];
+      return both;
+    });
     const sum = position.map((each, m) => each.map((score, i) => score + content[m][i]));
     const maps = [position, content, sum].map((lists) => mean(lists.map(softmax)));
     return { maps, y: this.profile(0, scores, plain), x: this.profile(1, scores, plain) };
@@ -211,11 +230,14 @@ class AnchorBench extends Figure {
   // A profile beside the picture: bars over the cells, the Gaussian dashed.
   bars(canvas, { weights, law }, cover, upright) {
     const ink = clear(canvas), { wide, high } = canvas, n = weights.length;
-    const samples = range(121).map((i) => i / 120 / cover + 0.5 / n);
     const gaussian = mean(law.map(([at, width]) => { // in the weight of a cell
-      const bell = samples.map((place) => Math.exp(-(((place - at) / width) ** 2) / 2));
-      const total = bell.reduce((sum, value) => sum + value) * n / samples.length;
-      return bell.map((value) => value / Math.max(total, 1e-30));
+      const bell = new Float64Array(81);
+      let total = 0;
+      for (let i = 0; i < 81; i++) {
+        const far = (i / 80 / cover + 0.5 / n - at) / width;
+        total += bell[i] = Math.exp(-far * far / 2);
+      }
+      return bell.map((value) => value * 81 / n / Math.max(total, 1e-30));
     }));
     const top = Math.max(...weights, ...gaussian);
     const spot = (along, value) => (upright ? [value / top * wide, along * high]
@@ -228,7 +250,7 @@ class AnchorBench extends Figure {
     Object.assign(ink, { strokeStyle: this.theme.changed, lineWidth: 2 });
     ink.setLineDash([5, 3]);
     ink.beginPath();
-    gaussian.forEach((value, i) => ink.lineTo(...spot(i / 120, value)));
+    gaussian.forEach((value, i) => ink.lineTo(...spot(i / 80, value)));
     ink.stroke();
     ink.setLineDash([]);
   }
@@ -259,8 +281,9 @@ class AnchorBench extends Figure {
 
   hover(x, y) {
     const { side, end, inside } = this.part(x, y);
-    const cursor = side && end ? "nwse-resize" : side ? "ew-resize" : end ? "ns-resize" : inside ? "move" : "";
-    change(this.main.element.style, "cursor", cursor);
+    const ways = [side && end && "nwse-resize", side && "ew-resize", end && "ns-resize",
+      inside && "move"];
+    change(this.main.element.style, "cursor", ways.find(Boolean) ?? "");
   }
 
   size(axis, size) {
@@ -289,10 +312,12 @@ class AnchorBench extends Figure {
   }
 
   describe() {
-    const { anchor, expected, modulate, temperature, weights } = this.state, { x, y } = this.seen, two = (v) => v.toFixed(2);
-    const line = ({ width, predicted, ratio }, i, name, side) => [
-      `${name}: width ${width.toFixed(3)}, predicted ${predicted.toFixed(3)}${modulate ? "" : ", not modulated"}`,
-      null, modulate && `a = ${side}_ref / ${side} = ${two(expected[i])} / ${two(anchor[2 + i])} = ${two(ratio)}`];
+    const { anchor, expected, modulate, temperature, weights } = this.state, { x, y } = this.seen;
+    const line = ({ width, predicted, ratio }, i, name, side) => {
+      const [upper, lower, a] = [expected[i], anchor[2 + i], ratio].map((v) => v.toFixed(2));
+      return [`${name}: width ${width.toFixed(3)}, predicted ${predicted.toFixed(3)}`, null,
+        modulate ? `a = ${side}_ref / ${side} = ${upper} / ${lower} = ${a}` : "not modulated: a = 1"];
+    };
     const keys = `keys at T = ${temperature.toLocaleString("en")}`, alike = weights === 0;
     return [[this.notes.query], line(x, 0, "across", "w"), line(y, 1, "down", "h"),
       [alike ? `${keys}, the query as well, compared as they are` : `${keys}, the query at 10,000`]];

@@ -69,7 +69,7 @@ def _profile(
 ) -> None:
     """Bars over the cells, the Gaussian dashed; upright: right of a picture."""
     n = len(profile.weights)
-    at = np.linspace(0, 1, 121)
+    at = np.linspace(0, 1, 81)
     law = profile.gaussian(at / cover + 0.5 / n)
     top = max(profile.weights.max(), law.max())
 
@@ -82,7 +82,7 @@ def _profile(
         (x0, x1), (y0, y1) = map(sorted, zip(*ends))
         sheet.plate(Place(x0, y0, max(x1 - x0 - 1, 1), max(y1 - y0 - 1, 1)), BARS, 0)
     sheet.line([*spot(0, 0), *spot(1, 0)], LINE, 1)
-    for i in range(0, 120, 4):
+    for i in range(0, 80, 4):
         ends = [spot(u, v) for u, v in zip(at[i : i + 3], law[i : i + 3])]
         sheet.line(np.ravel(ends), LAW, 2)
 

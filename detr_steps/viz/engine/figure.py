@@ -31,7 +31,8 @@ WIDE, HIGH = 820, 560  # CSS pixels; narrower places are served by the same heig
 class View(NamedTuple):
     """One way to draw: the module beside this file, its picture and its arrays.
 
-    `shapes`: a letter per axis, the same length for the same letter; "?" may be absent.
+    The module may have looks of its own, in a .css of its name. `shapes`: a letter per
+    axis, the same length for the same letter; "?" may be absent.
     """
 
     file: str
@@ -108,7 +109,7 @@ class InteractiveFigure:
             "height": height,
             "lut": _base64(still.LUT.tobytes()),
             "colours": list(COLOURS),
-            "style": _read("figure.css"),
+            "style": _style(self.view),
             "arrays": {
                 name: {"dtype": TYPES[array.dtype.name], "shape": list(array.shape)}
                 for name, array in self.arrays.items()
@@ -214,6 +215,12 @@ def module(*views: str) -> str:
     )
     text = re.sub(r"^import [^;]*;", "", text, flags=re.MULTILINE)
     return re.sub(r"^(\s*//.*)?\n|^\s+", "", text, flags=re.MULTILINE)
+
+
+def _style(view: str) -> str:
+    own = f"{VIEWS[view].file}.css"
+    there = (resources.files(__package__) / own).is_file()
+    return _read("figure.css") + (_read(own) if there else "")
 
 
 def _read(name: str) -> str:
