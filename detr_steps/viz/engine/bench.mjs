@@ -7,7 +7,7 @@ import { Figure, VIEWS } from "./figure.mjs";
 import { Stage, change, clamp, clear, make, range } from "./stage.mjs";
 
 const EXPECTED = "#009e73", SMALLEST = 0.02;
-const MAPS = ["position", "content", "their sum"], WEIGHTS = ["identity", "untrained", "trained"];
+const MAPS = ["position", "content", "sum"], WEIGHTS = ["identity", "untrained", "trained"];
 const QUERY_T = 10_000, LOW_T = 2, SPAN = Math.log(5000); // temperatures from 2 to 10,000
 const BENCH_KEYS = [["← → ↑ ↓", "move the anchor"], ["Shift + ← →", "narrower, wider"],
   ["Shift + ↑ ↓", "taller, flatter"], ["[ ]", "lower, higher temperature"], ["m", "modulation"],
@@ -83,9 +83,9 @@ class AnchorBench extends Figure {
       ["law", "Gaussian, width ∝ √(w / w_ref)"]].forEach(([kind, words]) =>
       legend.append(make("span", {}, make("i", { class: kind }), words)));
     this.tiles = MAPS.map((name) => {
-      const stage = new Stage(name, 12_288), number = make("em");
-      stage.element.append(make("span", {}, name), number);
-      this.find("panel").append(stage.element);
+      const stage = new Stage(name, 12_288), number = make("small");
+      const label = make("p", {}, make("b", {}, name), " ", number);
+      this.find("panel").append(make("div", {}, label, stage.element));
       this.stages.push(stage);
       return { stage, number };
     });
@@ -221,7 +221,7 @@ class AnchorBench extends Figure {
       stage.glow(map.map((weight) => weight * 255 / peak), ...this.sides, cover, this.table);
       stage.begin();
       stage.boxes([anchor], "#fff", 1);
-      change(number, "textContent", peak.toFixed(2));
+      change(number, "textContent", `≤ ${peak.toFixed(peak < 0.01 ? 3 : 2)}`);
     });
     this.bars(this.across, this.seen.x, cover[0], false);
     this.bars(this.down, this.seen.y, cover[1], true);

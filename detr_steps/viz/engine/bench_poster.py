@@ -10,7 +10,7 @@ from .sheet import ACCENT, LINE, SOFT, Place, Sheet
 
 LAW, EXPECTED, BARS = "#d55e00", "#009e73", "#8cc3e6"  # as in bench.mjs
 LAW_WORDS = "Gaussian, width ∝ √(w / w_ref)"
-MAPS = "position", "content", "their sum"
+MAPS = "position", "content", "sum"
 WEIGHTS = "W = identity", "untrained W", "trained W"
 DEPTH = 78  # of a profile
 
@@ -98,9 +98,9 @@ def _tiles(sheet: Sheet, state: State, side: Place, seen: Look) -> float:
         shown = values * (255 / values.max())
         sheet.picture(tile, still.glow(grey, shown, state.notes["cover"]))
         sheet.box(tile, np.array(state.notes["start"]["anchor"]), "white", 1)
-        sheet.text(tile.right - 5, tile.bottom - 6, f"{values.max():.2f}", 13, "white",
-                   anchor="rs")  # fmt: skip
-    return tile.bottom
+        top = f"max {values.max():.{3 if values.max() < 0.01 else 2}f}"
+        sheet.text(tile.x, tile.bottom + 18, top, 13, SOFT)
+    return tile.bottom + 16
 
 
 def _legend(sheet: Sheet, place: Place) -> None:

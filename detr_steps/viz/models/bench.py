@@ -17,8 +17,8 @@ from .opened import Batch, Opened, open_up
 
 TITLE = "Anchor bench: where would this query look?"
 CAPTION = (
-    "Where a query looks is not yet what it takes from there. Cells count from 1: "
-    "equal codes meet half a cell up and left. With a W, T is the keys' alone."
+    "Where a query looks is not yet what it takes from there. Cells are counted from "
+    "1: equal codes meet half a cell up and left of the anchor's middle."
 )
 SEED = 10  # not 0, which recipes begin with: else a model may meet itself
 FIRST = " The first layer's content holds the query's own position, which stays."
