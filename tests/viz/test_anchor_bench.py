@@ -1,6 +1,7 @@
 """The anchor bench: its numbers are the library's, in NumPy and in the page."""
 
 import copy
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -416,6 +417,8 @@ def test_sixty_frames_a_second_are_kept_while_dragging(show, tiny):
     for _ in range(3):  # the best: a busy machine says nothing about the figure
         tries.append(frame.evaluate(figures.ROUND, 3))
         assert tries[-1]["draws"] > 50
-        if tries[-1]["frame_p95_ms"] <= 18 and tries[-1]["draw_ms"] <= 4:
+        if tries[-1]["frame_p95_ms"] <= 18 and tries[-1]["draw_ms"] <= 2:
             return
-    pytest.skip(f"the machine is busy with other work: {tries}")
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] > os.cpu_count():
+        pytest.skip(f"the machine is busy with other work: {tries}")
+    raise AssertionError(tries)

@@ -218,12 +218,12 @@ def _summary(arrays: dict, notes: dict) -> str:
     x, y, w, h = start["anchor"]
     rows, columns = arrays["content"].shape[1:]
     widths = (
-        f"{name} {each.width:.3f} of the picture, where the law of the root of a = "
-        f"{each.ratio:.2f} says {each.predicted:.3f}"
-        for name, each in (("across", seen.x), ("down", seen.y))
+        f"{name} {each.width:.3f} (a Gaussian for {side}_ref / {side} = "
+        f"{each.ratio:.2f}: {each.predicted:.3f})"
+        for name, side, each in (("across", "w", seen.x), ("down", "h", seen.y))
     )
     return (
         f"{notes['query']}, over {rows} x {columns} cells. An anchor at ({x:g}, {y:g}) "
         f"of {w:g} x {h:g}, temperature {start['temperature']:g}. Width of the "
-        f"positional map {'; '.join(widths)}."
+        f"positional map, as a share of it: {', '.join(widths)}."
     )
