@@ -2,9 +2,10 @@
 
     python -m benchmarks.figures [--seconds 3] [--tries 3]
 
-Every view in headless Chromium (no GPU), the pointer going round over the stage; of
-several tries the calmest. Figures of `detr-tiny` on a scene, and two made-up ones of a
-hundred queries and eight heads: at the size of the tiny preset's map, and of R50's.
+Every view in headless Chromium (no GPU), the pointer going round over the stage (and
+taking an anchor along); of several tries the calmest. Figures of `detr-tiny` on a
+scene, an anchor bench of the tiny preset, and two made-up figures of a hundred queries
+and eight heads: at the size of the tiny preset's map, and of R50's.
 Results: benchmarks/results/figures.json and .md.
 """
 
@@ -16,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 from playwright.sync_api import Browser, sync_playwright
 
-from detr_steps import viz, zoo
+from detr_steps import DABDETRConfig, viz, zoo
 from detr_steps.data.scenes import Scenes
 from detr_steps.viz.engine.figure import InteractiveFigure
 
@@ -27,7 +28,11 @@ import sample_figures  # noqa: E402
 from conftest import find_chromium  # noqa: E402
 
 BUDGET = {"frame_p95_ms": 18, "draw_ms": 1}
-SIZES = {"100 queries, 8 x 8": 400_000, "100 queries, 25 x 34": 1_500_000}
+SIZES = {
+    "anchor bench": 350_000,
+    "100 queries, 8 x 8": 400_000,
+    "100 queries, 25 x 34": 1_500_000,
+}
 READY = "() => globalThis.detrFigure?.ready.then(() => true)"
 
 
@@ -61,6 +66,7 @@ def examples() -> dict[str, InteractiveFigure]:
         "layers": viz.layers(model, scene),
         "matching": viz.matching_of(model, scene),
         "sampling points": sample_figures.points(),
+        "anchor bench": viz.anchor_bench(DABDETRConfig.tiny(classes=6).build(), scene),
     }
     for name, (h, w) in {"8 x 8": (8, 8), "25 x 34": (25, 34)}.items():
         maps, peaks = sample_figures.sparse_maps(6, 100, 8, h, w)

@@ -25,6 +25,7 @@ from .engine.points import sampling_points
 from .engine.table import claims, table
 from .models import live
 from .models.attention import decoder_attention, encoder_attention, layers
+from .models.bench import anchor_bench
 from .models.film import time_lapse
 from .models.matching import matching_of
 from .models.points import Pixels, decoder_points, encoder_points
@@ -35,6 +36,7 @@ __all__ = [
     "InteractiveFigure",
     "Pixels",
     "Words",
+    "anchor_bench",
     "attention",
     "attention_maps",
     "boxes_on",

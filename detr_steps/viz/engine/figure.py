@@ -31,7 +31,8 @@ WIDE, HIGH = 820, 560  # CSS pixels; narrower places are served by the same heig
 class View(NamedTuple):
     """One way to draw: the module beside this file, its picture and its arrays.
 
-    `shapes`: a letter per axis, the same length for the same letter; "?" may be absent.
+    The module may have looks of its own, in a .css of its name. `shapes`: a letter per
+    axis, the same length for the same letter; "?" may be absent.
     """
 
     file: str
@@ -42,6 +43,7 @@ class View(NamedTuple):
 ANSWERS = " boxes?:FQ4 scores?:FQ labels?:FQ matched?:FQ truth?:N4 truth_labels?:N"
 MAPS = "maps:FQMhw peaks:FQM spread?:FQ spread_heads?:FQM curve?:2n" + ANSWERS
 POINTS = "references:FQL2 locations:FQMLK2 weights:FQMLK" + ANSWERS
+BENCH = "content:Mhw scale:C shift:C sine:2CC sine_bias:2C key:2CC"
 COSTS = "parts:PQN boxes:Q4 truth:N4 scores?:Q labels?:Q truth_labels?:N"
 VIEWS = {
     name: View(file, max_pixels, dict(pair.split(":") for pair in shapes.split()))
@@ -51,6 +53,7 @@ VIEWS = {
         ("layers", "attention", 76_800, MAPS),
         ("points", "points", 300_000, POINTS),
         ("matching", "matching", 300_000, COSTS),
+        ("bench", "bench", 300_000, BENCH),
     )
 }
 
@@ -58,8 +61,8 @@ VIEWS = {
 class InteractiveFigure:
     """A picture to hover over that shows itself as the last value of a cell.
 
-    `view` one of attention, layers, points, matching; `arrays` what it draws (uint8,
-    int16, float16, float32; shapes in `VIEWS`); `notes` names and start, as JSON;
+    `view` one of attention, layers, points, matching, bench; `arrays` what it draws
+    (uint8, int16, float16, float32; shapes in `VIEWS`); `notes` names and start, JSON;
     `picture` uint8 `[H, W, 3]` or None; `summary` what a reader who cannot see it
     should know; `caption` what the figure is no evidence of.
     Raises: ValueError for an unknown view, a missing array, or shapes that disagree.
@@ -106,7 +109,7 @@ class InteractiveFigure:
             "height": height,
             "lut": _base64(still.LUT.tobytes()),
             "colours": list(COLOURS),
-            "style": _read("figure.css"),
+            "style": _style(self.view),
             "arrays": {
                 name: {"dtype": TYPES[array.dtype.name], "shape": list(array.shape)}
                 for name, array in self.arrays.items()
@@ -212,6 +215,12 @@ def module(*views: str) -> str:
     )
     text = re.sub(r"^import [^;]*;", "", text, flags=re.MULTILINE)
     return re.sub(r"^(\s*//.*)?\n|^\s+", "", text, flags=re.MULTILINE)
+
+
+def _style(view: str) -> str:
+    own = f"{VIEWS[view].file}.css"
+    there = (resources.files(__package__) / own).is_file()
+    return _read("figure.css") + (_read(own) if there else "")
 
 
 def _read(name: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from . import still
+from .bench_poster import anchor_bench
 from .poster_controls import fit, frame_row, glow, head_tiles, query_bars
 from .readout import SCALE, State, colour_of
 from .sheet import ACCENT, INK, SOFT, Place, Sheet, ink_on
@@ -119,6 +120,7 @@ VIEWS: dict[str, Callable] = {
     "layers": _layers,
     "points": _points,
     "matching": _matching,
+    "bench": anchor_bench,
 }
 
 
