@@ -45,7 +45,8 @@ def anchor_bench(
     Raises: TypeError for another system; ValueError for an anchor that is no box in the
     picture, an unknown image, layer or query, a `fresh` of other sizes, or attention
     that adds content and position (its scores are no such sum).
-    Source: Liu et al. 2022, section 4.4 and figure 6. For chapters 09 and 10, to come.
+    Source: Liu et al. 2022, section 4.4 and figure 6. Built in
+    chapters/09_dab_anchors.ipynb.
     """
     _check_models(model, fresh)
     _check_anchor(anchor)
