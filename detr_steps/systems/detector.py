@@ -130,11 +130,16 @@ class TensorDetector(nn.Module):
 class QueryDetector(Detector):
     """A detector whose decoder layers refine object queries, step by step.
 
-    A system gives `encode`, `start` and `step`. In training the config's `scheme` runs
-    the steps (more queries, more sets to supervise); otherwise `decode` does.
+    A system gives `encode`, `start` and `step`. The config's `scheme` runs the steps:
+    in training perhaps with more queries and more sets to supervise, at inference every
+    layer once, as `decode` does, unless the scheme loops one.
     """
 
     decoder: nn.ModuleList
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__(config)
+        config.scheme.check(config.decoder_layers, config.queries)
 
     def encode(self, batch: ImageBatch, trace: bool = False) -> Memory:
         """Turn images into tokens that know about each other."""
@@ -157,8 +162,9 @@ class QueryDetector(Detector):
         """Predict from every decoder layer; `trace` also returns what was attended."""
         memory = self.encode(batch, trace)
         queries, proposals = self.start(memory)
-        scheme = self.config.scheme if self.training else PLAIN
-        output = scheme.run(self, memory, queries, trace)
+        scheme = self.config.scheme
+        run = scheme.run if self.training else scheme.infer
+        output = run(self, memory, queries, trace)
         return output._replace(extra=proposals + output.extra)
 
     def decode(self, memory: Memory, queries: Queries, trace: bool = False) -> Output:
