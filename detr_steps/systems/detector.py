@@ -18,6 +18,7 @@ from ..nn.queries import Queries
 from ..nn.trace import LayerTrace
 from ..objective.classification import Classification
 from ..objective.criterion import PredictionSets, SetCriterion
+from ..objective.layer_weights import LayerWeights
 from ..objective.losses import LossWeights
 from ..objective.matching import CostWeights, PaddedTargets, pad_targets
 from ..ops import backend
@@ -35,6 +36,7 @@ class DetectorConfig(Protocol):
     classification: Classification
     cost: CostWeights
     loss: LossWeights
+    layer_weights: LayerWeights
 
 
 class Detector(nn.Module):
@@ -45,7 +47,9 @@ class Detector(nn.Module):
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.config = config
-        self.criterion = SetCriterion(config.classification, config.cost, config.loss)
+        self.criterion = SetCriterion(
+            config.classification, config.cost, config.loss, config.layer_weights
+        )
         self.backbone = config.backbone.build()
 
     def tokens(self, height: int, width: int) -> int:

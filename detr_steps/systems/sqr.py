@@ -140,8 +140,8 @@ class LoopLast(Scheme):
             return output
         last = len(model.decoder) - 1
         _, again = refine_sets(model, last, collection.refined[-1], memory)
-        own = PredictionSets("own_output", *_stack(again))
-        return output._replace(extra=(*output.extra, own))
+        own = _extra("own_output", [last] * len(again), again)
+        return output._replace(extra=output.extra + own)
 
     def infer(
         self,
@@ -167,8 +167,12 @@ class Collection(NamedTuple):
     def output(self, model: "QueryDetector", memory: Memory, trace: bool) -> Output:
         """The plain loop's sets as the layers, all others under one name."""
         logits, boxes = _stack([each[0] for each in self.predictions])
-        others = [one for each in self.predictions for one in each[1:]]
-        extra = (PredictionSets("recollected", *_stack(others)),) if others else ()
+        others = [
+            (layer, one)
+            for layer, each in enumerate(self.predictions)
+            for one in each[1:]
+        ]
+        extra = _extra("recollected", *zip(*others)) if others else ()
         start = self.refined[0][0]
         whole = Plain().run(model, memory, start, True).trace if trace else None
         return Output(logits, boxes, whole, extra)
@@ -199,6 +203,12 @@ def refine_sets(
 def _stack(predictions: Sequence[Prediction]) -> tuple[torch.Tensor, torch.Tensor]:
     logits, boxes = map(torch.stack, zip(*predictions))  # [P, B, Q, ·]
     return logits, boxes
+
+
+def _extra(
+    name: str, layers: Sequence[int], predictions: Sequence[Prediction]
+) -> tuple[PredictionSets, ...]:
+    return (PredictionSets(name, *_stack(predictions), layers=tuple(layers)),)
 
 
 def _check_memory(scheme: Scheme, sets: int, layers: int, queries: int) -> None:
