@@ -12,8 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..boxes import cxcywh_to_xyxy
-from ..objective.classification import Classification
 from .judging import Judged, judge, layers_of
 
 READINGS = ("winner", "candidate", "class", "greedy")
@@ -168,23 +166,6 @@ def triangle(
         if found.tp:
             table[last, :last] = found.pairs / found.tp
     return table
-
-
-def as_corners(
-    logits: Tensor,
-    boxes: Tensor,
-    targets: Sequence[dict],
-    classification: Classification,
-) -> tuple[list[Tensor], list[Tensor], list[dict]]:
-    """What `rates` takes of what `analysis.predictions` gives, image by image.
-
-    `logits [Y, n, Q, outputs]`, `boxes [Y, n, Q, 4]` cxcywh and targets likewise, in
-    [0, 1]; `classification` is `model.config.classification`.
-    """
-    scores = classification.probabilities(logits).transpose(0, 1)
-    corners = cxcywh_to_xyxy(boxes).transpose(0, 1)
-    true = [each | {"boxes": cxcywh_to_xyxy(each["boxes"])} for each in targets]
-    return list(scores), list(corners), true
 
 
 def _judged(

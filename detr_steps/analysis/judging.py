@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..boxes import TINY
+from ..boxes import TINY, cxcywh_to_xyxy
+from ..objective.classification import Classification
 
 RULES = ("winner", "greedy")
 
@@ -62,6 +63,24 @@ def layers_of(
             "undefined, give what all decoder layers predict"
         )
     return layers
+
+
+def as_corners(
+    logits: Tensor,
+    boxes: Tensor,
+    targets: Sequence[dict],
+    classification: Classification,
+) -> tuple[list[Tensor], list[Tensor], list[dict]]:
+    """Predictions as `judge` and `fading.rates` take them, image by image.
+
+    Of what `analysis.predictions` gives: `logits [Y, n, Q, outputs]`, `boxes
+    [Y, n, Q, 4]` cxcywh and targets likewise, in [0, 1]; `classification` is
+    `model.config.classification`.
+    """
+    scores = classification.probabilities(logits).transpose(0, 1)
+    corners = cxcywh_to_xyxy(boxes).transpose(0, 1)
+    true = [each | {"boxes": cxcywh_to_xyxy(each["boxes"])} for each in targets]
+    return list(scores), list(corners), true
 
 
 def judge(

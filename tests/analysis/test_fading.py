@@ -6,8 +6,8 @@ from pycocotools.cocoeval import COCOeval
 
 from benchmarks.slow_fading import READINGS, Image, slow_rates
 from detr_steps import boxes as box_ops
-from detr_steps.analysis.fading import as_corners, examples, rates, triangle
-from detr_steps.analysis.judging import judge, overlaps
+from detr_steps.analysis.fading import examples, rates, triangle
+from detr_steps.analysis.judging import as_corners, judge, overlaps
 from detr_steps.boxes import cxcywh_to_xyxy
 from detr_steps.evaluation.coco import _data_set
 from detr_steps.objective.classification import Focal, Softmax
