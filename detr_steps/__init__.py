@@ -8,6 +8,7 @@ from .systems.dab_detr import DABDETR, DABDETRConfig
 from .systems.deformable_detr import DeformableDETR, DeformableDETRConfig
 from .systems.detr import DETR, DETRConfig
 from .systems.output import Output
+from .systems.sqr import LoopLast, Recollect
 
 __version__ = "0.1.0"
 __all__ = [
@@ -21,7 +22,9 @@ __all__ = [
     "DeformableDETRConfig",
     "Detections",
     "ImageBatch",
+    "LoopLast",
     "Output",
+    "Recollect",
     "evaluation",
     "interop",
     "training",

@@ -9,7 +9,7 @@ import torch
 from small import small_deformable_config, small_detr
 from torch import nn
 
-from detr_steps import ImageBatch
+from detr_steps import ImageBatch, LoopLast
 from detr_steps.data.scenes import Scenes
 from detr_steps.images import normalise
 from detr_steps.nn.deform_attention import Sampling
@@ -57,6 +57,7 @@ EVERY: dict[str, Callable[[], nn.Module]] = {
     "dense": lambda: dense_in("encoder", "decoder"),
     "dense encoder": lambda: dense_in("encoder"),
     "dense decoder": lambda: dense_in("decoder"),
+    "looped": lambda: deformable(refine=True, scheme=LoopLast(3)),
 }
 
 

@@ -1,10 +1,11 @@
-"""Rewrites recipe.json files of the first edition: old kinds and field names.
+"""Rewrites older recipe.json files in today's words: kinds, field names, new fields.
 
     python tools/rewrite_recipes.py data/zoo/*/recipe.json
 
-A file that is already of the second edition is left as it is. What changed: `hidden` is
-`ffn_channels`, the kind of classifier has a field of its own (`Softmax`, `Focal`), the
-two stages are a query source, and the training scheme is named.
+A file that is up to date is left as it is. What changed since the first edition:
+`hidden` is `ffn_channels`, the kind of classifier has a field of its own (`Softmax`,
+`Focal`), the two stages are a query source, and the training scheme is named; later the
+weights of the decoder layers' losses got a field, `layer_weights`.
 """
 
 import json
@@ -17,9 +18,11 @@ DETECTORS = ("DETRConfig", "DeformableDETRConfig")
 def renewed(description: dict) -> dict:
     """The same run in today's words; raises KeyError for a file of neither edition."""
     model = description["model"]
-    if model["kind"] not in DETECTORS or "hidden" not in model:
-        return description
-    return description | {"model": _detector(dict(model))}
+    if model["kind"] in DETECTORS and "hidden" in model:
+        model = _detector(dict(model))
+    if "scheme" in model and "layer_weights" not in model:
+        model = _with_layer_weights(model)
+    return description | {"model": model}
 
 
 def _detector(old: dict) -> dict:
@@ -42,6 +45,15 @@ def _classification(loss: dict) -> dict:
     if loss["kind"] == "FocalWeights":
         return {"kind": "Focal", "alpha": loss["alpha"], "gamma": loss["gamma"]}
     return {"kind": "Softmax", "no_object": loss["no_object"]}
+
+
+def _with_layer_weights(old: dict) -> dict:
+    new = {}
+    for key, value in old.items():
+        new[key] = value
+        if key == "loss":
+            new["layer_weights"] = {"kind": "LayerWeights", "schedule": "uniform"}
+    return new
 
 
 def rewrite(path: Path) -> bool:

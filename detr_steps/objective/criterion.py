@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import losses, matching
 from .classification import Classification
+from .layer_weights import LayerWeights
 from .losses import LossWeights
 from .matching import CostWeights, PaddedTargets
 
@@ -22,7 +23,9 @@ class PredictionSets(NamedTuple):
 
     `name` of its terms in the record; `logits`, `boxes [P, B, Q, ·]`; `weight` of its
     loss (Group DETR divides by the number of groups); every object is repeated so many
-    times (`repeats`, H-DETR); `class_agnostic`: every object is of class 0 (proposals).
+    times (`repeats`, H-DETR); `class_agnostic`: every object is of class 0 (proposals);
+    `layers` [P] the decoder layer that made each set, by whose weight it counts (SQR);
+    none for sets of no layer.
     """
 
     name: str
@@ -31,6 +34,7 @@ class PredictionSets(NamedTuple):
     weight: float = 1.0
     repeats: int = 1
     class_agnostic: bool = False
+    layers: tuple[int, ...] = ()
 
 
 class Predictions(Protocol):
@@ -47,12 +51,14 @@ class SetCriterion:
     """Matching and set loss; it has no parameters.
 
     `classification` Softmax or Focal, `cost` weights of the matching, `weights` of the
-    loss. Source: Carion et al. 2020, section 3.1. Built in chapters/02_detr.ipynb.
+    terms, `layers` of the decoder layers.
+    Source: Carion et al. 2020, section 3.1. Built in chapters/02_detr.ipynb.
     """
 
     classification: Classification
     cost: CostWeights
     weights: LossWeights
+    layers: LayerWeights = LayerWeights()
 
     @torch.no_grad()
     def match(
@@ -81,14 +87,16 @@ class SetCriterion:
     ) -> dict[str, Tensor]:
         """Terms `class`, `box`, `giou` of every layer, and their weighted `total`.
 
-        Every layer learns as if it were the last. The sets of `output.extra` are summed
-        under their name, `class_NAME` and so on.
+        Every layer learns as if it were the last, unless `layers` says otherwise; its
+        terms are given unweighted, to be compared. The sets of `output.extra` are
+        summed, with their weights, under their name, `class_NAME` and so on.
         """
         terms = self._terms(output.logits, output.boxes, targets)
         named = losses.name_layers(terms)
-        total = output.weight * self._weighted(terms)
+        shares = self.layers.of(len(output.logits))
+        total = output.weight * self._weighted(_scale(terms, shares))
         for extra in output.extra:
-            terms = self._extra_terms(extra, targets)
+            terms = self._extra_terms(extra, targets, shares)
             total = total + self._weighted(terms)
             for name, value in terms.items():
                 key = f"{name}_{extra.name}"
@@ -96,12 +104,13 @@ class SetCriterion:
         return named | {"total": total}
 
     def _extra_terms(
-        self, extra: PredictionSets, targets: PaddedTargets
+        self, extra: PredictionSets, targets: PaddedTargets, shares: tuple[float, ...]
     ) -> dict[str, Tensor]:
         targets = targets.repeat(extra.repeats)
         if extra.class_agnostic:
             targets = targets.class_agnostic()
         terms = self._terms(extra.logits, extra.boxes, targets)
+        terms = _scale(terms, tuple(shares[layer] for layer in extra.layers))
         return {name: extra.weight * value.sum() for name, value in terms.items()}
 
     def _terms(
@@ -121,6 +130,13 @@ class SetCriterion:
             + weights.box * terms["box"].sum()
             + weights.giou * terms["giou"].sum()
         )
+
+
+def _scale(terms: dict[str, Tensor], by: tuple[float, ...]) -> dict[str, Tensor]:
+    """Terms `[P]`, each set by its own number; none at all leaves them as they are."""
+    if all(number == 1 for number in by):
+        return terms
+    return {name: value * value.new_tensor(by) for name, value in terms.items()}
 
 
 def _at_least_float32(*tensors: Tensor) -> Iterator[Tensor]:

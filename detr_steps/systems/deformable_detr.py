@@ -25,6 +25,7 @@ from ..nn.resnet import ResNetConfig
 from ..nn.trace import LayerTrace
 from ..objective.classification import Classification, Focal
 from ..objective.criterion import PredictionSets
+from ..objective.layer_weights import LayerWeights
 from ..objective.losses import LossWeights
 from ..objective.matching import CostWeights
 from .detector import QueryDetector
@@ -56,6 +57,7 @@ class DeformableDETRConfig:
     classification: Classification = Focal()
     cost: CostWeights = CostWeights(classification=2.0)
     loss: LossWeights = LossWeights(classification=2.0)
+    layer_weights: LayerWeights = LayerWeights()  # of the auxiliary losses
     scheme: Scheme = Plain()  # how training runs the decoder
 
     def __post_init__(self) -> None:

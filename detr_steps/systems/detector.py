@@ -18,6 +18,7 @@ from ..nn.queries import Queries
 from ..nn.trace import LayerTrace
 from ..objective.classification import Classification
 from ..objective.criterion import PredictionSets, SetCriterion
+from ..objective.layer_weights import LayerWeights
 from ..objective.losses import LossWeights
 from ..objective.matching import CostWeights, PaddedTargets, pad_targets
 from ..ops import backend
@@ -35,6 +36,7 @@ class DetectorConfig(Protocol):
     classification: Classification
     cost: CostWeights
     loss: LossWeights
+    layer_weights: LayerWeights
 
 
 class Detector(nn.Module):
@@ -45,7 +47,9 @@ class Detector(nn.Module):
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.config = config
-        self.criterion = SetCriterion(config.classification, config.cost, config.loss)
+        self.criterion = SetCriterion(
+            config.classification, config.cost, config.loss, config.layer_weights
+        )
         self.backbone = config.backbone.build()
 
     def tokens(self, height: int, width: int) -> int:
@@ -130,11 +134,16 @@ class TensorDetector(nn.Module):
 class QueryDetector(Detector):
     """A detector whose decoder layers refine object queries, step by step.
 
-    A system gives `encode`, `start` and `step`. In training the config's `scheme` runs
-    the steps (more queries, more sets to supervise); otherwise `decode` does.
+    A system gives `encode`, `start` and `step`. The config's `scheme` runs the steps:
+    in training perhaps with more queries and more sets to supervise, at inference every
+    layer once, as `decode` does, unless the scheme loops one.
     """
 
     decoder: nn.ModuleList
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__(config)
+        config.scheme.check(config.decoder_layers, config.queries)
 
     def encode(self, batch: ImageBatch, trace: bool = False) -> Memory:
         """Turn images into tokens that know about each other."""
@@ -157,8 +166,9 @@ class QueryDetector(Detector):
         """Predict from every decoder layer; `trace` also returns what was attended."""
         memory = self.encode(batch, trace)
         queries, proposals = self.start(memory)
-        scheme = self.config.scheme if self.training else PLAIN
-        output = scheme.run(self, memory, queries, trace)
+        scheme = self.config.scheme
+        run = scheme.run if self.training else scheme.infer
+        output = run(self, memory, queries, trace)
         return output._replace(extra=proposals + output.extra)
 
     def decode(self, memory: Memory, queries: Queries, trace: bool = False) -> Output:

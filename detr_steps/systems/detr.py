@@ -19,6 +19,7 @@ from ..nn.resnet import ResNetConfig
 from ..nn.trace import LayerTrace
 from ..objective.classification import Classification, Softmax
 from ..objective.criterion import PredictionSets
+from ..objective.layer_weights import LayerWeights
 from ..objective.losses import LossWeights
 from ..objective.matching import CostWeights
 from .dense_encoder import DenseEncoderDetector
@@ -43,6 +44,7 @@ class DETRConfig:
     classification: Classification = Softmax()
     cost: CostWeights = CostWeights()
     loss: LossWeights = LossWeights()
+    layer_weights: LayerWeights = LayerWeights()  # of the auxiliary losses
     scheme: Scheme = Plain()  # how training runs the decoder
 
     @classmethod

@@ -4,9 +4,9 @@ The plain scheme runs every layer once. Others let training see more queries, or
 sets of them, than inference does; they work on every system, for they know only `step`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,11 +21,19 @@ if TYPE_CHECKING:
     from .detector import QueryDetector
 
 
-class Scheme(Protocol):
-    """A frozen dataclass in a config; inference never uses it."""
+class Scheme:
+    """A frozen dataclass in a config; only what a scheme must change need be written.
+
+    Training calls `run`. Inference calls `infer`, which is the plain loop unless a
+    scheme says otherwise.
+    """
 
     def queries(self, count: int) -> int:
         """Queries that training needs of a model that infers with `count`."""
+        return count
+
+    def check(self, layers: int, queries: int) -> None:
+        """Raise ValueError where a decoder of so many layers cannot be trained so."""
 
     def run(
         self,
@@ -34,17 +42,24 @@ class Scheme(Protocol):
         queries: Queries,
         trace: bool = False,
     ) -> Output:
-        """Run the steps of a model's decoder."""
+        """Run the steps of a model's decoder in training."""
+        raise NotImplementedError
+
+    def infer(
+        self,
+        model: "QueryDetector",
+        memory: Memory,
+        queries: Queries,
+        trace: bool = False,
+    ) -> Output:
+        """Run them at inference: every layer once."""
+        return run_layers(model, range(len(model.decoder)), memory, queries, trace)
 
 
 @describable
 @dataclass(frozen=True)
-class Plain:
+class Plain(Scheme):
     """Every decoder layer once, on what the one before has made of the queries."""
-
-    def queries(self, count: int) -> int:
-        """No more than at inference."""
-        return count
 
     def run(
         self,
@@ -54,17 +69,26 @@ class Plain:
         trace: bool = False,
     ) -> Output:
         """Every layer predicts; with `trace` also what each attention saw."""
-        predictions, seen, references = [], [], []
-        for index in range(len(model.decoder)):
-            references.append(queries.references)
-            queries, prediction, layer = model.step(index, queries, memory, trace)
-            predictions.append(prediction)
-            seen.append(layer)
-        logits, boxes = map(torch.stack, zip(*predictions))  # [Y, B, Q, ·]
-        if not trace:
-            return Output(logits, boxes)
-        whole = trace_of(model, memory, seen, references)
-        return Output(logits, boxes, whole)
+        return self.infer(model, memory, queries, trace)
+
+
+def run_layers(
+    model: "QueryDetector",
+    layers: Iterable[int],
+    memory: Memory,
+    queries: Queries,
+    trace: bool = False,
+) -> Output:
+    """Run decoder layers of these indices one after another; each predicts."""
+    predictions, seen, references = [], [], []
+    for index in layers:
+        references.append(queries.references)
+        queries, prediction, layer = model.step(index, queries, memory, trace)
+        predictions.append(prediction)
+        seen.append(layer)
+    logits, boxes = map(torch.stack, zip(*predictions))  # [Y, B, Q, ·]
+    whole = trace_of(model, memory, seen, references) if trace else None
+    return Output(logits, boxes, whole)
 
 
 def trace_of(

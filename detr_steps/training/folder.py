@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..describable import from_json, to_json
 from ..files import (
     read_json,
     read_notes,
@@ -250,7 +251,17 @@ def differences(before: dict, now: dict) -> dict[str, str]:
 def _complete(description: dict) -> dict:
     whole = description | {"recipe": asdict(Recipe(**description["recipe"]))}
     whole = {key: value for key, value in whole.items() if key not in NOT_SETTINGS}
+    for part, value in whole.items():
+        whole[part] = _with_defaults(value)
     return json.loads(json.dumps(whole))  # tuples are lists
+
+
+def _with_defaults(part: object) -> object:
+    """A config with the fields that it lacks; as it is where it is of no known kind."""
+    try:
+        return to_json(from_json(part)) if isinstance(part, dict) else part
+    except ValueError:  # a folder of data, or the kind of somebody's own code
+        return part
 
 
 def _has_moved(key: str, place: object) -> bool:

@@ -7,52 +7,19 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from hosts import SYSTEMS, TARGETS, model_of, two_images
 from small import (
-    small_conditional_config,
-    small_config,
     small_dab_config,
-    small_deformable_config,
 )
 
 from detr_steps import ImageBatch
-from detr_steps.nn.dense import Dense
-from detr_steps.objective.classification import Focal, Softmax
 from detr_steps.objective.criterion import PredictionSets
 from detr_steps.systems.output import Output
-from detr_steps.systems.query_sources import Anchors, Proposals
-from detr_steps.systems.scheme import Plain
-
-DEFORMABLE = small_deformable_config()
-SYSTEMS = {
-    "detr": small_config(),
-    "detr-focal": small_config(classification=Focal()),
-    "conditional": small_conditional_config(),
-    "dab": small_dab_config(),
-    "dab-fixed": small_dab_config(update=False, modulate=False),
-    "dab-points": small_dab_config(anchor_dim=2, modulate=False),
-    "deformable": DEFORMABLE,
-    "deformable-refine": replace(DEFORMABLE, refine=True),
-    "deformable-two-stage": replace(
-        DEFORMABLE, refine=True, query_source=Proposals(), queries=5
-    ),
-    "deformable-anchors": replace(DEFORMABLE, refine=True, query_source=Anchors()),
-    "deformable-softmax": replace(DEFORMABLE, classification=Softmax()),
-    "deformable-dense": replace(
-        DEFORMABLE,
-        maps=1,
-        levels=1,
-        encoder_sampling=Dense(4),
-        decoder_sampling=Dense(4),
-    ),
-}
-TARGETS = [
-    {"boxes": torch.tensor([[0.5, 0.5, 0.2, 0.4]]), "labels": torch.tensor([2])},
-    {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
-]
+from detr_steps.systems.scheme import Plain, Scheme
 
 
 @dataclass(frozen=True)
-class TwoGroups:
+class TwoGroups(Scheme):
     """Every layer on two groups of queries; the second is supervised as an extra."""
 
     def queries(self, count: int) -> int:
@@ -69,16 +36,6 @@ class TwoGroups:
         return Output(logits, boxes, output.trace, (second,), weight=0.5)
 
 
-def model_of(config):
-    torch.manual_seed(0)
-    model = config.build()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if (parameter == 0).all():
-                parameter.normal_(std=0.1)
-    return model
-
-
 @pytest.fixture(params=SYSTEMS)
 def model(request):
     return model_of(SYSTEMS[request.param])
@@ -86,10 +43,7 @@ def model(request):
 
 @pytest.fixture
 def batch() -> ImageBatch:
-    generator = torch.Generator().manual_seed(1)
-    return ImageBatch.from_list(
-        [torch.randn(3, *s, generator=generator) for s in ((64, 48), (40, 64))]
-    )
+    return two_images()
 
 
 def test_identical_groups_give_the_plain_answers(model, batch):

@@ -10,6 +10,8 @@ import pytest
 import torch
 from runs import Dying, Killed, fit, recipe, weights
 
+from detr_steps import DETRConfig
+from detr_steps.describable import to_json
 from detr_steps.files import process_alive, read_json, read_notes, read_tensors
 from detr_steps.training.folder import (
     RunFolder,
@@ -146,6 +148,16 @@ def test_a_folder_of_an_older_version_goes_on(tmp_path):
     del description["recipe"]["patience"]
     file.write_text(json.dumps(description))
     fit(tmp_path, resume=True)
+
+
+def test_a_config_of_an_older_version_has_the_defaults_of_new_fields(tmp_path):
+    """Of the model as of the recipe: else no run could be resumed after an update."""
+    now = {"recipe": {"steps": 1}, "model": to_json(DETRConfig.tiny())}
+    before = json.loads(json.dumps(now))
+    del before["model"]["layer_weights"]
+    assert differences(before, now) == {}
+    now["model"]["layer_weights"]["schedule"] = "none"
+    assert list(differences(before, now)) == ["model.layer_weights.schedule"]
 
 
 def test_data_that_have_moved_are_no_other_data(tmp_path):

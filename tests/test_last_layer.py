@@ -1,0 +1,39 @@
+"""The table of chapter 11: every column of a run, from what the run has left."""
+
+import json
+
+import pytest
+import torch
+from small import small_deformable_config
+
+from benchmarks import last_layer
+from detr_steps.data.scenes import Scenes
+from detr_steps.describable import to_json
+from detr_steps.evaluation import evaluate
+from detr_steps.files import write_tensors
+
+
+def test_a_run_has_every_column(tmp_path):
+    """Of an untrained model: numbers that mean little, but each from its place."""
+    torch.manual_seed(0)
+    model = small_deformable_config(queries=9).build().eval()
+    scenes = {k: to_json(Scenes(k, size=64)) for k in ("train", "val")}
+    description = {
+        "recipe": {"steps": 4},
+        "model": to_json(model.config),
+        "data": scenes["train"],
+        "validation": scenes["val"],
+    }
+    (tmp_path / "recipe.json").write_text(json.dumps(description))
+    (tmp_path / "record.jsonl").write_text('{"step": 4, "seconds": 6.0}\n')
+    write_tensors(tmp_path / "model.safetensors", model.state_dict(), {"step": 4})
+    found = json.loads(json.dumps(last_layer.measure(tmp_path, 6)))
+    assert found["seconds_per_step"] == 1.5 and found["images"] == 6
+    assert len(found["AP_by_layer"]) == 3 and len(found["better_layers"]) == 2
+    own = evaluate(model, Scenes("val", size=64), limit=6)["AP"]
+    assert found["AP_by_layer"][-1] == pytest.approx(own, abs=1e-6)
+    assert set(found["TP_F"]) == {"winner", "candidate", "class", "greedy"}
+    assert set(found["FP_E"]) == {"fp", "any", "class"}
+    assert found["FP"] + found["TP"] >= 9 * 6 and 2 <= found["layers_to_exit"] <= 3
+    for name in ("oracle_query", "oracle_image", "exit", "selector"):
+        assert 0 <= found[f"AP_{name}"] <= 1
