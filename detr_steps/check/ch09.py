@@ -29,7 +29,7 @@ channels = exercise(__name__, "channels", """
         "the code of a box has 2 · channels in all, so each number has channels / 2":
             {"width": 4},
         "each number has channels / 2, not all of them: x and y share the first "
-        "channels": {"width": 1},
+        "`channels`": {"width": 1},
         "the second number is the channel after the last, as in a slice":
             {"last": -1},
         "channels are counted from 0": {"first": 1},
@@ -42,12 +42,23 @@ channels = exercise(__name__, "channels", """
 
 
 def _map(
-    anchor, h, w, half=0.5, turn=2 * math.pi, swap=0, temperature=20, add=1, flip=0
+    anchor,
+    h,
+    w,
+    half=0.5,
+    turn=2 * math.pi,
+    swap=0,
+    temperature=20,
+    add=1,
+    flip=0,
+    channels=16,
 ):
     """Products `[h, w]`, right unless told to make a mistake."""
     x, y = anchor[:2].flip(0) if swap else anchor[:2]
     rows, columns = ((torch.arange(n) + half) / n for n in (h, w))
-    code = [sine_features(turn * a, 16, temperature) for a in (rows, columns, y, x)]
+    code = [
+        sine_features(turn * a, channels, temperature) for a in (rows, columns, y, x)
+    ]
     down, along = code[0] @ code[2], code[1] @ code[3]  # [h], [w]
     together = down[:, None] + along if add else down[:, None] * along
     return together.T if flip else together
@@ -69,8 +80,8 @@ positional_map = exercise(__name__, "positional_map", """
         "the temperature is 20": {"temperature": 10_000},
         "rows and columns add up: y and x have channels of their own": {"add": 0},
         "the map is [h, w]: rows first": {"flip": 1},
-        "16 channels for each axis, 32 together":
-            {"result": lambda right: right / 2},
+        "32 channels in all: 16 for each axis":
+            [{"channels": 32}, {"result": lambda right: right / 2}],
         "the products as they are, no softmax yet":
             {"result": lambda right: right.flatten().softmax(0).view_as(right)},
         "the products as they are: nothing is divided here":
@@ -170,6 +181,7 @@ patterns = exercise(__name__, "patterns", """
              lambda p, a: torch.cat((p.repeat_interleave(len(a), 0),
                                      a.repeat_interleave(len(p), 0)), 1)],
     },
+    before={"join the first two axes: [P·Q, ·]": lambda value: value.ndim == 3},
     convert=lambda value: torch.cat(both(value), 1),
     kind="return two tensors of P·Q rows each: contents, anchors",
     shape="contents and anchors side by side {}", unit="pair",

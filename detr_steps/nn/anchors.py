@@ -1,4 +1,4 @@
-"""Anchors: where learned queries start (for chapter 09, to come)."""
+"""Anchors: where learned queries start (built in chapters/09_dab_anchors.ipynb)."""
 
 import torch
 from torch import Tensor, nn

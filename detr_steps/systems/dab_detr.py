@@ -1,7 +1,7 @@
 """DAB-DETR: queries are anchor boxes, refined layer by layer.
 
-Liu et al. 2022, "DAB-DETR: Dynamic Anchor Boxes are Better Queries for DETR". For
-chapters 09 and 10, to come.
+Liu et al. 2022, "DAB-DETR: Dynamic Anchor Boxes are Better Queries for DETR". Built in
+chapters/09_dab_anchors.ipynb and chapters/10_conditional_attention.ipynb.
 """
 
 from dataclasses import dataclass

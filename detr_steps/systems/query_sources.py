@@ -1,6 +1,6 @@
 """Where the queries of Deformable DETR come from: learned, or proposed by the image.
 
-Built in chapters/08_multi_scale.ipynb; anchors are for chapter 09, to come.
+Built in chapters/08_multi_scale.ipynb; anchors in chapters/09_dab_anchors.ipynb.
 """
 
 import math

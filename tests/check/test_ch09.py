@@ -47,12 +47,12 @@ def test_right_channels():
     assert "is at (16, 32), yours (7, 9)" in other.message
 
 
-def product(anchor, h, w, half=0.5, turn=2 * math.pi, t=20, swap=False):
+def product(anchor, h, w, half=0.5, turn=2 * math.pi, t=20, swap=False, c=16):
     """By the library's own position code of a map, whose channels are 16 + 16."""
     y, x = ((torch.arange(n) + half) / n * turn for n in (h, w))
     cells = torch.cartesian_prod(y, x)
     at = anchor[:2] * turn if swap else anchor[:2].flip(0) * turn
-    codes = [sine_features(z, 16, t).flatten(-2) for z in (cells, at)]
+    codes = [sine_features(z, c, t).flatten(-2) for z in (cells, at)]
     return (codes[0] @ codes[1]).view(h, w)
 
 
@@ -66,7 +66,7 @@ MAPS = {
     "rows first": lambda a, h, w: product(a, h, w).T,
     "no softmax": lambda a, h, w: product(a, h, w).flatten().softmax(0).view(h, w),
     "nothing is divided": lambda a, h, w: product(a, h, w) / 32**0.5,
-    "32 together": lambda a, h, w: product(a, h, w) / 2,
+    "32 channels in all": lambda a, h, w: product(a, h, w, c=32),
 }
 
 
@@ -166,6 +166,7 @@ PATTERNS = {
     "come first": lambda p, a: (p.repeat(len(a), 1), a.repeat_interleave(len(p), 0)),
     "pairs repeat": lambda p, a: (p.repeat(len(a), 1), a.repeat(len(p), 1)),
     "two tensors": lambda p, a: pair(p, a)[0],
+    "first two axes": lambda p, a: tuple(x.view(3, 5, -1) for x in pair(p, a)),
     "side by side": lambda p, a: (pair(p, a)[0][:4], pair(p, a)[1][:4]),
 }
 

@@ -230,6 +230,27 @@ def test_what_is_no_bench_is_refused_with_the_cure(settings, words, model):
         viz.anchor_bench(model, BATCH, **settings)
 
 
+def test_the_reader_begins_where_the_caller_says(model):
+    start = {"weights": "identity", "modulate": False, "temperature": 50, "head": 1}
+    begun = viz.anchor_bench(model, BATCH, start=start).notes["start"]
+    wanted = {"weights": IDENTITY, "modulate": False, "temperature": 50}
+    assert begun.items() >= (wanted | {"head": 1, "lam": True}).items()
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        ({"weights": "raw"}, "weights='raw': one of .*identity"),
+        ({"head": 9}, "head=9"),
+        ({"temperature": 1}, "temperature=1: one of 2 to 10000"),
+        ({"size": 2}, "size=2: one of .*weights"),
+    ],
+)
+def test_an_unknown_start_is_refused(start, words, model):
+    with pytest.raises(ValueError, match=words):
+        viz.anchor_bench(model, BATCH, start=start)
+
+
 def test_other_systems_and_other_attention_are_refused(model):
     other = ConditionalDETR(small_conditional_config())
     with pytest.raises(TypeError, match="model is a ConditionalDETR: only the queries"):

@@ -20,6 +20,7 @@ CAPTION = (
     "Where a query looks is not yet what it takes from there. Cells are counted from "
     "1: equal codes meet half a cell up and left of the anchor's middle."
 )
+WEIGHTS = "identity", "untrained", "trained"  # in the order of bench.IDENTITY …
 SEED = 10  # not 0, which recipes begin with: else a model may meet itself
 FIRST = " The first layer's content holds the query's own position, which stays."
 
@@ -33,18 +34,20 @@ def anchor_bench(
     layer: int = -1,
     query: int | None = None,
     fresh: DABDETR | None = None,
-    title: str = TITLE,
+    start: dict[str, object] | None = None,
 ) -> InteractiveFigure:
     """Drag an anchor over a picture: its positional map, a content map, their sum.
 
     `batch` an ImageBatch or a SceneBatch; `anchor` cxcywh to begin with, shares of the
     picture; `query` whose content at the decoder `layer` gives the content map, λ and
     the width and height it expects, by default the surest; `fresh` a model to compare
-    with, by default of the same config, untrained. The page computes the scores anew:
-    sine codes of a temperature, projections, modulation; see `engine.bench`.
+    with, by default of the same config, untrained; `start` what to begin with:
+    "weights" ("identity", "untrained", "trained"), "modulate", "lam" (bool),
+    "temperature", "head" (-1 for their mean). The page computes the scores anew: sine
+    codes of a temperature, projections, modulation; see `engine.bench`.
     Raises: TypeError for another system; ValueError for an anchor that is no box in the
-    picture, an unknown image, layer or query, a `fresh` of other sizes, or attention
-    that adds content and position (its scores are no such sum).
+    picture, an unknown image, layer, query or start, a `fresh` of other sizes, or
+    attention that adds content and position (its scores are no such sum).
     Source: Liu et al. 2022, section 4.4 and figure 6. Built in
     chapters/09_dab_anchors.ipynb.
     """
@@ -77,8 +80,9 @@ def anchor_bench(
         "weights": bench.TRAINED,
         "head": -1,
     }
+    notes["start"] |= _begin(start or {}, model, layer)
     arrays = {name: x.numpy() for name, x in arrays.items()}
-    texts = dict(title=title, caption=CAPTION + FIRST * (layer == 0))
+    texts = dict(title=TITLE, caption=CAPTION + FIRST * (layer == 0))
     texts["summary"] = _summary(arrays, notes)
     rgb = as_picture(opened.rgb)
     return InteractiveFigure("bench", arrays, notes, picture=rgb, **texts)
@@ -107,6 +111,28 @@ def _check_models(model: nn.Module, fresh: nn.Module | None) -> None:
 
 def _of(model: DABDETR, part: str) -> int:
     return getattr(model.config, part)
+
+
+def _begin(start: dict, model: DABDETR, layer: int) -> dict:
+    """What a reader begins with, as the page keeps it. Raises: ValueError."""
+    known = {
+        "weights": WEIGHTS,
+        "modulate": (False, True) if model.config.modulate else (False,),
+        "lam": (False, True) if layer else (False,),
+        "head": range(-1, model.config.heads),
+    }
+    for name, value in start.items():
+        if name == "temperature":
+            fits = isinstance(value, int | float) and 2 <= value <= 10_000
+            allowed = "2 to 10000"
+        else:
+            fits, allowed = value in known.get(name, ()), list(known.get(name, known))
+        if not fits:
+            raise ValueError(f"start {name}={value!r}: one of {allowed}")
+    begin = dict(start)
+    if "weights" in begin:
+        begin["weights"] = WEIGHTS.index(begin["weights"])
+    return begin
 
 
 def _check_anchor(anchor: tuple[float, ...]) -> None:
