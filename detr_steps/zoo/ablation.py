@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .reading import scores
+from .reading import record, scores
 
 ENOUGH = 3  # seeds on both sides before anything is more or less
 
@@ -38,6 +38,11 @@ class Comparison:
             return "more"
         return "less" if max(self.after) < min(self.before) else "open: seeds overlap"
 
+    def holds(self, expected: str) -> bool | str:
+        """Whether the verdict is `expected`, for `viz.claims`; open stays open."""
+        said = self.verdict
+        return said == expected if said in ("more", "less") else said
+
     def __str__(self) -> str:
         gain = "no runs" if self.gain is None else f"{self.gain:+.1f} AP points"
         return f"{gain} ({self.verdict})"
@@ -49,6 +54,15 @@ def compare(before: str, after: str, key: str = "AP") -> Comparison:
     Raises: KeyError for an unknown name.
     """
     return Comparison(scores(before, key), scores(after, key))
+
+
+def steps_to(name: str, goal: float, key: str = "AP") -> int | None:
+    """The first evaluated step of a run at which a score reaches `goal`, or None.
+
+    Raises: KeyError for an unknown name.
+    """
+    lines = record(name)
+    return next((line["step"] for line in lines if line.get(key, -1) >= goal), None)
 
 
 def _mean(values: list[float]) -> float:

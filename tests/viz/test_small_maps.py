@@ -37,7 +37,7 @@ def test_no_maps_are_an_error():
         viz.number_maps({})
 
 
-def test_seeds_are_dots_with_a_mean_and_the_base_is_shaded():
+def test_seeds_are_dots_with_a_mean():
     figure = viz.seed_rows({"base": [0.2, 0.4], "new": [0.5], "none yet": []}, "AP")
     (ax,) = figure.axes
     dots = [line for line in ax.lines if line.get_marker() == "o"]
@@ -45,9 +45,15 @@ def test_seeds_are_dots_with_a_mean_and_the_base_is_shaded():
     assert [list(line.get_xdata()) for line in dots] == [[0.2, 0.4], [0.5], []]
     assert [line.get_xdata()[0] for line in means] == pytest.approx([0.3, 0.5])
     assert [label.get_text() for label in ax.get_yticklabels()][2] == "none yet"
-    (band,) = ax.patches
-    assert (band.get_x(), band.get_width()) == pytest.approx((0.2, 0.2))
+    assert not ax.collections
 
 
-def test_rows_without_a_base_are_drawn():
-    assert not viz.seed_rows({"none yet": [], "new": [0.5]}).axes[0].patches
+def test_each_base_is_shaded_up_to_the_next():
+    scores = {"a": [0.2, 0.4], "a new": [0.5], "b": [0.1], "b new": [], "c": []}
+    (ax,) = viz.seed_rows(scores, bases=("a", "b", "c")).axes
+    boxes = [band.get_datalim(ax.transData).extents for band in ax.collections]
+    assert boxes[0].tolist() == pytest.approx([0.2, -0.4, 0.4, 1.4])
+    assert boxes[1].tolist() == pytest.approx([0.1, 1.6, 0.1, 3.4])
+    assert len(boxes) == 2  # c has no scores yet
+    with pytest.raises(KeyError, match="nothing"):
+        viz.seed_rows(scores, bases=("nothing",))

@@ -5,7 +5,7 @@ import json
 import pytest
 import small_zoo
 
-from detr_steps.zoo import VARIABLE, compare
+from detr_steps.zoo import VARIABLE, compare, steps_to
 from detr_steps.zoo.ablation import Comparison
 
 
@@ -48,3 +48,11 @@ def test_records_of_all_seeds_are_compared(tmp_path, monkeypatch):
     assert compare("base", "planned").verdict == "open: 0 seeds"
     with pytest.raises(KeyError, match="no 'nothing' in the zoo"):
         compare("base", "nothing")
+    assert (steps_to("base", 0.0), steps_to("base", 0.1)) == (1, 2)
+    assert steps_to("base", 0.2) is None and steps_to("base", 0.05, "AP_S") == 2
+
+
+def test_a_claim_holds_fails_or_stays_open():
+    more = Comparison([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    assert more.holds("more") is True and more.holds("less") is False
+    assert Comparison([0.1], [0.4]).holds("more") == "open: 1 seed"

@@ -52,10 +52,15 @@ def _numbers(ax: Axes, values: Tensor, digits: int) -> None:
     ax.tick_params(length=0, labelsize=7, labelcolor="0.45")
 
 
-def seed_rows(scores: Mapping[str, Sequence[float]], label: str = "AP") -> Figure:
+def seed_rows(
+    scores: Mapping[str, Sequence[float]],
+    label: str = "AP",
+    bases: Sequence[str] = (),
+) -> Figure:
     """Draw scores of named runs: a dot for each seed, a line at their mean.
 
-    The first row's range is shaded through all rows. Runs without scores stay empty.
+    The range of each of `bases` is shaded behind it and the rows that follow, up to the
+    next. Runs without scores stay empty. Raises: KeyError for an unknown base.
     Built in chapters/10_conditional_attention.ipynb.
     """
     figure, ax = plt.subplots(figsize=(7.5, 0.8 + 0.3 * len(scores)))
@@ -63,8 +68,12 @@ def seed_rows(scores: Mapping[str, Sequence[float]], label: str = "AP") -> Figur
         ax.plot(values, [row] * len(values), "o", color=COLOURS[0], alpha=0.8)
         if values:
             ax.plot(sum(values) / len(values), row, "|", color="k", ms=14, mew=2)
-    if first := list(next(iter(scores.values()), ())):
-        ax.axvspan(min(first), max(first), color=COLOURS[1], alpha=0.25, lw=0)
+    rows = {name: row for row, name in enumerate(scores)}
+    starts = [rows[base] for base in bases]
+    for base, start, end in zip(bases, starts, [*starts[1:], len(scores)]):
+        if values := list(scores[base]):
+            reach = {"x1": min(values), "x2": max(values), "color": COLOURS[1]}
+            ax.fill_betweenx((start - 0.4, end - 0.6), alpha=0.3, lw=0, **reach)
     ax.set(yticks=range(len(scores)), yticklabels=list(scores), xlabel=label)
     ax.set(ylim=(len(scores) - 0.5, -0.5), xlim=(0, None))
     return figure
