@@ -1,15 +1,27 @@
 """What the chapters measure on a trained model."""
 
 from .layers import ap_by_layer, predictions
-from .looking import answering, share_by_step, share_on_object, touched, widths
+from .looking import (
+    answering,
+    before_layers,
+    judge_maps,
+    share_by_step,
+    share_on_object,
+    shares_by_layer,
+    touched,
+    widths,
+)
 from .slots import slot_boxes
 
 __all__ = [
     "answering",
     "ap_by_layer",
+    "before_layers",
+    "judge_maps",
     "predictions",
     "share_by_step",
     "share_on_object",
+    "shares_by_layer",
     "slot_boxes",
     "touched",
     "widths",

@@ -3,13 +3,20 @@
 Built in chapters/10_conditional_attention.ipynb.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
+from ..images import ImageBatch
+from ..nn.conditional import ConditionalCrossAttention, split_heads
+from ..nn.memory import Memory
+from ..nn.queries import Queries
 from ..nn.references import token_centres
 from ..objective.matching import pad_targets
 from ..systems.detector import QueryDetector
 from ..systems.output import Output
+from .attention import eval_no_grad
 from .film import Film
 
 Size = tuple[int, int]  # rows and columns of a map
@@ -59,6 +66,72 @@ def answering(
     image, slot = padded.mask.nonzero(as_tuple=True)
     query = model.match(output, padded)[-1][image, slot]
     return image, query, padded.boxes[image, slot]
+
+
+def before_layers(model: QueryDetector, memory: Memory) -> Iterator[Queries]:
+    """The queries as each decoder layer is given them, one after another."""
+    queries, _ = model.start(memory)
+    for index in range(len(model.decoder)):
+        yield queries
+        queries, _, _ = model.step(index, queries, memory)
+
+
+def judge_maps(maps: Tensor, boxes: Tensor, size: Size) -> Tensor:
+    """Three means over maps `[n, M, S]` of queries that answer for `boxes [n, 4]`.
+
+    The share on the object; the width along x, a share of the image; the correlation
+    of that width, heads averaged, with the object's.
+    """
+    wide = widths(maps, size)[..., 0].mean(1)  # [n]
+    follows = torch.corrcoef(torch.stack((wide, boxes[:, 2])))[0, 1]
+    share = share_on_object(maps, boxes, size).mean()
+    return torch.stack((share, wide.mean(), follows))
+
+
+def shares_by_layer(
+    model: QueryDetector, batch: ImageBatch, targets: list[dict]
+) -> dict[str, list[float]]:
+    """`share_on_object` after every decoder layer, of dense maps: `all`, and `place`.
+
+    `place` is of the maps that positions alone would draw; empty where attention does
+    not compare them apart. Those queries count that are matched after the last layer.
+    """
+    given = []
+    hooks = [
+        layer.cross_attention.register_forward_pre_hook(
+            lambda module, inputs: given.append((module, *inputs[:2]))
+        )
+        for layer in model.decoder
+    ]
+    try:
+        with eval_no_grad(model):
+            output = model(batch, trace=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    image, query, boxes = answering(model, output, targets)
+    layers = [each.weights for each in output.trace.decoder_cross]
+    found = {"all": layers, "place": list(map(_place_maps, given))}
+    return {
+        name: [
+            float(
+                share_on_object(x[image, :, query], boxes, output.trace.sizes[0]).mean()
+            )
+            for x in maps
+            if x is not None
+        ]
+        for name, maps in found.items()
+    }
+
+
+def _place_maps(given: tuple) -> Tensor | None:
+    cross, queries, memory = given
+    if not isinstance(cross, ConditionalCrossAttention):
+        return None
+    with torch.no_grad():
+        asked = split_heads(cross.query_spatial(queries.spatial), cross.heads)
+        found = split_heads(cross.key_position(memory.positions), cross.heads)
+    return (asked @ found.mT / (2 * asked.shape[-1]) ** 0.5).softmax(-1)
 
 
 def share_by_step(film: Film) -> tuple[list[float], list[float]]:

@@ -6,6 +6,8 @@ import torch
 from detr_steps.analysis import looking
 from detr_steps.analysis.film import Film, Shot
 from detr_steps.images import ImageBatch
+from detr_steps.systems.conditional_detr import ConditionalDETRConfig
+from detr_steps.systems.dab_detr import DABDETRConfig
 from detr_steps.systems.detr import DETRConfig
 
 SIZE = (4, 8)  # cells of 1/8 by 1/4
@@ -58,6 +60,62 @@ def test_answering_names_the_matched_query_of_every_object():
     image, query, boxes = looking.answering(model, out, targets)
     assert image.tolist() == [0, 1, 1] and torch.equal(boxes, torch.cat((one, two)))
     assert query[1] != query[2] and query.min() >= 0 and query.max() < 5
+
+
+SMALL = {"queries": 5, "encoder_layers": 1, "decoder_layers": 2}
+
+
+@pytest.mark.parametrize("config", [DETRConfig, ConditionalDETRConfig, DABDETRConfig])
+def test_shares_by_layer_are_those_of_the_trace_and_of_place_alone(config):
+    torch.manual_seed(0)
+    model = config.tiny(**SMALL).build().eval()
+    batch = ImageBatch.from_list([torch.randn(3, 64, 128)] * 2)
+    target = {
+        "boxes": torch.tensor([[0.5, 0.5, 0.2, 0.4]]),
+        "labels": torch.tensor([1]),
+    }
+    with torch.no_grad():
+        out = model(batch, trace=True)
+        image, query, boxes = looking.answering(model, out, [target] * 2)
+        shares = looking.shares_by_layer(model, batch, [target] * 2)
+        maps = out.trace.decoder_cross[1].weights[image, :, query]
+        expected = looking.share_on_object(maps, boxes, SIZE).mean()
+        assert shares["all"][1] == pytest.approx(float(expected), abs=1e-5)
+        if config is DETRConfig:
+            assert shares["place"] == []
+            return
+        for layer in model.decoder:  # without contents place alone is all there is
+            for part in (
+                layer.cross_attention.query,
+                layer.cross_attention.query_position,
+            ):
+                if part is not None:
+                    part.weight.zero_(), part.bias.zero_()
+        alone = looking.shares_by_layer(model, batch, [target] * 2)
+    assert alone["all"] == pytest.approx(alone["place"], abs=1e-5)
+    assert shares["all"][0] != pytest.approx(shares["place"][0], abs=1e-6)
+
+
+def test_queries_before_layers_are_the_models_own():
+    torch.manual_seed(0)
+    model = ConditionalDETRConfig.tiny(**SMALL).build().eval()
+    with torch.no_grad():
+        memory = model.encode(ImageBatch.from_list([torch.randn(3, 64, 64)]))
+        first, second = looking.before_layers(model, memory)
+        after, _, _ = model.step(0, first, memory)
+    assert not first.content.any() and torch.equal(after.content, second.content)
+
+
+def test_maps_are_judged_by_share_width_and_whether_it_follows():
+    boxes = torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.5, 0.5, 0.5, 0.4]])
+    maps = torch.zeros(2, 1, *SIZE)
+    maps[0, 0, 1, 3:5], maps[1, 0, 1, 2:6] = 0.5, 0.25
+    share, wide, follows = looking.judge_maps(maps.flatten(2), boxes, SIZE).tolist()
+    own = looking.widths(maps.flatten(2), SIZE)[..., 0].mean()
+    assert (share, follows) == pytest.approx((1, 1)) and wide == pytest.approx(
+        float(own)
+    )
+    assert looking.judge_maps(maps.flatten(2), boxes.flip(0), SIZE)[2] < -0.99
 
 
 def shot(matched, peak):
