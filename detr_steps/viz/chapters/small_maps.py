@@ -14,7 +14,7 @@ from ..engine.plots import COLOURS
 def number_maps(
     maps: Mapping[str, Tensor],
     cell: tuple[int, int] | None = None,
-    columns: int = 3,
+    columns: int = 2,
     digits: int = 1,
 ) -> Figure:
     """Draw named maps `[h, w]` beside each other, the number in each cell.
