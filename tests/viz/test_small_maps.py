@@ -46,6 +46,7 @@ def test_seeds_are_dots_with_a_mean():
     assert [line.get_xdata()[0] for line in means] == pytest.approx([0.3, 0.5])
     assert [label.get_text() for label in ax.get_yticklabels()][2] == "none yet"
     assert not ax.collections
+    assert ax.get_xlim()[1] > 0.5  # the last dot is whole
 
 
 def test_each_base_is_shaded_up_to_the_next():

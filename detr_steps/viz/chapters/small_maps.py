@@ -63,7 +63,7 @@ def seed_rows(
     next. Runs without scores stay empty. Raises: KeyError for an unknown base.
     Built in chapters/10_conditional_attention.ipynb.
     """
-    figure, ax = plt.subplots(figsize=(7.5, 0.8 + 0.3 * len(scores)))
+    figure, ax = plt.subplots(figsize=(6, 0.8 + 0.3 * len(scores)))
     for row, values in enumerate(map(list, scores.values())):
         ax.plot(values, [row] * len(values), "o", color=COLOURS[0], alpha=0.8)
         if values:
@@ -75,5 +75,6 @@ def seed_rows(
             reach = {"x1": min(values), "x2": max(values), "color": COLOURS[1]}
             ax.fill_betweenx((start - 0.4, end - 0.6), alpha=0.3, lw=0, **reach)
     ax.set(yticks=range(len(scores)), yticklabels=list(scores), xlabel=label)
-    ax.set(ylim=(len(scores) - 0.5, -0.5), xlim=(0, None))
+    highest = max((max(values, default=0) for values in scores.values()), default=0)
+    ax.set(ylim=(len(scores) - 0.5, -0.5), xlim=(0, 1.06 * highest or 1))
     return figure
