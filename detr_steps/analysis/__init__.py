@@ -2,13 +2,31 @@
 
 from .fading import examples, rates, triangle
 from .layers import ap_by_layer, predictions
+from .looking import (
+    answering,
+    before_layers,
+    judge_maps,
+    share_by_step,
+    share_on_object,
+    shares_by_layer,
+    touched,
+    widths,
+)
 from .slots import slot_boxes
 
 __all__ = [
+    "answering",
     "ap_by_layer",
+    "before_layers",
     "examples",
+    "judge_maps",
     "predictions",
     "rates",
+    "share_by_step",
+    "share_on_object",
+    "shares_by_layer",
     "slot_boxes",
+    "touched",
     "triangle",
+    "widths",
 ]

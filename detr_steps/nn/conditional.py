@@ -1,4 +1,4 @@
-"""Attention that compares content and position apart (chapter 10).
+"""Content and position compared apart (chapters/10_conditional_attention.ipynb).
 
 Meng et al. 2021, "Conditional DETR for Fast Training Convergence".
 """
@@ -171,8 +171,8 @@ class ConditionalCrossAttention(nn.Module):
 
     The query's position is its `spatial` code, which the content has scaled; the first
     layer, whose content is still empty, adds the projected position embedding as well.
-    Source: Meng et al. 2021, section 3.3. For
-    chapter 10, to come.
+    Source: Meng et al. 2021, section 3.3.
+    Built in chapters/10_conditional_attention.ipynb.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Conditional DETR: queries compare content and position apart.
 
-Meng et al. 2021, "Conditional DETR for Fast Training Convergence". For
-chapter 10, to come.
+Meng et al. 2021, "Conditional DETR for Fast Training Convergence".
+Built in chapters/10_conditional_attention.ipynb.
 """
 
 from dataclasses import dataclass

@@ -5,6 +5,7 @@ from .chapters.family import family_map
 from .chapters.overlap import two_boxes
 from .chapters.reads import reads, sectors, warp_loads
 from .chapters.roofline import floors
+from .chapters.small_maps import number_maps, seed_rows
 from .chapters.threads import butterfly, threads
 from .engine.answers import Answers, Words
 from .engine.figure import InteractiveFigure
@@ -54,6 +55,7 @@ __all__ = [
     "live",
     "matching",
     "matching_of",
+    "number_maps",
     "overlaps",
     "picture",
     "play",
@@ -61,6 +63,7 @@ __all__ = [
     "roofline",
     "sampling_points",
     "sectors",
+    "seed_rows",
     "small_png",
     "style",
     "table",

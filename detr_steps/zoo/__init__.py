@@ -8,6 +8,7 @@ import importlib
 import pkgutil
 
 from .. import data, nn, objective, systems
+from .ablation import compare, steps_to
 from .publishing import FILMED, publish, publish_film, publish_record
 from .reading import (
     VARIABLE,
@@ -36,6 +37,7 @@ __all__ = [
     "VARIABLE",
     "checksum",
     "class_names",
+    "compare",
     "film",
     "films",
     "folder",
@@ -54,6 +56,7 @@ __all__ = [
     "result",
     "scores",
     "ships_weights",
+    "steps_to",
     "weights",
 ]
 

@@ -1,0 +1,80 @@
+"""Small maps with their numbers, and the scores of several seeds."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ..engine.plots import COLOURS
+
+
+def number_maps(
+    maps: Mapping[str, Tensor],
+    cell: tuple[int, int] | None = None,
+    columns: int = 2,
+    digits: int = 1,
+) -> Figure:
+    """Draw named maps `[h, w]` beside each other, the number in each cell.
+
+    Red is above zero, blue below, each map by its own largest number; a frame goes
+    round `cell` (row, column). Built in chapters/10_conditional_attention.ipynb.
+    Raises: ValueError without any maps.
+    """
+    if not maps:
+        raise ValueError("no maps to draw: give a name and a [h, w] for each")
+    rows = math.ceil(len(maps) / columns)
+    h, w = next(iter(maps.values())).shape
+    size = (columns * max(0.42 * w, 1.6), rows * (0.36 * h + 0.45))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for ax in axes.flat[len(maps) :]:
+        ax.set_visible(False)
+    for ax, (name, values) in zip(axes.flat, maps.items()):
+        _numbers(ax, values, digits)
+        ax.set_title(name, size=9)
+        if cell is not None:
+            corner = (cell[1] - 0.5, cell[0] - 0.5)
+            ax.add_patch(plt.Rectangle(corner, 1, 1, fill=False, ec="k", lw=2))
+    return figure
+
+
+def _numbers(ax: Axes, values: Tensor, digits: int) -> None:
+    most = float(values.abs().max()) or 1.0
+    ax.imshow(values.numpy(), cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
+    for y, line in enumerate(values.tolist()):
+        for x, number in enumerate(line):
+            text = f"{round(number, digits) + 0.0:.{digits}f}"  # no -0.0
+            ink = "white" if abs(number) > 0.65 * most else "black"
+            ax.text(x, y, text, ha="center", va="center", size=7, color=ink)
+    ax.set(xticks=range(values.shape[1]), yticks=range(values.shape[0]))
+    ax.tick_params(length=0, labelsize=7, labelcolor="0.45")
+
+
+def seed_rows(
+    scores: Mapping[str, Sequence[float]],
+    label: str = "AP",
+    bases: Sequence[str] = (),
+) -> Figure:
+    """Draw scores of named runs: a dot for each seed, a line at their mean.
+
+    The range of each of `bases` is shaded behind it and the rows that follow, up to the
+    next. Runs without scores stay empty. Raises: KeyError for an unknown base.
+    Built in chapters/10_conditional_attention.ipynb.
+    """
+    figure, ax = plt.subplots(figsize=(6, 0.8 + 0.3 * len(scores)))
+    for row, values in enumerate(map(list, scores.values())):
+        ax.plot(values, [row] * len(values), "o", color=COLOURS[0], alpha=0.8)
+        if values:
+            ax.plot(sum(values) / len(values), row, "|", color="k", ms=14, mew=2)
+    rows = {name: row for row, name in enumerate(scores)}
+    starts = [rows[base] for base in bases]
+    for base, start, end in zip(bases, starts, [*starts[1:], len(scores)]):
+        if values := list(scores[base]):
+            reach = {"x1": min(values), "x2": max(values), "color": COLOURS[1]}
+            ax.fill_betweenx((start - 0.4, end - 0.6), alpha=0.3, lw=0, **reach)
+    ax.set(yticks=range(len(scores)), yticklabels=list(scores), xlabel=label)
+    highest = max((max(values, default=0) for values in scores.values()), default=0)
+    ax.set(ylim=(len(scores) - 0.5, -0.5), xlim=(0, 1.06 * highest or 1))
+    return figure

@@ -1,0 +1,69 @@
+"""What a change did to a run, and whether its seeds can tell."""
+
+from dataclasses import dataclass
+
+from .reading import record, scores
+
+ENOUGH = 3  # seeds on both sides before anything is more or less
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores of a run before and after a change, one for each seed.
+
+    Built in chapters/10_conditional_attention.ipynb.
+    """
+
+    before: list[float]
+    after: list[float]
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds both sides have."""
+        return min(len(self.before), len(self.after))
+
+    @property
+    def gain(self) -> float | None:
+        """Difference of the means, in points (hundredths); None without a run."""
+        if not self.seeds:
+            return None
+        return 100 * (_mean(self.after) - _mean(self.before))
+
+    @property
+    def verdict(self) -> str:
+        """More or less, where three seeds on both sides do not overlap; else open."""
+        if self.seeds < ENOUGH:
+            return f"open: {self.seeds} seed{'s' * (self.seeds != 1)}"
+        if max(self.before) < min(self.after):
+            return "more"
+        return "less" if max(self.after) < min(self.before) else "open: seeds overlap"
+
+    def holds(self, expected: str) -> bool | str:
+        """Whether the verdict is `expected`, for `viz.claims`; open stays open."""
+        said = self.verdict
+        return said == expected if said in ("more", "less") else said
+
+    def __str__(self) -> str:
+        gain = "no runs" if self.gain is None else f"{self.gain:+.1f} AP points"
+        return f"{gain} ({self.verdict})"
+
+
+def compare(before: str, after: str, key: str = "AP") -> Comparison:
+    """Compare the last scores of two recipes' seeds, by the names of the recipes.
+
+    Raises: KeyError for an unknown name.
+    """
+    return Comparison(scores(before, key), scores(after, key))
+
+
+def steps_to(name: str, goal: float, key: str = "AP") -> int | None:
+    """The first evaluated step of a run at which a score reaches `goal`, or None.
+
+    Raises: KeyError for an unknown name.
+    """
+    lines = record(name)
+    return next((line["step"] for line in lines if line.get(key, -1) >= goal), None)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,60 @@
+"""Small maps with numbers, and scores of seeds."""
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from detr_steps import viz
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def test_each_number_stands_in_its_cell():
+    numbers = torch.arange(6.0).view(2, 3) - 2
+    figure = viz.number_maps({"a": numbers, "b": -numbers}, (1, 2), columns=3)
+    first, second, empty = figure.axes
+    assert first.get_title() == "a" and not empty.get_visible()
+    texts = {text.get_position(): text.get_text() for text in first.texts}
+    assert texts == {(x, y): f"{3 * y + x - 2:.1f}" for y in (0, 1) for x in range(3)}
+    assert {text.get_text() for text in second.texts} >= {"0.0", "2.0", "-3.0"}
+    frame = first.patches[0]
+    assert frame.get_xy() == (1.5, 0.5) and frame.get_width() == 1
+
+
+def test_zero_is_white_and_the_largest_is_full():
+    image = viz.number_maps({"a": torch.tensor([[0.0, -4.0]])}).axes[0].images[0]
+    low, high = image.get_clim()
+    assert (low, high) == (-4, 4)
+    viz.number_maps({"nothing": torch.zeros(2, 2)})  # no division by zero
+
+
+def test_no_maps_are_an_error():
+    with pytest.raises(ValueError, match="no maps"):
+        viz.number_maps({})
+
+
+def test_seeds_are_dots_with_a_mean():
+    figure = viz.seed_rows({"base": [0.2, 0.4], "new": [0.5], "none yet": []}, "AP")
+    (ax,) = figure.axes
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    means = [line for line in ax.lines if line.get_marker() == "|"]
+    assert [list(line.get_xdata()) for line in dots] == [[0.2, 0.4], [0.5], []]
+    assert [line.get_xdata()[0] for line in means] == pytest.approx([0.3, 0.5])
+    assert [label.get_text() for label in ax.get_yticklabels()][2] == "none yet"
+    assert not ax.collections
+    assert ax.get_xlim()[1] > 0.5  # the last dot is whole
+
+
+def test_each_base_is_shaded_up_to_the_next():
+    scores = {"a": [0.2, 0.4], "a new": [0.5], "b": [0.1], "b new": [], "c": []}
+    (ax,) = viz.seed_rows(scores, bases=("a", "b", "c")).axes
+    boxes = [band.get_datalim(ax.transData).extents for band in ax.collections]
+    assert boxes[0].tolist() == pytest.approx([0.2, -0.4, 0.4, 1.4])
+    assert boxes[1].tolist() == pytest.approx([0.1, 1.6, 0.1, 3.4])
+    assert len(boxes) == 2  # c has no scores yet
+    with pytest.raises(KeyError, match="nothing"):
+        viz.seed_rows(scores, bases=("nothing",))

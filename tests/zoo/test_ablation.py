@@ -1,0 +1,58 @@
+"""What seeds say of a change."""
+
+import json
+
+import pytest
+import small_zoo
+
+from detr_steps.zoo import VARIABLE, compare, steps_to
+from detr_steps.zoo.ablation import Comparison
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6], "more"),
+        ([0.4, 0.5, 0.6], [0.1, 0.2, 0.3], "less"),
+        ([0.1, 0.2, 0.3], [0.3, 0.5, 0.6], "open: seeds overlap"),
+        ([0.1, 0.2, 0.3], [0.8, 0.9], "open: 2 seeds"),
+        ([0.1], [0.8, 0.9, 0.9], "open: 1 seed"),
+        ([], [0.8], "open: 0 seeds"),
+    ],
+)
+def test_three_seeds_that_do_not_overlap_decide(before, after, verdict):
+    assert Comparison(before, after).verdict == verdict
+
+
+def test_gain_is_the_difference_of_means_in_points():
+    found = Comparison([0.1, 0.2], [0.25, 0.3])
+    assert found.gain == pytest.approx(12.5)
+    assert str(found) == "+12.5 AP points (open: 2 seeds)"
+    assert Comparison([], [0.3]).gain is None
+    assert str(Comparison([], [0.3])) == "no runs (open: 0 seeds)"
+
+
+def test_records_of_all_seeds_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    for name, scores in (("base", (0.1, 0.2)), ("changed", (0.4,)), ("planned", ())):
+        small_zoo.add(tmp_path, name)
+        for seed, score in enumerate(scores):
+            file = f"record-seed{seed}.jsonl" if seed else "record.jsonl"
+            lines = [{"step": 1, "AP": 0.0, "AP_S": 0.0}]
+            lines += [{"step": 2, "AP": score, "AP_S": score / 2}, {"step": 3}]
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            (tmp_path / name / file).write_text(text)
+    found = compare("base", "changed")
+    assert (found.before, found.after, found.seeds) == ([0.1, 0.2], [0.4], 1)
+    assert compare("base", "changed", "AP_S").after == [0.2]
+    assert compare("base", "planned").verdict == "open: 0 seeds"
+    with pytest.raises(KeyError, match="no 'nothing' in the zoo"):
+        compare("base", "nothing")
+    assert (steps_to("base", 0.0), steps_to("base", 0.1)) == (1, 2)
+    assert steps_to("base", 0.2) is None and steps_to("base", 0.05, "AP_S") == 2
+
+
+def test_a_claim_holds_fails_or_stays_open():
+    more = Comparison([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    assert more.holds("more") is True and more.holds("less") is False
+    assert Comparison([0.1], [0.4]).holds("more") == "open: 1 seed"
