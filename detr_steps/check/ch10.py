@@ -111,7 +111,13 @@ modulated = exercise(__name__, "modulated", """
             lambda code, a, e: code * (e / a[:, 2:]).prod(-1, keepdim=True),
         "halves, not every other channel: all of y comes first":
             lambda code, a, e: code * (e / a[:, 2:]).flip(-1).repeat(1, 4),
+        "both halves alike: y goes with the height, x with the width":
+            lambda code, a, e: code * (e / a[:, 2:]).prod(-1, keepdim=True) ** 0.5,
+        "the halves came back in the other order: y stays first":
+            {"result": lambda right: right.roll(4, -1)},
     },
+    kept="the code itself was changed, and it also made the position embedding: "
+    "multiply into a new tensor, no *= and no code[…] =",
     shape="[Q, C] = {}", unit="anchor",
 )  # fmt: skip
 
@@ -123,6 +129,12 @@ def _law(factor, temperature, hands, d, turn=2 * math.pi, step=1.0, power=2, mea
     return 1 / math.sqrt(factor * c / math.sqrt(d))
 
 
+def _square_of_sum(factor, temperature, hands, d):
+    """σ, were the sum squared and not its parts."""
+    omega = 2 * math.pi / temperature ** (torch.arange(hands) / hands)
+    return 1 / math.sqrt(factor * omega.sum() ** 2 / math.sqrt(d))
+
+
 law = exercise(__name__, "law", """
     Check exercise 3, `mine(factor, temperature, hands, d)` -> σ, a share of a picture.
 
@@ -132,18 +144,19 @@ law = exercise(__name__, "law", """
     cases=[(1.0, 20.0, 64, 64), (4.0, 20.0, 16, 32), (0.5, 10_000.0, 64, 64)],
     answer=_law,
     mistakes={
-        "that is 1 / (a · c): a Gaussian's σ is its root":
+        "that is 1 / (a · κ): a Gaussian's σ is its root":
             {"result": lambda right: right**2},
-        "upside down: that is √(a · c)": {"result": lambda right: 1 / right},
+        "upside down: that is √(a · κ)": {"result": lambda right: 1 / right},
         "a large factor narrows: it belongs below the fraction's line": lambda f, *rest:
             _law(1 / f, *rest),
         "hands turn by 2π over the picture: 2π is missing": {"turn": 1.0},
         "there is one i for each hand, not for each channel: T^(i / hands)":
             [{"step": 2.0}, {"step": 0.5}],
-        "cos(ωΔ) falls like ω²Δ²/2: sum the squares of ω": {"power": 1},
+        "cos(ωΔ) falls like ω²Δ²/2: sum the squares of ω":
+            [{"power": 1}, _square_of_sum],
         "sum over the hands: their scores add up, they are not averaged": {"mean": 1},
-        "scores are divided by √d, so c is, too": lambda f, t, n, d: _law(f, t, n, 1),
-        "divide c by √d, not by d": lambda f, t, n, d: _law(f, t, n, d * d),
+        "scores are divided by √d, so κ is, too": lambda f, t, n, d: _law(f, t, n, 1),
+        "divide κ by √d, not by d": lambda f, t, n, d: _law(f, t, n, d * d),
         "the factor is missing": lambda f, *rest: _law(1.0, *rest),
         "slow hands turn *less*: divide by the power of the temperature":
             lambda f, t, n, d: _law(f, 1 / t, n, d),
@@ -174,8 +187,7 @@ turned = exercise(__name__, "turned", """
     Check exercise 4, `mine(code [Q, C], shift, temperature)` -> `[Q, C]`.
 
     Codes of one axis, sine and cosine in turn, hand i turning by
-    2π / temperature^(2i / C) over the picture. Source: Meng et al. 2021, section 3.3:
-    the block form of T.""",
+    2π / temperature^(2i / C) over the picture. Source: sine and cosine of a sum.""",
     praise="each hand turned by its own angle: the same spot, further on",
     cases=[(PLACES, 0.25, 20.0), (PLACES, -0.1, 20.0)], answer=_turned,
     mistakes={
@@ -195,6 +207,8 @@ turned = exercise(__name__, "turned", """
         "adding two codes is no code of the sum: turn each hand":
             lambda code, shift, t:
                 code + sine_features(torch.tensor([2 * math.pi * shift]), 8, t),
+        "a shift of the place is no number to add to its code: turn each hand":
+            lambda code, shift, t: code + shift,
         "that is ⊙: it stretches the hands, and cannot turn them":
             lambda code, shift, t:
                 code * sine_features(torch.tensor([2 * math.pi * shift]), 8, t),

@@ -64,7 +64,7 @@ class Trial:
     said. `part` which of several returned things is judged. Of an unknown mistake
     `shape` says what was expected (empty: any length), `nan` why NaN, `otherwise` the
     rest: words, or a function of value, truth and arguments; `unit` the small thing to
-    try it on. `when` introduces errors.
+    try it on. `when` introduces errors. `kept` is said where an argument was changed.
     """
 
     cases: Sequence[tuple]
@@ -81,6 +81,7 @@ class Trial:
     otherwise: str | Callable[..., str] = ""
     unit: str = "number"
     when: str = ""
+    kept: str = ""
 
     def give(self, how: object, case: tuple) -> object:
         """Say what comes out: of a function, of a changed `answer`, or ready."""
@@ -173,9 +174,12 @@ def _ask(mine: Callable, trial: Trial, name: str, blank: str) -> None:
 def _value(mine: Callable, case: tuple, trial: Trial, name: str, blank: str) -> object:
     """Call the reader's function: what is to be judged; raises Fault."""
     try:
-        value = mine(*(x.clone() if isinstance(x, Tensor) else x for x in case))
+        given = [x.clone() if isinstance(x, Tensor) else x for x in case]
+        value = mine(*given)
     except Exception as error:  # the reader's code: say what happened
         raise Fault(_stopped(error, case, trial, name)) from error
+    if trial.kept and not all(map(same_numbers, _tensors(given), _tensors(case))):
+        raise Fault(trial.kept)
     if any(x is None for x in (value if isinstance(value, tuple) else (value,))):
         again = f"{name} still returns None. Write it, then run this cell again."
         raise Fault(f"not yet: {again if name else blank}")
@@ -187,6 +191,10 @@ def _value(mine: Callable, case: tuple, trial: Trial, name: str, blank: str) -> 
     if fault := fit(value, trial.before):
         raise Fault(fault)
     return value
+
+
+def _tensors(arguments: Sequence) -> list[Tensor]:
+    return [x for x in arguments if isinstance(x, Tensor)]
 
 
 def _stopped(error: Exception, case: tuple, trial: Trial, name: str) -> str:

@@ -81,6 +81,11 @@ def inverted(code, anchor, expected, flip=True):
     return modulated(code, turned, anchor[:, 2:], flip)
 
 
+def in_place(code, anchor, expected):
+    code *= (expected / anchor[:, 2:]).flip(-1).repeat_interleave(4, -1)
+    return code
+
+
 MODULATED = {
     "goes with the height": lambda *a: modulated(*a, flip=False),
     "upside down: a narrow": inverted,
@@ -94,6 +99,9 @@ MODULATED = {
     "not every other channel": lambda c, a, e: (
         c * modulated(torch.ones(5, 2), a, e).repeat(1, 4)
     ),
+    "both halves alike": lambda c, a, e: c * (e / a[:, 2:]).prod(-1)[:, None].sqrt(),
+    "y stays first": lambda *a: torch.cat(modulated(*a).chunk(2, -1)[::-1], -1),
+    "no *=": in_place,
     "[Q, C] = [5, 8]": lambda *a: modulated(*a)[:, :4],
     "not yet": lambda *a: None,
 }
@@ -116,13 +124,16 @@ def law(a, t, hands, d, turn=2 * math.pi, square=2, step=1.0):
 
 LAWS = {
     "σ is its root": lambda *a: law(*a) ** 2,
-    "√(a · c)": lambda *a: 1 / law(*a),
+    "√(a · κ)": lambda *a: 1 / law(*a),
     "below the fraction's": lambda a, *rest: law(1 / a, *rest),
     "2π is missing": lambda *a: law(*a, turn=1),
     "one i for each hand": lambda *a: law(*a, step=2),
     "sum the squares": lambda *a: law(*a, square=1),
+    "falls like": lambda f, t, n, d: (
+        d**0.25 / f**0.5 / sum(2 * math.pi / t ** (i / n) for i in range(n))
+    ),
     "not averaged": lambda a, t, n, d: law(a, t, n, d) * math.sqrt(n),
-    "so c is, too": lambda a, t, n, d: law(a, t, n, 1),
+    "so κ is, too": lambda a, t, n, d: law(a, t, n, 1),
     "not by d": lambda a, t, n, d: law(a, t, n, d**2),
     "the factor is missing": lambda a, *rest: law(1, *rest),
     "turn *less*": lambda a, t, n, d: law(a, 1 / t, n, d),
@@ -192,6 +203,7 @@ TURNED = {
     "one sign is wrong": wrong_sign,
     "two channels make": lambda code, s, t: turned(code, s, math.sqrt(t)),
     "adding two codes": lambda code, s, t: code + step(s, t),
+    "no number to add": lambda code, s, t: code + s,
     "that is ⊙": lambda code, s, t: code * step(s, t),
     "[Q, C] = [6, 8]": lambda *a: turned(*a)[:, :4],
     "not yet": lambda *a: None,
