@@ -2,9 +2,11 @@
 
 import json
 
+import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import deformable_cpu, measuring
+from benchmarks import deformable_cpu, encoder_tokens, measuring
 from detr_steps import zoo
 
 
@@ -38,3 +40,30 @@ def test_the_page_has_a_line_for_each_row_of_the_record():
     assert page.count("\n## Threads") == len({row["threads"] for row in record["rows"]})
     for row in record["rows"]:
         assert f"| {row['case']} | {row['way']} | {1e3 * row['torch']:,.1f} |" in page
+
+
+def products(kind: str, sizes: tuple[tuple[int, int], ...]) -> int:
+    """Multiplications of the benchmark's matrices in one forward pass."""
+    with FlopCounterMode(display=False) as counter:
+        encoder_tokens.passes(sizes)[kind]()
+    return counter.get_total_flops() // 2 // 3  # backward: twice the forward pass
+
+
+def test_points_are_counted_on_all_levels_as_chapter_06_does():
+    sizes = encoder_tokens.pyramid((4, 6))
+    s, c, lk = sum(h * w for h, w in sizes), 256, 4 * len(sizes)
+    rest = 2 * s * c**2 + 3 * s * c * 8 * lk
+    assert products("deformable, torch alone", sizes) == pytest.approx(rest, rel=0.01)
+    dense = 4 * s * c**2 + 2 * s**2 * c
+    assert products("dense, written out", sizes) == pytest.approx(dense, rel=0.01)
+
+
+def test_the_clock_agrees_with_the_count():
+    """Chapter 06: dense over points, by multiplications and as measured."""
+    for row in zoo.measured("encoder_tokens")["rows"]:
+        s, c, lk = row["tokens"], 256, 4 * len(row["sizes"])
+        assert s == sum(h * w for h, w in row["sizes"]) and lk == 16
+        points = 2 * s * c**2 + 3 * s * c * 8 * lk + 5 * s * lk * c  # and reading
+        counted = (4 * s * c**2 + 2 * s**2 * c) / points
+        measured = row["dense"]["seconds"] / row["deformable"]["seconds"]
+        assert measured == pytest.approx(counted, rel=0.25)

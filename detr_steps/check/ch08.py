@@ -94,7 +94,7 @@ refinement = exercise(__name__, "refinement", """
     Check exercise 3, `mine(reference [Q, 4], delta [Q, 4])` -> box, next reference.
 
     cxcywh, shares of the image. Source: Zhu et al. 2020, appendix A.3.""",
-    praise="one step from the reference, and no gradient into the layer before",
+    praise="one step from the reference, and no gradient through the reference",
     cases=[tuple((0.1 + 0.8 * x).requires_grad_() for x in numbers(2, 5, 4))],
     answer=lambda r, delta: (inverse_sigmoid(r) + delta).sigmoid(),
     mistakes={
@@ -116,7 +116,7 @@ refinement = exercise(__name__, "refinement", """
             lambda value: not value[0].requires_grad,
         "the next layer starts from the box that this one has found":
             lambda value: not same_numbers(*value),
-        "detach the next reference: each layer answers for its own step":
+        "detach the next reference: each box head answers for its own step":
             lambda value: value[1].requires_grad,
     },
     convert=tensors(2), part=0, unit="box",

@@ -111,6 +111,18 @@ class Case:
         return self.images * self.asked * self.heads * self.points * len(self.sizes)
 
     @property
+    def touched(self) -> float:
+        """Share of the value's pixels that some corner reads.
+
+        All where every token asks around itself. Otherwise as expected of points that
+        lie anywhere: a point reaches the pixels whose centre is less than one away.
+        """
+        if self.queries is None:
+            return 1.0
+        points = self.queries * self.points
+        return sum(_read(size, points) for size in self.sizes) / self.tokens
+
+    @property
     def numbers(self) -> dict[str, int]:
         """How many numbers the arrays of a call hold."""
         channels = self.images * self.heads * self.width
@@ -132,6 +144,15 @@ class Case:
         return CORNERS * self.samples * self.width * FLOAT
 
 
+def _read(size: tuple[int, int], points: int) -> float:
+    """How many pixels of a map are read by so many points anywhere, on average."""
+    down, across = (
+        [(min(i + 1.5, side) - max(i - 0.5, 0)) / side for i in range(side)]
+        for side in size
+    )
+    return sum(1 - (1 - a * b) ** points for a in down for b in across)
+
+
 # A photo of 1,066 x 800 pixels in deformable DETR, two at a time.
 PHOTO = ((100, 134), (50, 67), (25, 34), (13, 17))
 ENCODER = Case(images=2, queries=None, heads=8, width=32, sizes=PHOTO)
@@ -150,14 +171,15 @@ def operations(case: Case, direction: str) -> int:
 
 
 def compulsory(case: Case, direction: str) -> dict[str, int]:
-    """Bytes between memory and chip if every array goes through once.
+    """Bytes between memory and chip if what is needed of each array goes through once.
 
-    Backward, the value's gradient is set to zero, then written; in half precision it is
-    added up in float32, and converted at the end.
+    Of the value these are the pixels that a corner reads. Backward, its whole gradient
+    is set to zero, then written; in half precision it is added up in float32, and
+    converted at the end.
     """
     n = case.numbers
     read = {
-        "value": n["value"] * case.bytes,
+        "value": round(n["value"] * case.touched) * case.bytes,
         "locations": n["locations"] * FLOAT,
         "weights": n["weights"] * FLOAT,
     }
@@ -202,28 +224,42 @@ def floors(card: Card, asked: dict[str, float]) -> dict[str, float]:
     return {name: amount / rates[name] for name, amount in asked.items()}
 
 
-# What a simulated cache holds: the share of loads found in 200 KB of each of 132
-# processors that forget what was used longest ago; ENCODER in float32. "rows": a block
-# takes four neighbouring queries with all heads; "tiles": 8 x 8 queries of one head.
+# What a simulated cache holds: the share of loads found in the L1s, which forget what
+# was used longest ago (H200: 200 KB in each of 132 processors, T4: 64 KB in each of
+# 40); ENCODER in float32. "rows": a block takes four neighbouring queries with all
+# heads; "tiles": 8 x 8 queries of one head. What is missing nobody has simulated.
 HITS = {
-    "rows": {"uniform": 0.076, "gaussian": 0.44, "initial": 0.72, "trained": 0.56},
-    "tiles": {"uniform": 0.26, "gaussian": 0.67, "initial": 0.82, "trained": 0.80},
+    "H200": {
+        "rows": {"uniform": 0.076, "gaussian": 0.44, "initial": 0.72, "trained": 0.56},
+        "tiles": {"uniform": 0.26, "gaussian": 0.67, "initial": 0.82, "trained": 0.80},
+    },
+    "T4": {"rows": {"trained": 0.49}},
 }
 # Additions to one pixel that meet in a tile of 8 x 8 queries, also simulated.
 ADDS = {"uniform": 1.5, "gaussian": 6.1, "initial": 10.8, "trained": 7.9}
+# Simulated, too: the share of a warp's steps through the list of the step "sorted" at
+# which the pixel changes for one of its four groups, so that the whole warp adds a row.
+CHANGES = {"gaussian": 0.44, "initial": 0.24, "trained": 0.34}
 
 
 def step_work(
-    case: Case, direction: str, step: str, per_sample: float, points: str = "trained"
+    case: Case,
+    direction: str,
+    step: str,
+    per_sample: float,
+    points: str = "trained",
+    card: Card = H200,
 ) -> dict[str, float]:
     """The work of one of our steps, for points spread as in HITS and ADDS.
 
     Those are simulations of the encoder; the decoder's queries share nothing, and find
     about a tenth in the cache.
+    Raises: KeyError for a card or spread whose cache nobody has simulated.
     """
     tiled = step in ("tiles", "sorted", "fixed", "fused")
-    hits = HITS["tiles" if tiled else "rows"][points] if case.queries is None else 0.1
-    grouped = direction == "backward" and tiled and case.queries is None
+    encoder, order = case.queries is None, "tiles" if tiled else "rows"
+    hits = HITS[card.name][order][points] if encoder else 0.1
+    grouped = direction == "backward" and tiled and encoder
     adds = ADDS[points] if grouped else 1.0
     if step == "fixed":
         adds /= 2  # its sums are whole numbers of 8 bytes

@@ -39,7 +39,7 @@ def coco_ap(
 
     `targets` one dict per image: `boxes` [n, 4] cx cy w h in [0, 1], `labels` [n],
     `size` (H, W) in pixels, and where known `area` [n] in pixels and `iscrowd` [n]
-    (a detection on a crowd is neither a hit nor a miss). `area_limits`: sides in
+    (a detection on a crowd is neither hit nor false alarm). `area_limits`: sides in
     pixels of the squares that part small, medium and large objects.
 
     Returns AP, AP50, AP75, AP_S, AP_M, AP_L, AR_100 in [0, 1] and `per_class` (name to

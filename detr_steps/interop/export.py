@@ -171,7 +171,7 @@ def _check(model: nn.Module, options: ExportOptions) -> None:
     if tokens > model.max_tokens:
         raise ExportError(
             f"size {options.size} makes {tokens:,} tokens, more than the "
-            f"{model.max_tokens:,} that fit in memory: give a smaller --size"
+            f"{model.max_tokens:,} allowed: give a smaller --size"
         )
     if getattr(model.config, "two_stage", False) and tokens < model.config.queries:
         raise ExportError(

@@ -78,7 +78,7 @@ def star(heads: int, levels: int, points: int) -> Tensor:
 class MultiScaleDeformableAttention(nn.Module):
     """Each query looks at K points of each of L levels, with each of M heads.
 
-    Offsets and attention weights are linear in the query; there are no keys.
+    Offsets and attention scores are linear in the query; there are no keys.
     `channels` C, M `heads` of D = C / M channels. At the start all queries sample the
     same `star` with equal weights. The paper trains `offsets` at a tenth of the rate.
     Raises: ValueError when M does not divide C, or for a number that is not positive.

@@ -37,7 +37,11 @@ class FromQuery:
 @describable
 @dataclass(frozen=True)
 class FromKeys:
-    """Ordinary attention over the points: the query times a key at each of them."""
+    """Dot products over the points: the query times a key read at each of them.
+
+    Keys come from tokens without positions, unlike DETR's, and no point has weights of
+    its own, unlike in `FromQuery`: a comparison of the two changes these as well.
+    """
 
     def build(self, channels: int, heads: int, levels: int, points: int) -> nn.Module:
         """Make the module with fresh weights; levels and points do not matter to it."""

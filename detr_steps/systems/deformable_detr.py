@@ -130,7 +130,7 @@ class DeformableDETR(QueryDetector):
     Source: Zhu et al. 2020. Built in chapters/08_multi_scale.ipynb.
     """
 
-    max_tokens = 200_000  # memory grows with the tokens, no longer with their square
+    max_tokens = 200_000  # time grows with the tokens, no longer with their square
 
     def __init__(self, config: DeformableDETRConfig) -> None:
         super().__init__(config)

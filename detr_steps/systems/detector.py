@@ -42,7 +42,7 @@ class DetectorConfig(Protocol):
 class Detector(nn.Module):
     """A module with a set loss and detections; `config` says how classes are told."""
 
-    max_tokens = 20_000  # an image of more would not fit in memory
+    max_tokens = 20_000  # dense attention takes their square in time, traced in memory
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
@@ -201,7 +201,7 @@ def check_images(model: Detector, batch: ImageBatch, sizes: int) -> None:
     if tokens > model.max_tokens:
         raise ValueError(
             f"{height} x {width} pixels make {tokens:,} tokens, more than the "
-            f"{model.max_tokens:,} that fit in memory: shrink the image first, as "
+            f"{model.max_tokens:,} allowed: shrink the image first, as "
             "detr-steps predict does (short side 800, long side 1333)"
         )
     if not batch.pixels.isfinite().all():

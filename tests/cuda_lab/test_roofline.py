@@ -3,9 +3,11 @@
 import dataclasses
 
 import pytest
+import torch
 
 from detr_steps.cuda_lab import roofline
 from detr_steps.cuda_lab.roofline import A100, DECODER, ENCODER, H200, T4
+from detr_steps.ops.sample import four_corners
 
 HALF = dataclasses.replace(ENCODER, bytes=2)
 
@@ -22,13 +24,28 @@ def test_samples_and_tokens():
         (ENCODER, "forward", 127.7),  # 36.5 + 36.5 + 18.2 + 36.5
         (HALF, "forward", 91.2),  # 18.2 + 36.5 + 18.2 + 18.2
         (ENCODER, "backward", 255.5),  # and 36.5 twice, 36.5, 18.2, 36.5
-        (DECODER, "forward", 38.0),
-        (DECODER, "backward", 112.0),
+        (DECODER, "forward", 17.2),  # 15.6 of the value's 36.5: what is read
+        (DECODER, "backward", 91.1),  # and 36.5 twice: zeroed, written
     ],
 )
 def test_compulsory_bytes(case, direction, megabytes):
     found = sum(roofline.compulsory(case, direction).values()) / 1e6
     assert found == pytest.approx(megabytes, abs=0.2)
+
+
+def test_touched_pixels_are_those_that_points_anywhere_read():
+    torch.manual_seed(0)
+    read = []
+    for _ in range(4):
+        for h, w in DECODER.sizes:
+            places = torch.rand(DECODER.queries * DECODER.points, 2)
+            index, share = four_corners(places, (h, w))
+            read.append(len(index[share > 0].unique()))
+    share = sum(read) / (4 * DECODER.tokens)
+    assert DECODER.touched == pytest.approx(share, rel=0.01)
+    assert ENCODER.touched == 1
+    one = dataclasses.replace(DECODER, queries=1, points=1, sizes=((1, 1),))
+    assert one.touched == 1
 
 
 def test_gathered_and_added_bytes():
@@ -60,6 +77,16 @@ def test_floors_of_the_backward_pass():
     assert floors["issue"] == pytest.approx(122, abs=1)
     assert 600 < floors["reductions"] < 1600  # what is assumed lies in the middle
     assert max(floors, key=floors.get) == "reductions"
+
+
+def test_the_smaller_l1_of_a_t4_leaves_more_to_its_l2():
+    per_card = [
+        roofline.step_work(ENCODER, "forward", "released", 98.0, card=card)["l2"]
+        for card in (H200, T4)
+    ]
+    assert per_card[0] < per_card[1] == pytest.approx(1.19e9, rel=0.01)
+    with pytest.raises(KeyError):
+        roofline.step_work(ENCODER, "forward", "tiles", 10.0, card=T4)
 
 
 def test_sums_within_a_block_save_reductions():

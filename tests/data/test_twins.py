@@ -1,7 +1,10 @@
 """The twin game: two of each colour, and answers that are true."""
 
+import itertools
+
 import pytest
 import torch
+from torch.nn import functional
 
 from detr_steps.data.twins import TwinGame
 
@@ -55,3 +58,20 @@ def test_a_deal_is_a_function_of_the_seed():
 def test_too_many_objects_are_refused():
     with pytest.raises(ValueError, match="fewer colours"):
         TwinGame(rows=3, columns=5)
+
+
+def test_a_channel_for_each_step_colour_and_shape_finds_the_twins_shape():
+    """What chapter 01 says of convolutions: one of 11 x 15 and a ReLU, set by hand."""
+    boards = deal(2)
+    steps = [(i, j) for i in range(11) for j in range(15) if (i, j) != (5, 7)]
+    cases = list(itertools.product(steps, range(8), range(4)))
+    assert len(cases) == 5248
+    kernel = torch.zeros(len(cases), 12, 11, 15)
+    for unit, (there, colour, shape) in zip(kernel, cases):
+        unit[colour, 5, 7] = unit[colour, *there] = unit[8 + shape, *there] = 1
+    maps = boards.tokens.mT.unflatten(2, boards.size)
+    bias = torch.full((len(cases),), -2.0)  # all three at once
+    units = functional.conv2d(maps, kernel, bias, padding=(5, 7)).relu()
+    said = units.unflatten(1, (-1, 4)).sum(1).flatten(2).argmax(1)  # [B, S]
+    asked = boards.twin >= 0
+    assert torch.equal(said[asked], boards.twin_shape[asked])
