@@ -13,6 +13,7 @@ import torch
 from bs4 import BeautifulSoup
 from matplotlib.figure import Figure
 from PIL import Image
+from runs import Dying, Killed, fit
 from small import small_config
 
 from detr_steps import experiment, report, zoo
@@ -25,7 +26,6 @@ from detr_steps.report import curves, page, pictures, story, writing
 from detr_steps.report.figures import INK, svg
 from detr_steps.training.folder import LOCK, read_record
 from detr_steps.training.lock import RunLock
-from runs import Dying, Killed, fit
 
 ODD = "moon <b>&"  # a name that HTML would swallow
 
