@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import nn
 
 from detr_steps import (
     DETR,
@@ -9,6 +10,7 @@ from detr_steps import (
     DABDETRConfig,
     DeformableDETRConfig,
     DETRConfig,
+    ImageBatch,
 )
 from detr_steps.nn.backbone import SmallConfig
 from detr_steps.nn.deform_attention import Sampling
@@ -89,3 +91,38 @@ def small_figure() -> InteractiveFigure:
         summary="Four boxes, one in each corner.",
         caption="Evidence of nothing.",
     )
+
+
+TARGETS = [  # of two images, the second without objects
+    {
+        "boxes": torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.3, 0.6, 0.4, 0.2]]),
+        "labels": torch.tensor([2, 0]),
+    },
+    {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
+]
+
+
+def unequal_batch() -> ImageBatch:
+    """Two images of noise, of other heights and widths: each has padding."""
+    generator = torch.Generator().manual_seed(1)
+    return ImageBatch.from_list(
+        [torch.randn(3, *s, generator=generator) for s in ((32, 48), (40, 24))]
+    )
+
+
+def fresh(config: DETRConfig) -> nn.Module:
+    """The config's model as it starts, always the same."""
+    torch.manual_seed(0)
+    return config.build().eval()
+
+
+def stirred(config: DETRConfig) -> nn.Module:
+    """A model whose heads and norms say something: fresh ones hardly differ."""
+    model = fresh(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if (parameter == 0).all():
+                parameter.normal_(std=0.1)
+            elif name == "decoder_norm.weight":
+                parameter.normal_(1, 0.5)
+    return model

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small import small_conditional_config
+from small import TARGETS, fresh, small_conditional_config, stirred, unequal_batch
 
 from detr_steps import ConditionalDETR, ConditionalDETRConfig, ImageBatch
 from detr_steps.nn.conditional import (
@@ -27,26 +27,11 @@ from detr_steps.nn.position import sine_features
 from detr_steps.nn.references import inverse_sigmoid
 
 SMALL = small_conditional_config()
-TARGETS = [
-    {
-        "boxes": torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.3, 0.6, 0.4, 0.2]]),
-        "labels": torch.tensor([2, 0]),
-    },
-    {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
-]
 
 
 def build(config: ConditionalDETRConfig = SMALL, stir: bool = True) -> ConditionalDETR:
     """A model whose heads and norms say something: fresh ones hardly differ."""
-    torch.manual_seed(0)
-    model = ConditionalDETR(config).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if stir and (parameter == 0).all():
-                parameter.normal_(std=0.1)
-            elif stir and name == "decoder_norm.weight":
-                parameter.normal_(1, 0.5)
-    return model
+    return stirred(config) if stir else fresh(config)
 
 
 @pytest.fixture
@@ -56,10 +41,7 @@ def model() -> ConditionalDETR:
 
 @pytest.fixture
 def batch() -> ImageBatch:
-    generator = torch.Generator().manual_seed(1)
-    return ImageBatch.from_list(
-        [torch.randn(3, *s, generator=generator) for s in ((32, 48), (40, 24))]
-    )
+    return unequal_batch()
 
 
 def calls_of(*modules: torch.nn.Module) -> list[tuple]:
