@@ -74,7 +74,7 @@ def test_whole_figures_are_live_also_far_down(page, watch, figure, tmp_path):
         ("await figure.load", "a b", "no figure inside"),
         ("await figure.load", "throw 1; await figure.load", "failed: 1"),
         ("await figure.load", "await {then() {}}; figure.load", "never got ready"),
-        ("pointermove", "pointerless", "hovering changes nothing"),
+        ("pointermove", "pointerless", "pointing changes nothing"),
         ("await figure.load", "console.error(`odd`); await figure.load", "odd"),
     ],
     ids=["syntax", "thrown", "stuck", "deaf", "complaining"],
