@@ -3,6 +3,7 @@
 import numpy as np
 
 from detr_steps.viz.engine.figure import InteractiveFigure
+from detr_steps.viz.engine.sets import sets_of_queries
 
 NAMES = ["disc", "box", "ring"]
 # In a figure's frame: for so many seconds the pointer goes round over the stage, and
@@ -190,7 +191,13 @@ def bench() -> InteractiveFigure:
     return attention("bench", arrays=arrays, notes=notes, title="Where would it look?")
 
 
+def sets() -> InteractiveFigure:
+    """Three layers that refine one, two and three sets."""
+    paths = [[(1,)], [(1, 2), (2,)], [(1, 2, 3), (2, 3), (1, 3)]]
+    return sets_of_queries(paths)
+
+
 ALL = {
     make.__name__: make
-    for make in (attention, encoder, lapse, layers, points, matching, bench)
+    for make in (attention, encoder, lapse, layers, points, matching, bench, sets)
 }

@@ -60,6 +60,14 @@ class Recollect(Scheme):
             counts.append(sum(counts[source] for source in self.sources(index)))
         return tuple(counts[1:])
 
+    def paths(self, layers: int) -> list[list[tuple[int, ...]]]:
+        """Which decoder layers, from 1, each set has been through: `[layer][set]`."""
+        found: list[list[tuple[int, ...]]] = [[()]]
+        for index in range(layers):
+            before = [path for source in self.sources(index) for path in found[source]]
+            found.append([(*path, index + 1) for path in before])
+        return found[1:]
+
     def check(self, layers: int, queries: int) -> None:
         """Raise ValueError where nothing is recollected, or too much for the memory."""
         if layers == 1:

@@ -173,7 +173,7 @@ def test_a_poster_has_words_and_a_picture(make):
     assert shown.shape == (560, 820, 3)
     assert (shown[20:42, 15:300].min(-1) < 90).sum() > 50  # the title
     stage = shown[60:300, 30:280]
-    assert len(np.unique(stage.reshape(-1, 3), axis=0)) > 500
+    assert len(np.unique(stage.reshape(-1, 3), axis=0)) > 300  # an empty one: 1
     assert (shown[-3:, 100:-100].max(-1) > 200).all()  # nothing runs over the edge
     assert (shown[50:-15, -10:-2].min(-1) > 240).all()
 

@@ -54,6 +54,7 @@ VIEWS = {
         ("points", "points", 300_000, POINTS),
         ("matching", "matching", 300_000, COSTS),
         ("bench", "bench", 300_000, BENCH),
+        ("sets", "sets", 300_000, "sets:N2"),
     )
 }
 
@@ -61,7 +62,7 @@ VIEWS = {
 class InteractiveFigure:
     """A picture to hover over that shows itself as the last value of a cell.
 
-    `view` one of attention, layers, points, matching, bench; `arrays` what it draws
+    `view` one of those in `VIEWS` (attention, sets, …); `arrays` what it draws
     (uint8, int16, float16, float32; shapes in `VIEWS`); `notes` names and start, JSON;
     `picture` uint8 `[H, W, 3]` or None; `summary` what a reader who cannot see it
     should know; `caption` what the figure is no evidence of.

@@ -15,6 +15,7 @@ from . import still
 from .bench_poster import anchor_bench
 from .poster_controls import fit, frame_row, glow, head_tiles, query_bars
 from .readout import SCALE, State, colour_of
+from .sets_poster import draw_sets
 from .sheet import ACCENT, INK, SOFT, Place, Sheet, ink_on
 
 NINTH = "#b8f2e6"  # as in points.mjs: the ninth of nine taps
@@ -121,6 +122,7 @@ VIEWS: dict[str, Callable] = {
     "points": _points,
     "matching": _matching,
     "bench": anchor_bench,
+    "sets": draw_sets,
 }
 
 
