@@ -18,6 +18,7 @@ from ..objective.classification import Classification
 from .judging import Judged, as_corners, judge, layers_of
 
 IOU = 0.5  # an object is found above it
+IOUS = [0.5 + 0.05 * i for i in range(10)]  # COCO's
 
 
 def pick(logits: Tensor, boxes: Tensor, layers: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,18 +36,23 @@ def best_per_query(
     boxes: Tensor,
     targets: Sequence[dict],
     classification: Classification,
+    *,
+    rest: bool = True,
 ) -> Tensor:
     """What somebody who knows the objects would choose for each query: `[n, Q]`.
 
     Objects are given away by score times IoU, over all layers: to one query each, which
-    answers from that layer. All other queries answer from where they are least sure.
+    answers from that layer. All other queries answer from where they are least sure;
+    with `rest=False` from the last layer, so that objects alone gain.
     """
     judged = _judged(logits, boxes, targets, classification)
-    return torch.stack([_best_layers(each) for each in judged])
+    return torch.stack([_best_layers(each, rest) for each in judged])
 
 
-def _best_layers(each: Judged) -> Tensor:
+def _best_layers(each: Judged, rest: bool) -> Tensor:
     layers = each.best.argmin(0)  # [Q]
+    if not rest:
+        layers = torch.full_like(layers, len(each.best) - 1)
     found = each.candidates.nonzero()  # [k, 3] layer, query, object
     worth = (each.best[..., None] * each.overlap)[each.candidates]
     busy, taken = set(), set()
@@ -67,10 +73,38 @@ def best_per_image(
 ) -> Tensor:
     """One layer for all queries of an image, chosen with the objects known: `[n]`.
 
-    That of the largest `worth`, summed over its queries.
+    That of the highest `image_ap`, the last of equals. Only almost an oracle: AP of all
+    images together also asks that scores of different layers mean the same.
     """
-    judged = _judged(logits, boxes, targets, classification)
-    return torch.stack([worth(each).sum(1).argmax() for each in judged])
+    parts = as_corners(logits, boxes, targets, classification)
+    layers = layers_of(*parts)
+    found = [image_ap(index, *each) for index, each in enumerate(zip(*parts))]
+    return torch.stack([layers - 1 - each.flip(0).argmax() for each in found])
+
+
+def image_ap(index: int, scores: Tensor, boxes: Tensor, target: dict) -> Tensor:
+    """AP of every layer in one image, all classes in one list: `[Y]` in [0, 1].
+
+    Arguments as of `judging.judge`; mean over COCO's ten thresholds. Without objects
+    minus the highest score of a false positive: the less sure, the better.
+    """
+    total = torch.zeros(len(scores), dtype=torch.float64)
+    for iou in IOUS:
+        each = judge(index, scores, boxes, target, iou=iou, rule="greedy")
+        if not len(each.labels):
+            return -(each.best * each.false).amax(1).double()
+        total += _average_precision(each)
+    return total / len(IOUS)
+
+
+def _average_precision(each: Judged) -> Tensor:
+    """Area under precision over recall, precision made to fall: `[Y]`."""
+    order = each.best.argsort(dim=1, descending=True, stable=True)
+    hits, false = (x.gather(1, order).double() for x in (each.hits.any(-1), each.false))
+    found, wrong = hits.cumsum(1), false.cumsum(1)
+    precision = found / (found + wrong).clamp(min=1)
+    precision = precision.flip(1).cummax(1).values.flip(1)
+    return (precision * hits).sum(1) / len(each.labels)
 
 
 def worth(each: Judged) -> Tensor:

@@ -13,6 +13,7 @@ from detr_steps.analysis.oracle import (
     best_per_query,
     features,
     fit_selector,
+    image_ap,
     pick,
     worth,
 )
@@ -89,9 +90,9 @@ def test_the_oracle_gives_objects_away_by_worth():
         assert chosen[i].tolist() == wanted
 
 
-def test_the_best_layer_of_an_image_is_that_of_the_most_worth():
+def test_the_best_layer_of_an_image_is_that_of_its_own_ap():
     logits, boxes, targets = noisy(6, 3)
-    good = torch.tensor([2, 0, 3, 1, 1, 2])
+    good = torch.tensor([2, 0, 3, 3, 1, 2])
     for i, layer in enumerate(good):  # other layers see nothing, but believe in it
         for y in range(LAYERS):
             if y != layer:
@@ -99,6 +100,40 @@ def test_the_best_layer_of_an_image_is_that_of_the_most_worth():
     assert torch.equal(best_per_image(logits, boxes, targets, FOCAL), good)
     both = ap(logits, boxes, targets, good)[0], max(ap(logits, boxes, targets))
     assert both[0] > both[1]
+
+
+def test_where_layers_are_alike_the_last_is_the_best():
+    logits, boxes, targets = noisy(6, 3)
+    same = [x[:1].expand(LAYERS, *x.shape[1:]) for x in (logits, boxes)]
+    assert (best_per_image(*same, targets, FOCAL) == LAYERS - 1).all()
+
+
+def test_ap_of_an_image_is_cocos():
+    """Of one class, where COCO's mean over classes is no mean; it samples recall."""
+    logits, boxes, targets = noisy(12, 8)
+    one = [each | {"labels": each["labels"] * 0} for each in targets]
+    logits = logits[..., :1] + 2 * logits[..., 1:].amax(-1, keepdim=True)
+    parts = as_corners(logits, boxes, one, FOCAL)
+    for i, each in enumerate(zip(*parts)):
+        alone = logits[:, i : i + 1], boxes[:, i : i + 1], one[i : i + 1]
+        coco = torch.tensor(ap(*alone), dtype=torch.float64)
+        torch.testing.assert_close(image_ap(i, *each), coco, atol=0.01, rtol=0)
+
+
+def test_in_an_image_without_objects_the_least_sure_layer_is_the_best():
+    logits, boxes, targets = noisy(2, 9)
+    none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    logits[1, 0] = -9.0
+    chosen = best_per_image(logits, boxes, [targets[0] | none, targets[1]], FOCAL)
+    assert chosen[0] == 1
+
+
+def test_objects_alone_may_gain():
+    """Queries without an object stay with the last layer: all else is the same."""
+    given = noisy(20, 1)
+    both, objects = (best_per_query(*given, FOCAL, rest=each) for each in (True, False))
+    assert ((objects == both) | (objects == LAYERS - 1)).all()
+    assert ap(*given)[-1] < ap(*given, objects)[0] <= ap(*given, both)[0]
 
 
 def test_worth_by_hand():
