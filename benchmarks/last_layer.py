@@ -62,6 +62,7 @@ def row(model: nn.Module, data: Dataset, training: Dataset, images: int) -> dict
         "FP": found["winner"].fp,
         "better_layers": found["winner"].pairs.tolist(),
         "AP_oracle_query": ap(best_per_query(*given, kind)),
+        "AP_oracle_objects": ap(best_per_query(*given, kind, rest=False)),
         "AP_oracle_image": ap(best_per_image(*given, kind)),
         "AP_exit": ap(exits),
         "layers_to_exit": float(exits.float().mean() + 1),

@@ -35,5 +35,5 @@ def test_a_run_has_every_column(tmp_path):
     assert set(found["TP_F"]) == {"winner", "candidate", "class", "greedy"}
     assert set(found["FP_E"]) == {"fp", "any", "class"}
     assert found["FP"] + found["TP"] >= 9 * 6 and 2 <= found["layers_to_exit"] <= 3
-    for name in ("oracle_query", "oracle_image", "exit", "selector"):
+    for name in ("oracle_query", "oracle_objects", "oracle_image", "exit", "selector"):
         assert 0 <= found[f"AP_{name}"] <= 1

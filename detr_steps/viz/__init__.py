@@ -5,7 +5,7 @@ from .chapters.family import family_map
 from .chapters.overlap import two_boxes
 from .chapters.reads import reads, sectors, warp_loads
 from .chapters.roofline import floors
-from .chapters.small_maps import number_maps, seed_rows
+from .chapters.small_maps import number_maps, seed_rows, triangles
 from .chapters.threads import butterfly, threads
 from .engine.answers import Answers, Words
 from .engine.figure import InteractiveFigure
@@ -71,6 +71,7 @@ __all__ = [
     "table",
     "threads",
     "time_lapse",
+    "triangles",
     "two_boxes",
     "warp_loads",
 ]

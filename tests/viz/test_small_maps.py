@@ -37,6 +37,19 @@ def test_no_maps_are_an_error():
         viz.number_maps({})
 
 
+def test_triangles_name_both_layers_and_leave_the_rest_blank():
+    table = torch.full((3, 3), torch.nan)
+    table[1, 0], table[2, 0], table[2, 1] = 0.04, 0.125, 0.2
+    ax, other = viz.triangles({"a": table, "b": table * 0}, "knew better").axes
+    texts = {text.get_position(): text.get_text() for text in ax.texts}
+    assert texts == {(0, 0): "4", (0, 1): "12", (1, 1): "20"}
+    assert [x.get_text() for x in ax.get_xticklabels()] == ["1", "2"]
+    assert [x.get_text() for x in ax.get_yticklabels()] == ["2", "3"]
+    assert ax.get_xlabel() == "this layer knew better" and other.get_title() == "b"
+    with pytest.raises(ValueError, match="no tables"):
+        viz.triangles({}, "knew better")
+
+
 def test_seeds_are_dots_with_a_mean():
     figure = viz.seed_rows({"base": [0.2, 0.4], "new": [0.5], "none yet": []}, "AP")
     (ax,) = figure.axes
