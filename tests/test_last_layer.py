@@ -6,7 +6,8 @@ import pytest
 import torch
 from small import small_deformable_config
 
-from benchmarks import last_layer
+from benchmarks import last_layer, sets
+from detr_steps import zoo
 from detr_steps.data.scenes import Scenes
 from detr_steps.describable import to_json
 from detr_steps.evaluation import evaluate
@@ -37,3 +38,15 @@ def test_a_run_has_every_column(tmp_path):
     assert found["FP"] + found["TP"] >= 9 * 6 and 2 <= found["layers_to_exit"] <= 3
     for name in ("oracle_query", "oracle_objects", "oracle_image", "exit", "selector"):
         assert 0 <= found[f"AP_{name}"] <= 1
+
+
+def test_a_step_is_timed_with_as_many_sets_as_its_recipe_refines():
+    assert [sets.sets(name) for name in sets.NAMES] == [6, 13, 20, 32, 63]
+    sets.step("sqr-13", batch=1)()  # forward, loss, backward
+
+
+def test_what_the_chapter_reads_was_measured_of_these_recipes():
+    found = zoo.measured("sets")["rows"]
+    assert list(found) == list(sets.NAMES)
+    assert all(found[name]["sets"] == sets.sets(name) for name in sets.NAMES)
+    assert found["sqr-base"]["times_base"] == 1
