@@ -1,6 +1,6 @@
 """Which predictions of every decoder layer are right: one image at a time.
 
-For chapter 11, to come.
+Built in chapters/11_sqr.ipynb.
 """
 
 from collections.abc import Sequence

@@ -5,7 +5,7 @@ from 0; `pick` makes predictions of them, which `analysis.ap_by_layer` scores. T
 made of what `analysis.predictions` gives: logits `[Y, n, Q, outputs]`, boxes
 `[Y, n, Q, 4]` cxcywh in [0, 1], n targets; `classification` is the config's. Whatever
 needs targets raises ValueError for a single layer, NaN, and parts of unequal length.
-Chen et al. 2023, section 3; for chapter 11, to come.
+Chen et al. 2023, section 3. Built in chapters/11_sqr.ipynb.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,6 @@
 """How much each decoder layer's own loss counts: auxiliary losses, weighed.
 
-For chapter 11, to come.
+Built in chapters/11_sqr.ipynb.
 """
 
 from collections.abc import Callable

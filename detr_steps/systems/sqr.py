@@ -1,7 +1,7 @@
 """SQR and DQR: later decoder layers are trained on what earlier ones made, too.
 
 Chen et al. 2023, "Enhanced Training of Query-Based Object Detection via Selective Query
-Recollection". For chapter 11, to come.
+Recollection". Built in chapters/11_sqr.ipynb.
 """
 
 from collections.abc import Sequence
