@@ -2,7 +2,8 @@
 
 A true positive *fades* where an earlier layer had the same object with a higher score
 and a higher IoU; a false positive is *exacerbated* where an earlier layer believed less
-in it (TP-F and FP-E rates, Chen et al. 2023, section 3). Built in chapters/11_sqr.ipynb.
+in it (TP-F and FP-E rates, Chen et al. 2023, section 3). Built in
+chapters/11_sqr.ipynb.
 """
 
 from collections.abc import Iterator, Sequence

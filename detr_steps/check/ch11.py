@@ -37,23 +37,24 @@ sets = exercise(__name__, "sets", """
     shape="one number for each layer, {}", unit="layer",
 )  # fmt: skip
 
-# Six queries: one fades, one only by a little, one is better in score in one layer and
-# in IoU in another, one was no hit where it was better, one is lost in the last layer,
-# one was better two layers before.
+# Queries: one fades; one only by a little; one is better in score in one layer and in
+# IoU in another; one was no hit where it was better; one is lost in the last layer; one
+# was better two layers before; one fell, but rose again; of one the score was the same,
+# of one the IoU.
 SCORE = torch.tensor([
-    [0.5, 0.50, 0.9, 0.9, 0.9, 0.8],
-    [0.9, 0.62, 0.3, 0.2, 0.9, 0.3],
-    [0.6, 0.60, 0.6, 0.6, 0.6, 0.6],
+    [0.5, 0.50, 0.9, 0.9, 0.9, 0.8, 0.5, 0.6, 0.9],
+    [0.9, 0.62, 0.3, 0.2, 0.9, 0.3, 0.3, 0.2, 0.2],
+    [0.6, 0.60, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6],
 ])  # fmt: skip
 OVERLAP = torch.tensor([
-    [0.6, 0.60, 0.6, 0.9, 0.9, 0.9],
-    [0.9, 0.90, 0.9, 0.7, 0.9, 0.6],
-    [0.8, 0.80, 0.8, 0.8, 0.4, 0.8],
+    [0.6, 0.60, 0.6, 0.9, 0.9, 0.9, 0.7, 0.9, 0.8],
+    [0.9, 0.90, 0.9, 0.7, 0.9, 0.6, 0.6, 0.6, 0.6],
+    [0.8, 0.80, 0.8, 0.8, 0.4, 0.8, 0.8, 0.8, 0.8],
 ])  # fmt: skip
 HITS = torch.tensor([
-    [1, 1, 1, 0, 1, 1],
-    [1, 1, 1, 1, 1, 1],
-    [1, 1, 1, 1, 0, 1],
+    [1, 1, 1, 0, 1, 1, 1, 1, 1],
+    [1, 1, 1, 1, 1, 1, 1, 1, 1],
+    [1, 1, 1, 1, 0, 1, 1, 1, 1],
 ]).bool()  # fmt: skip
 
 
@@ -68,6 +69,16 @@ def _fading(score, overlap, hits, margin, first=0, count=1, lost=0, apart=0, sig
     else:
         found = (higher & nearer & hit).any(0)
     return found if lost else found & hits[-1]
+
+
+def _next(score, overlap, hits, margin):
+    higher = score[:-1] - score[1:] > margin
+    return hits[-1] & (hits[:-1] & higher & (overlap[:-1] > overlap[1:])).any(0)
+
+
+def _as_high(score, overlap, hits, margin):
+    higher = score[:-1] - score[-1] >= margin
+    return hits[-1] & (hits[:-1] & higher & (overlap[:-1] >= overlap[-1])).any(0)
 
 
 fading = exercise(__name__, "fading", """
@@ -88,6 +99,8 @@ fading = exercise(__name__, "fading", """
             lambda score, overlap, hits, margin: hits[-1] & (
                 hits[:-1] & (score[:-1] - score[-1] > margin)
                 & (overlap[:-1] > overlap[-1])).all(0),
+        "compare with the last layer, not with the next one": _next,
+        "higher means higher: equal is not enough": _as_high,
         "a gain in IoU needs no margin, only the score does":
             lambda score, overlap, hits, margin: hits[-1] & (
                 hits[:-1] & (score[:-1] - score[-1] > margin)
@@ -134,7 +147,7 @@ stop = exercise(__name__, "stop", """
     answer=_stop,
     mistakes={
         "count layers from 1, and return the one that agrees, not the one before it":
-            {"move": 0},
+            [{"move": 0}, lambda *case: _stop(*case) - (_stop(*case) < len(case[0]))],
         "that is one layer too late: the one that agrees has been computed already":
             {"move": 2},
         "leave out queries of which neither layer is 0.3 sure": {"sure": 0.0},
@@ -176,14 +189,13 @@ answer = exercise(__name__, "answer", """
     kept="leave `p` and `boxes` as they are: make new tensors",
     then=[Trial(
         [(P, BOXES)],
-        before={"answer all 5 queries, in their order":
-                lambda value: len(value[0]) != P.shape[1]},
+        before={
+            "answer all 5 queries, in their order":
+                lambda value: len(value[0]) != P.shape[1],
+            "that is what the last layer says: what can the other five add?":
+                lambda value: same_numbers(value[0], P[-1])
+                and same_numbers(value[1], BOXES[-1]),
+        },
         convert=tensors(2),
     )],
 )  # fmt: skip
-
-
-def is_last(mine) -> bool:
-    """Whether an answer is only that of the last layer."""
-    p, boxes = mine(P, BOXES)
-    return same_numbers(p, P[-1]) and same_numbers(boxes, BOXES[-1])

@@ -78,6 +78,12 @@ FADES = {
     "earlier minus last": changed(sign=-1),
     "one earlier layer is enough": changed(join="all"),
     "only the score does": changed(both=True),
+    "not with the next one": lambda s, o, h, m: (
+        h[-1] & (h[:-1] & (s[:-1] - s[1:] > m) & (o[:-1] > o[1:])).any(0)
+    ),
+    "equal is not enough": lambda s, o, h, m: (
+        h[-1] & (h[:-1] & (s[:-1] - s[-1] >= m) & (o[:-1] >= o[-1])).any(0)
+    ),
 }
 
 
@@ -128,6 +134,8 @@ def test_right_stops():
     assert ch11.stop(stops)
     assert "not always at the last" in ch11.stop(lambda label, *_: len(label)).message
     assert "does not always agree" in ch11.stop(lambda *_: 2).message
+    early = ch11.stop(lambda *case: stops(*case) - (stops(*case) < len(case[0])))
+    assert "not the one before it" in early.message
     assert "whole number" in ch11.stop(lambda *_: "three").message
 
 
@@ -137,7 +145,8 @@ ANSWERS = {
     "lie between 0 and 1": lambda p, b: (p[-1].logit(), b[-1]),
     "width or height of 0 or less": lambda p, b: (p[-1], b[-1] * 0),
     "two tensors": lambda p, b: p[-1],
-    "make new tensors": lambda p, b: (p[-1], b.mul_(1.01)[-1]),
+    "make new tensors": lambda p, b: (p[-2], b.mul_(1.01)[-1]),
+    "what the last layer says": lambda p, b: (p[-1], b[-1]),
     "answer all 5 queries": lambda p, b: (p[-1, :1], b[-1, :1]),
 }
 
@@ -149,10 +158,7 @@ def test_wrong_answers(says):
 
 
 def test_right_answers():
-    assert ch11.answer(lambda p, b: (p[-1], b[-1]))
     assert ch11.answer(lambda p, b: (p.mean(0), b.mean(0)))
-    assert ch11.is_last(lambda p, b: (p[-1], b[-1]))
-    assert not ch11.is_last(lambda p, b: (p[-1], b[-2]))
 
 
 def test_the_four_are_shown_as_what_they_check():

@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 
 from detr_steps.viz.engine import still
 from detr_steps.viz.engine.figure import module
+from detr_steps.viz.engine.readout import State
 
 pytestmark = pytest.mark.browser
 everyone = pytest.mark.parametrize("make", figures.ALL.values(), ids=figures.ALL)
@@ -116,8 +117,6 @@ def test_small_maps_of_the_heads_peak_where_the_large_one_does(show):
 
 
 def test_the_words_are_the_poster_ones(show):
-    from detr_steps.viz.engine.readout import State
-
     figure = figures.attention()
     frame = show(figure)
     shown = frame.locator(".words p").all_inner_texts()
@@ -127,6 +126,19 @@ def test_the_words_are_the_poster_ones(show):
 
 
 # --- the pointer ---------------------------------------------------------------------
+
+
+def test_a_query_that_has_lost_its_object_is_held_against_it(show):
+    """Matched in the last layer only: before, the same object's IoU is told."""
+    figure = figures.layers()
+    said = [State(figure, frame, 1).match for frame in range(3)]
+    assert said[0].startswith("not matched: object 1 (box), IoU 0.")
+    assert said[2] == said[0].removeprefix("not matched: ")  # the box stays put
+    assert State(figure, 2, 5).match == "matched to no object"
+    frame = show(figure)
+    texts = [x.inner_text() for x in frame.locator(".stages p").all()]
+    for text, words in zip(texts, said):
+        assert words.replace(", ", " ") in " ".join(text.split()), text
 
 
 def test_hovering_picks_the_smallest_box_and_changes_the_canvas(page, show):

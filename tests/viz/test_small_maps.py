@@ -45,7 +45,11 @@ def test_triangles_name_both_layers_and_leave_the_rest_blank():
     assert texts == {(0, 0): "4", (0, 1): "12", (1, 1): "20"}
     assert [x.get_text() for x in ax.get_xticklabels()] == ["1", "2"]
     assert [x.get_text() for x in ax.get_yticklabels()] == ["2", "3"]
-    assert ax.get_xlabel() == "this layer knew better" and other.get_title() == "b"
+    assert (
+        ax.get_xlabel() == "knew better"
+        and ax.get_ylabel()
+        and other.get_title() == "b"
+    )
     with pytest.raises(ValueError, match="no tables"):
         viz.triangles({}, "knew better")
 

@@ -53,29 +53,30 @@ def _numbers(ax: Axes, values: Tensor, digits: int) -> None:
 
 
 def triangles(tables: Mapping[str, Tensor], label: str) -> Figure:
-    """Draw named tables `[Y, Y]` of shares, layer by layer: a row under its own layer.
+    """Draw named tables `[Y, Y]` of shares: rows and columns are layers, from 1.
 
     As `analysis.triangle` makes them, in per cent; NaN stays blank. `label` says what
-    the column's layer did to the row's. Built in chapters/11_sqr.ipynb.
+    the columns are; rows are the layers taken for the last. Built in
+    chapters/11_sqr.ipynb.
     Raises: ValueError without any tables.
     """
     if not tables:
         raise ValueError("no tables to draw: give a name and a [Y, Y] for each")
     size = (2.7 * len(tables), 2.6)
     figure, axes = plt.subplots(1, len(tables), figsize=size, squeeze=False)
+    most = max(float(table.nan_to_num().max()) for table in tables.values()) or 1.0
     for ax, (name, table) in zip(axes.flat, tables.items()):
         shares = 100 * table[1:, :-1]
-        most = float(shares.nan_to_num().max()) or 1.0
-        ax.imshow(shares.numpy(), cmap="Oranges", vmin=0, vmax=1.3 * most)
+        ax.imshow(shares.numpy(), cmap="Oranges", vmin=0, vmax=130 * most)
         for y, x in shares.isfinite().nonzero().tolist():
             text = f"{float(shares[y, x]):.0f}"
             ax.text(x, y, text, ha="center", va="center", size=8)
         ax.set(xticks=range(len(shares)), yticks=range(len(shares)), title=name)
         ax.set(xticklabels=range(1, len(table)), yticklabels=range(2, len(table) + 1))
         ax.tick_params(length=0, labelsize=8)
-        ax.set_xlabel(f"this layer {label}", size=8)
+        ax.set_xlabel(label, size=8)
         ax.spines[:].set_visible(False)
-    axes[0, 0].set_ylabel("than this one", size=8)
+    axes[0, 0].set_ylabel("taken for the last", size=8)
     return figure
 
 

@@ -136,11 +136,18 @@ export class Figure extends Controls {
     return label === null ? "" : `${this.className(label)} ${score?.toFixed(2) ?? ""}`;
   }
 
-  // Which object a query was matched with, and how well its box fits.
+  // Which object a query was matched with, and how well its box fits; without a match in this
+  // frame, the one that it has in another.
   match(frame, item) {
     const object = this.at("matched", frame, item);
     if (object === null) return "";
-    if (object < 0) return "matched to no object";
+    if (object >= 0) return this.fits(frame, item, object);
+    const other = range(this.frames).map((f) => this.at("matched", f, item)).findLast((n) => n >= 0);
+    return other === undefined ? "matched to no object"
+      : `not matched: ${this.fits(frame, item, other)}`;
+  }
+
+  fits(frame, item, object) {
     const label = this.at("truth_labels", object), truth = this.at("truth", object);
     return `object ${object}${label === null ? "" : ` (${this.className(label)})`}${
       truth ? `, IoU ${iou(this.at("boxes", frame, item), truth).toFixed(2)}` : ""}`;

@@ -81,12 +81,22 @@ class State:
 
     @property
     def match(self) -> str:
-        """Which object a query was matched with, and how well its box fits."""
+        """Which object a query was matched with, and how well its box fits.
+
+        Without a match in this frame, the one that it has in another.
+        """
         n = self.at("matched")
         if n is None:
             return ""
-        if n < 0:
+        if n >= 0:
+            return self._fits(n)
+        others = self.arrays["matched"][:, self.item]
+        others = others[others >= 0]
+        if not len(others):
             return "matched to no object"
+        return f"not matched: {self._fits(others[-1])}"
+
+    def _fits(self, n: int) -> str:
         words = f"object {n}"
         if "truth_labels" in self.arrays:
             words += f" ({self._class(self.arrays['truth_labels'][n])})"
