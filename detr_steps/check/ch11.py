@@ -29,6 +29,8 @@ sets = exercise(__name__, "sets", """
         "start": lambda layers: [1, *_counts(layers - 1)],
         "the queries at the start are not a layer: begin with layer 1":
             lambda layers: [1, *_counts(layers)],
+        "it grows by more than one: add up the sets of the two layers before":
+            lambda layers: range(1, layers + 1),
         "the sets of each layer, not of all layers up to it": lambda layers:
             torch.tensor(_counts(layers)).cumsum(0),
     },
@@ -99,6 +101,12 @@ fading = exercise(__name__, "fading", """
             lambda score, overlap, hits, margin: hits[-1] & (
                 hits[:-1] & (score[:-1] - score[-1] > margin)
                 & (overlap[:-1] > overlap[-1])).all(0),
+        "the score is not enough: the IoU must be higher, too":
+            {"overlap": lambda overlap: -torch.arange(3.0)[:, None].expand(3, 9)},
+        "both must be higher, score and IoU: &, not |":
+            lambda score, overlap, hits, margin: hits[-1] & (
+                hits[:-1] & ((score[:-1] - score[-1] > margin)
+                | (overlap[:-1] > overlap[-1]))).any(0),
         "compare with the last layer, not with the next one": _next,
         "higher means higher: equal is not enough": _as_high,
         "a gain in IoU needs no margin, only the score does":
@@ -114,18 +122,32 @@ LABEL = torch.tensor([[1, 0, 2], [1, 2, 3], [1, 2, 0], [1, 2, 1]])
 SURE = torch.tensor([[0.9, 0.5, 0.1], [0.9, 0.6, 0.2], [0.9, 0.7, 0.1], [0.9, 0.7, 0]])
 LATE = torch.tensor([[0.9, 0.1, 0.1], [0.9, 0.6, 0.1], [0.9, 0.6, 0.1], [0.9, 0.6, 0]])
 FADE = torch.tensor([[0.9, 0.6, 0.1], [0.9, 0.1, 0.1], [0.9, 0.1, 0.1], [0.9, 0.1, 0]])
+DOUBT = torch.tensor([[0.9, 0.4, 0.1], [0.9, 0.4, 0.1], [0.9, 0.4, 0.1], [0.9, 0.4, 0]])
+EDGE = torch.tensor([[0.9, 0.2, 0.2], [0.9, 0.9, 0.3], [0.9, 0.9, 0.1]])
 NEAR = torch.tensor([[0.95, 0.2, 0.2], [0.95, 0.95, 0.3], [0.96, 0.97, 0.1]])
 
 
-def _stop(label, score, overlap, move=1, sure=0.3, near=0.9, which=None, classes=1):
+def _stop(
+    label,
+    score,
+    overlap,
+    move=1,
+    sure=0.3,
+    near=0.9,
+    which=None,
+    classes=1,
+    one=0,
+    first=1,
+):
     """The layer to stop at, from 1, right unless told to make a mistake."""
     layers = len(label)
-    for layer in range(1, layers):
+    for layer in range(first, layers):
         says = (which or torch.maximum)(score[layer], score[layer - 1])
         same = overlap[layer - 1] >= near
         if classes:
             same = same & (label[layer] == label[layer - 1])
-        if bool((same | (says < sure)).all()):
+        enough = (same & (says >= sure)).any() if one else (same | (says < sure)).all()
+        if bool(enough):
             return layer + move
     return layers - 1 + move
 
@@ -141,6 +163,9 @@ stop = exercise(__name__, "stop", """
         (LABEL, LATE, NEAR),
         (LABEL, FADE, NEAR),
         (LABEL, SURE, AGREE - 0.5),
+        (LABEL, DOUBT, NEAR),
+        (LABEL, SURE, EDGE),
+        (LABEL[[2, 3, 3]], SURE[[2, 3, 3]], AGREE[[2, 2]]),
         (LABEL[:, :1], SURE[:, :1], AGREE[:, :1]),
         (LABEL[:, 1:2], SURE[:, 1:2], AGREE[:, 1:2]),
     ],
@@ -155,6 +180,14 @@ stop = exercise(__name__, "stop", """
             {"which": lambda later, earlier: later},
         "a query counts where either layer is sure, not only the earlier one":
             {"which": lambda later, earlier: earlier},
+        "a query counts where either layer is sure: the maximum, not the minimum":
+            {"which": torch.minimum},
+        "sure is 0.3 and more": {"sure": 0.5},
+        "an IoU of exactly 0.9 agrees": {"near": 0.9 + 1e-4},
+        "all of these queries must agree, not one of them": {"one": 1},
+        "`overlap[0]` compares layer 2 with layer 1: overlap[y - 1] goes with label[y]":
+            {"overlap": lambda overlap: overlap.roll(-1, 0)},
+        "layer 2 can agree with layer 1: begin there": {"first": 2},
         "the class must be the same, too": {"classes": 0},
         "the IoU must be 0.9 or more": {"near": 0.0},
         "stop at the first layer that agrees, not always at the last":
@@ -176,6 +209,8 @@ answer = exercise(__name__, "answer", """
     praise="an answer for each query; now the leaderboard",
     cases=[(P, BOXES), ONE],
     before={
+        "first p [Q, classes], then boxes [Q, 4]":
+            lambda value: value[0].shape[-1] == 4 and value[1].shape[-1] == P.shape[-1],
         "p should be [Q, classes]: one answer for each query, without the layers' axis":
             lambda value: value[0].ndim != 2 or value[0].shape[-1] != P.shape[-1],
         "boxes should be [Q, 4], cxcywh": lambda value:

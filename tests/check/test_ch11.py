@@ -21,6 +21,7 @@ COUNTS = {
     "layer 2 has two sets already": lambda n: [1, *fibonacci(n - 1)],
     "are not a layer": lambda n: [1, *fibonacci(n)],
     "not of all layers up to it": lambda n: torch.tensor(fibonacci(n)).cumsum(0),
+    "more than one": lambda n: range(1, n + 1),
     "two, not three": lambda n: [1, 2, 4, 7, 13, 24, 44, 81, 149][:n],
 }
 
@@ -78,6 +79,12 @@ FADES = {
     "earlier minus last": changed(sign=-1),
     "one earlier layer is enough": changed(join="all"),
     "only the score does": changed(both=True),
+    "the IoU must be higher": lambda s, o, h, m: (
+        h[-1] & (h[:-1] & (s[:-1] - s[-1] > m)).any(0)
+    ),
+    "&, not |": lambda s, o, h, m: (
+        h[-1] & (h[:-1] & ((s[:-1] - s[-1] > m) | (o[:-1] > o[-1]))).any(0)
+    ),
     "not with the next one": lambda s, o, h, m: (
         h[-1] & (h[:-1] & (s[:-1] - s[1:] > m) & (o[:-1] > o[1:])).any(0)
     ),
@@ -121,6 +128,9 @@ STOPS = {
     "not only the earlier one": {"pair": lambda later, earlier: earlier},
     "the class must be the same": {"classes": False},
     "must be 0.9 or more": {"near": 0.0},
+    "not the minimum": {"pair": min},
+    "0.3 and more": {"sure": 0.5},
+    "exactly 0.9": {"near": 0.9001},
 }
 
 
@@ -134,6 +144,12 @@ def test_right_stops():
     assert ch11.stop(stops)
     assert "not always at the last" in ch11.stop(lambda label, *_: len(label)).message
     assert "does not always agree" in ch11.stop(lambda *_: 2).message
+    assert (
+        "begin there"
+        in ch11.stop(lambda *case: max(stops(*case), min(3, len(case[0])))).message
+    )
+    shifted = ch11.stop(lambda label, score, o: stops(label, score, o.roll(-1, 0)))
+    assert "overlap[y - 1] goes with" in shifted.message
     early = ch11.stop(lambda *case: stops(*case) - (stops(*case) < len(case[0])))
     assert "not the one before it" in early.message
     assert "whole number" in ch11.stop(lambda *_: "three").message
@@ -145,6 +161,7 @@ ANSWERS = {
     "lie between 0 and 1": lambda p, b: (p[-1].logit(), b[-1]),
     "width or height of 0 or less": lambda p, b: (p[-1], b[-1] * 0),
     "two tensors": lambda p, b: p[-1],
+    "first p [Q, classes], then": lambda p, b: (b[-1], p[-1]),
     "make new tensors": lambda p, b: (p[-2], b.mul_(1.01)[-1]),
     "what the last layer says": lambda p, b: (p[-1], b[-1]),
     "answer all 5 queries": lambda p, b: (p[-1, :1], b[-1, :1]),
