@@ -3,7 +3,6 @@
 Built in chapters/02_detr.ipynb.
 """
 
-import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from .attention import (
     run_with_trace,
     without_crowds,
 )
+from .states import models_at
 
 
 @dataclass(frozen=True)
@@ -93,20 +93,17 @@ def record(
     `weights` pairs of a step and the state it had then, in order; `data[scene]` gives
     normalised pixels and a target. Of each picture the last decoder layer is kept, and
     those of its `queries` that were matched most often, lastly matched ones first.
-    The model itself is left as it is. Raises: ValueError without any weights.
+    The model itself is left as it is. Raises: ValueError without any weights, or for
+    those of another model.
     """
-    actor = copy.deepcopy(model)
     items = [(pixels, without_crowds(t)) for pixels, t in (data[s] for s in scenes)]
     steps, takes = [], [[] for _ in scenes]
-    for step, state in weights:
-        actor.load_state_dict(state)
-        steps.append(int(step))
+    for step, actor in models_at(model, weights):
+        steps.append(step)
         for take, (pixels, target) in zip(takes, items):
             take.append(_take(actor, pixels, target))
-    if not steps:
-        raise ValueError("no weights were kept: train with steps in the recipe's keep")
     shots = [_shot(take, *item, queries) for take, item in zip(takes, items)]
-    layer = len(actor.decoder)
+    layer = len(model.decoder)
     return Film(steps, list(scenes), shots, layer, list(data.class_names))
 
 

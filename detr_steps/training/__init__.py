@@ -1,6 +1,7 @@
 """Training: one loop for every system (used from chapters/02_detr.ipynb on)."""
 
+from .kept import kept_weights
 from .recipe import Recipe
 from .trainer import train
 
-__all__ = ["Recipe", "train"]
+__all__ = ["Recipe", "kept_weights", "train"]

@@ -10,6 +10,7 @@ from ..analysis import film as filming
 from ..describable import KINDS, from_json
 from ..evaluation import evaluate
 from ..files import read_tensors, write_json, write_tensors, write_whole
+from ..training.kept import kept_weights
 from .comparing import differences
 from .reading import checksum, folder, own_seed, recipe, to_float
 
@@ -97,14 +98,12 @@ def publish_film(run: str | Path, name: str) -> Path | None:
     Returns the file; None, and no file, where there is nothing to film.
     """
     description, file = _description(Path(run)), folder() / name / "film.safetensors"
-    kept = sorted((Path(run) / "kept").glob("*.safetensors"))
-    model = _build(description)
-    if not kept or not hasattr(model, "match"):
+    model, keeps = _build(description), any((Path(run) / "kept").glob("*.safetensors"))
+    if not keeps or not hasattr(model, "match"):
         file.unlink(missing_ok=True)  # of an earlier run
         return None
-    states = ((int(path.stem), to_float(read_tensors(path)[0])) for path in kept)
     data = from_json(description["validation"])
-    filming.save(file, filming.record(model, states, data, FILMED))
+    filming.save(file, filming.record(model, kept_weights(run), data, FILMED))
     return file
 
 
