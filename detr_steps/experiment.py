@@ -19,9 +19,10 @@ from .describable import from_json
 from .distributed import world
 from .evaluation import evaluate
 from .interop.files import read
-from .training import Recipe, train
+from .training import Recipe, Teacher, train
 from .training.device import memory_named, pick_device
 from .training.folder import has_checkpoint
+from .training.freezing import belongs
 from .zoo import class_names, resize_rule
 
 # by the trainer and by publishing, or about publishing: not the run's own
@@ -44,7 +45,9 @@ def run(
 ) -> list[dict]:
     """Train what a `recipe.json` describes and return the record.
 
-    `data` and `validation` replace the described data. Warns of pictures with more
+    `data` and `validation` replace the described data. A `teacher` in the description
+    matches in place of the model: `{"weights": a run or an entry of the zoo, "steps":
+    the first so many}`, without steps throughout. Warns of pictures with more
     objects than the model has queries. Raises: ValueError for a description that is
     none, or data that are not there or have changed; and as `training.train`.
     """
@@ -58,6 +61,7 @@ def run(
     # a run that goes on has its weights; what it started from may be gone
     model = build(description, start=not (resume and has_checkpoint(out)))
     _warn_of_crowds(model, data)
+    teacher = open_teacher(description)
     return train(
         model,
         data,
@@ -67,6 +71,7 @@ def run(
         device=device,
         resume=resume,
         notes={key: description[key] for key in description if key not in ADDED},
+        teacher=teacher,
     )
 
 
@@ -85,8 +90,10 @@ def build(description: dict, *, start: bool = True) -> nn.Module:
 
     `start` may name: `backbone`, an entry of the zoo or a file of torchvision's
     ImageNet weights; `weights`, any checkpoint that `interop.open_checkpoint` takes,
-    whose class head is kept exactly where it fits, which is said. `start=False` leaves
-    that to a checkpoint.
+    whose class head is kept exactly where it fits, which is said; `parts`, for each of
+    some parts of the model (`encoder`, `queries`, …) a run or an entry of the zoo whose
+    part of that name it takes over. `start=False` leaves that to a checkpoint.
+    Raises: ValueError for a part that either does not have, or of another shape.
     """
     torch.manual_seed(description["recipe"].get("seed", 0))
     model = from_json(description["model"]).build()
@@ -95,6 +102,8 @@ def build(description: dict, *, start: bool = True) -> nn.Module:
         _start_backbone(model, source["backbone"])
     if "weights" in source:
         _start_weights(model, source["weights"], description)
+    for part, origin in source.get("parts", {}).items():
+        _start_part(model, part, origin)
     return model
 
 
@@ -128,6 +137,52 @@ def _load_backbone(model: nn.Module, state: dict[str, Tensor], source: str) -> N
         raise ValueError(
             f"{source} does not fit the backbone {model.config.backbone}: {error}"
         ) from error
+
+
+def _start_part(model: nn.Module, part: str, source: str) -> None:
+    """Take over one part of another model, a submodule or a parameter."""
+    own = {k: v for k, v in model.state_dict().items() if belongs(k, part)}
+    theirs = {k: v for k, v in zoo.weights(source).items() if belongs(k, part)}
+    for whose, found in (("the model", own), (source, theirs)):
+        if not found:
+            raise ValueError(f"start: {whose} has no part {part!r} to take over")
+    for name in sorted(own | theirs):
+        mine, other = (
+            list(state[name].shape) if name in state else "missing"
+            for state in (own, theirs)
+        )
+        if mine != other:
+            raise ValueError(
+                f"start: {part} of {source} does not fit: {name} is {other} there and "
+                f"{mine} here"
+            )
+    model.load_state_dict(theirs, strict=False)
+
+
+TEACHER = ("weights", "steps")  # what a description may say of a teacher
+
+
+def open_teacher(description: dict) -> Teacher | None:
+    """Load the model whose assignments a description's run learns by, if it names one.
+
+    Raises: ValueError for a description that is none, and for other class names;
+    KeyError, FileNotFoundError for a model that is not there.
+    """
+    said = description.get("teacher")
+    if said is None:
+        return None
+    if not isinstance(said, dict) or "weights" not in said or set(said) - {*TEACHER}:
+        raise ValueError(
+            f'the teacher is {said!r}: give {{"weights": a run or an entry of the zoo}}'
+            ', and "steps" where it does not teach throughout'
+        )
+    names, known = class_names(description), class_names(zoo.recipe(said["weights"]))
+    if names != known:
+        raise ValueError(
+            f"the teacher {said['weights']} knows the classes {', '.join(known)}, the "
+            f"run {', '.join(names)}: its assignments are of other objects"
+        )
+    return Teacher(zoo.load(said["weights"]), said.get("steps"))
 
 
 def with_folders(

@@ -25,7 +25,8 @@ class PredictionSets(NamedTuple):
     loss (Group DETR divides by the number of groups); every object is repeated so many
     times (`repeats`, H-DETR); `class_agnostic`: every object is of class 0 (proposals);
     `layers` [P] the decoder layer that made each set, by whose weight it counts (SQR);
-    none for sets of no layer.
+    none for sets of no layer; `matched [P, B, N]` the query of each object where that
+    is known beforehand, in place of a matching.
     """
 
     name: str
@@ -35,6 +36,7 @@ class PredictionSets(NamedTuple):
     repeats: int = 1
     class_agnostic: bool = False
     layers: tuple[int, ...] = ()
+    matched: Tensor | None = None
 
 
 class Predictions(Protocol):
@@ -83,15 +85,22 @@ class SetCriterion:
         )
 
     def __call__(
-        self, output: Predictions, targets: PaddedTargets
+        self,
+        output: Predictions,
+        targets: PaddedTargets,
+        matched: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Terms `class`, `box`, `giou` of every layer, and their weighted `total`.
 
         Every layer learns as if it were the last, unless `layers` says otherwise; its
         terms are given unweighted, to be compared. The sets of `output.extra` are
-        summed, with their weights, under their name, `class_NAME` and so on.
+        summed, with their weights, under their name, `class_NAME` and so on. `matched
+        [P or 1, B, N]` replaces the layers' own matching, not that of the extra sets.
+        Raises: ValueError for one of other images or objects.
         """
-        terms = self._terms(output.logits, output.boxes, targets)
+        if matched is not None:
+            matched = _known(matched, output.logits, targets)
+        terms = self._terms(output.logits, output.boxes, targets, matched)
         named = losses.name_layers(terms)
         shares = self.layers.of(len(output.logits))
         total = output.weight * self._weighted(_scale(terms, shares))
@@ -109,16 +118,21 @@ class SetCriterion:
         targets = targets.repeat(extra.repeats)
         if extra.class_agnostic:
             targets = targets.class_agnostic()
-        terms = self._terms(extra.logits, extra.boxes, targets)
+        terms = self._terms(extra.logits, extra.boxes, targets, extra.matched)
         terms = _scale(terms, tuple(shares[layer] for layer in extra.layers))
         return {name: extra.weight * value.sum() for name, value in terms.items()}
 
     def _terms(
-        self, logits: Tensor, boxes: Tensor, targets: PaddedTargets
+        self,
+        logits: Tensor,
+        boxes: Tensor,
+        targets: PaddedTargets,
+        matched: Tensor | None,
     ) -> dict[str, Tensor]:
         """The unweighted terms of every set, `[P]` each."""
         logits, boxes = _at_least_float32(logits, boxes)
-        matched = self.match(logits, boxes, targets)
+        if matched is None:
+            matched = self.match(logits, boxes, targets)
         distance, overlap = losses.box_losses(boxes, targets, matched)
         surprise = self.classification.loss(logits, targets, matched)
         return {"class": surprise, "box": distance, "giou": overlap}
@@ -130,6 +144,23 @@ class SetCriterion:
             + weights.box * terms["box"].sum()
             + weights.giou * terms["giou"].sum()
         )
+
+
+def _known(matched: Tensor, logits: Tensor, targets: PaddedTargets) -> Tensor:
+    """A given assignment `[P or 1, B, N]` for all sets: `[P, B, N]`."""
+    sets, images, queries, _ = logits.shape
+    wanted = images, targets.labels.shape[1]
+    if matched.shape[1:] != wanted or matched.shape[0] not in (1, sets):
+        raise ValueError(
+            f"an assignment {list(matched.shape)} for {sets} sets: give [{sets} or 1, "
+            f"{wanted[0]}, {wanted[1]}], the query of each object, -1 for none"
+        )
+    if matched.numel() and not -1 <= matched.min() <= matched.max() < queries:
+        raise ValueError(
+            f"an assignment names queries {int(matched.min())} to "
+            f"{int(matched.max())}, there are {queries}: give 0 … {queries - 1}, or -1"
+        )
+    return matched.expand(sets, -1, -1)
 
 
 def _scale(terms: dict[str, Tensor], by: tuple[float, ...]) -> dict[str, Tensor]:

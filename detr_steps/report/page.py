@@ -85,8 +85,15 @@ def _lead(story: Story) -> str:
     start = story.description.get("start") or {}
     if not story.description:
         return "A record without its recipe: the curves are all there is."
-    since = "; ".join(f"{part} {source}" for part, source in start.items())
-    return f"Started from {since}." if since else "Started from random weights."
+    sources = {key: value for key, value in start.items() if key != "parts"}
+    sources |= start.get("parts", {})
+    since = "; ".join(f"{part} {source}" for part, source in sources.items())
+    begun = f"Started from {since}." if since else "Started from random weights."
+    teacher = story.description.get("teacher")
+    if not teacher:
+        return begun
+    until = f" for {teacher['steps']:,} steps" if teacher.get("steps") else ""
+    return f"{begun} Matched by {teacher['weights']}{until}."
 
 
 def _facts(story: Story) -> str:

@@ -60,10 +60,14 @@ class Detector(nn.Module):
         """Assign queries to objects in every layer: `[Y, B, N]`, -1 for none."""
         return self.criterion.match(output.logits, output.boxes, targets)
 
-    def loss(self, output: Output, targets: list[dict]) -> dict[str, Tensor]:
+    def loss(
+        self, output: Output, targets: list[dict], matched: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Set loss: terms `class`, `box`, `giou` of every layer, and their `total`.
 
-        `targets` one dict per image: `boxes [n, 4]` cxcywh in [0, 1], `labels [n]`.
+        `targets` one dict per image: `boxes [n, 4]` cxcywh in [0, 1], `labels [n]`;
+        `matched [Y or 1, B, N]` an assignment of the layers' queries from elsewhere, in
+        place of their own matching (chapter 04, to come).
         Raises: ValueError for a bad target, NonFiniteCost for diverged predictions.
         Source: Carion et al. 2020, equation 2.
         """
@@ -73,7 +77,7 @@ class Detector(nn.Module):
                 f"{len(targets)} targets for {images} images: give one per image"
             )
         padded = pad_targets(targets, self.config.classes, output.boxes.device)
-        return self.criterion(output, padded)
+        return self.criterion(output, padded, matched)
 
     @torch.no_grad()
     def detect(

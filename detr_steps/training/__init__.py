@@ -2,6 +2,7 @@
 
 from .kept import kept_weights
 from .recipe import Recipe
+from .teacher import Teacher
 from .trainer import train
 
-__all__ = ["Recipe", "kept_weights", "train"]
+__all__ = ["Recipe", "Teacher", "kept_weights", "train"]

@@ -49,10 +49,17 @@ class Recipe:
     save_every: int = 500
     log_every: int = 50
     keep: tuple[int, ...] = ()  # steps whose weights are kept, 0 the untrained ones
+    freeze: tuple[str, ...] = ()  # parts of the model that do not learn, by name
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "drops", tuple(self.drops))
         object.__setattr__(self, "keep", tuple(self.keep))
+        if isinstance(self.freeze, str):  # a tuple of it would be its letters
+            raise ValueError(f"freeze {self.freeze!r}: give a list of names")
+        object.__setattr__(self, "freeze", tuple(self.freeze))
+        for part in self.freeze:
+            if not isinstance(part, str) or not part:
+                raise ValueError(f"freeze {part!r}: give names of parts")
         for name, least in LEAST.items():
             _check_number(name, getattr(self, name), least)
         for name in ("drops", "keep"):

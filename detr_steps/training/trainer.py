@@ -24,7 +24,9 @@ from ..files import write_tensors
 from ..images import ImageBatch
 from .device import memory_named, pick_device
 from .folder import RunFolder, read_record, score
+from .freezing import frozen
 from .recipe import Recipe
+from .teacher import Teacher
 
 
 class Diverged(RuntimeError):
@@ -42,31 +44,39 @@ def train(
     resume: bool = False,
     notes: dict | None = None,
     progress: bool = True,
+    teacher: Teacher | None = None,
 ) -> list[dict]:
     """Train a model and leave weights and record in a folder.
 
     `model(batch)` and `model.loss(output, targets)` as every system has them; `data`
     has `batches(...)` (Scenes, CocoFolder); `validate(model)` returns numbers for the
-    record (AP and whatever an analysis measures); `notes` go into `recipe.json`.
+    record (AP and whatever an analysis measures); `notes` go into `recipe.json`;
+    a `teacher` matches queries and objects in place of the model. What the recipe
+    freezes learns again afterwards.
     Ctrl-C saves and returns; `resume=True` goes on, bit for bit on the same machine.
     Under `torchrun` the batch is shared between the processes.
     Raises: FileExistsError, ValueError for a folder in use (see RunFolder); ValueError
-    for a device that is not there; Diverged when the loss is not finite; OutOfMemory.
+    for a device that is not there, a part to freeze that is not, a teacher of other
+    classes or queries; Diverged when the loss is not finite; OutOfMemory.
     Returns the record.
     """
     device = pick_device(device)
+    if teacher:
+        teacher.check(model)
     rank, size = world()
     if size > 1 and device.type == "cuda":
         torch.cuda.set_device(device)  # else all share their state through the first
-    folder = RunFolder(Path(out), recipe, notes or {}, resume) if rank == 0 else None
-    try:
-        run = _Run(model.to(device), recipe, device, folder)
-        with _stop_on_ctrl_c() as stopped:
-            run.start()
-            run.loop(data, validate, stopped, progress and rank == 0)
-    finally:
-        if folder:
-            folder.unlock()
+    with frozen(model, recipe.freeze):
+        folder = RunFolder(Path(out), recipe, notes or {}, resume) if not rank else None
+        try:
+            run = _Run(model.to(device), recipe, device, folder)
+            run.teacher = teacher and teacher.on(device)
+            with _stop_on_ctrl_c() as stopped:
+                run.start()
+                run.loop(data, validate, stopped, progress and rank == 0)
+        finally:
+            if folder:
+                folder.unlock()
     return read_record(Path(out) / "record.jsonl")
 
 
@@ -87,6 +97,7 @@ class _Run:
         self.step, self.began = 0, time.monotonic()
         self.sums: dict[str, Tensor] = {}  # of the losses since the last line
         self.summed = 0  # steps in `sums`
+        self.teacher: Teacher | None = None
         self.exhausted = False  # is the recipe's patience? Only the first process knows
 
     def start(self) -> None:
@@ -188,7 +199,8 @@ class _Run:
     def _update(self, batch: ImageBatch, targets: list[dict]) -> dict[str, Tensor]:
         with _autocast(self.recipe.precision, self.device):
             output = self.parallel(batch)
-        terms = self.model.loss(output, targets)
+            taught = self._taught(batch, targets)
+        terms = self.model.loss(output, targets, **taught)
         self.optimiser.zero_grad(set_to_none=True)
         terms["total"].backward()
         if self.recipe.clip:
@@ -196,6 +208,12 @@ class _Run:
             terms["gradient_norm"] = norm
         self.optimiser.step()
         return terms
+
+    def _taught(self, batch: ImageBatch, targets: list[dict]) -> dict[str, Tensor]:
+        """The assignment to learn by, where it is not the model's own."""
+        if self.teacher is None or not self.teacher.teaches(self.step):
+            return {}
+        return {"matched": self.teacher.match(batch, targets)}
 
     def _log_and_save(self, validate: Callable | None, bar: tqdm) -> None:
         recipe, step = self.recipe, self.step

@@ -29,6 +29,7 @@ from .reading import (
     result,
     scores,
     ships_weights,
+    sources,
     weights,
 )
 
@@ -56,6 +57,7 @@ __all__ = [
     "result",
     "scores",
     "ships_weights",
+    "sources",
     "steps_to",
     "weights",
 ]

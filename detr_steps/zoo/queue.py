@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from .reading import names, recipe, recipes
+from .reading import names, recipe, sources
 from .runs import Run, minutes_left
 
 PACKAGE = Path(__file__).resolve().parents[2]  # what holds detr_steps
@@ -160,9 +160,10 @@ class Queue:
 
     def _lacks(self, run: Run) -> bool:
         """Whether a run must wait for the weights that it starts from."""
-        source = recipe(run.name)["start"].get("backbone")
-        if source not in recipes() or source in names():
+        lacking = [each for each in sources(recipe(run.name)) if each not in names()]
+        if not lacking:
             return False
+        source = lacking[0]
         if any(each.name == source for each in [*self.waiting, *self.working]):
             return True
         self.waiting.remove(run)

@@ -119,6 +119,16 @@ def record(name: str | Path) -> list[dict]:
     return read_record(entry(name) / "record.jsonl")
 
 
+def sources(description: dict) -> list[str]:
+    """The zoo's entries whose weights a described run needs: its start, its teacher."""
+    start = description.get("start", {})
+    named = [start.get("backbone"), start.get("weights")]
+    named += start.get("parts", {}).values()
+    named.append(description.get("teacher", {}).get("weights"))
+    known = recipes()
+    return [name for name in dict.fromkeys(named) if name in known]
+
+
 def own_seed(name: str | Path) -> int:
     """The seed that the recipe itself names: weights and `record.jsonl` are of it."""
     return recipe(name)["recipe"].get("seed", 0)

@@ -176,3 +176,59 @@ def test_half_precision_is_computed_in_single(criterion, dtype):
         assert mine[name].dtype == torch.float32 and torch.equal(mine[name], value)
     exact = criterion(output(*(x.double() for x in half)), targets())
     assert exact["total"].dtype == torch.float64
+
+
+# --- an assignment from elsewhere -----------------------------------------------
+
+
+def test_the_models_own_assignment_given_changes_nothing(criterion):
+    said = output(*predictions(criterion))
+    matched = criterion.match(said.logits, said.boxes, targets())
+    own, given = criterion(said, targets()), criterion(said, targets(), matched)
+    assert own.keys() == given.keys()
+    assert all(torch.equal(own[name], given[name]) for name in own)
+
+
+def test_a_given_assignment_is_learned_by_in_every_layer(criterion):
+    logits, boxes = predictions(criterion)
+    matched = torch.tensor([[[4, 0], [3, -1]]])  # one for both layers
+    found = criterion(output(logits, boxes), targets(), matched)
+    for layer, name in enumerate(("box_0", "box")):
+        slow = 0.0
+        for image, target in enumerate(TARGETS):
+            for n, true in enumerate(target["boxes"]):
+                query = int(matched[0, image, n])
+                slow += float((boxes[layer, image, query] - true).abs().sum())
+        assert float(found[name]) == pytest.approx(slow / 3)
+    once = [criterion(output(x[None], b[None]), targets(), matched) for x, b in
+            zip(logits, boxes)]  # fmt: skip
+    assert found["class_0"] == once[0]["class"] and found["giou"] == once[1]["giou"]
+
+
+def test_extra_sets_keep_their_own_matching_unless_it_is_known(criterion):
+    logits, boxes = predictions(criterion)
+    more = PredictionSets("more", *predictions(criterion, sets=1, seed=3))
+    wrong = torch.tensor([[[4, 0], [3, -1]]])
+    plain = criterion(output(logits, boxes, more), targets())
+    taught = criterion(output(logits, boxes, more), targets(), wrong)
+    assert taught["box_more"] == plain["box_more"] and taught["box"] != plain["box"]
+    known = criterion(output(logits, boxes, more._replace(matched=wrong)), targets())
+    alone = criterion(output(more.logits, more.boxes), targets(), wrong)
+    assert known["box"] == plain["box"] and known["box_more"] == alone["box"]
+
+
+@pytest.mark.parametrize(
+    ("matched", "says"),
+    [
+        (
+            torch.zeros(3, 2, 2, dtype=torch.int64),
+            r"\[3, 2, 2\] for 2 sets: .*\[2 or 1",
+        ),
+        (torch.zeros(1, 1, 2, dtype=torch.int64), "2 or 1, 2, 2"),
+        (torch.tensor([[[5, 0], [3, -1]]]), "queries -1 to 5, there are 5"),
+        (torch.tensor([[[-2, 0], [3, -1]]]), "queries -2 to 3"),
+    ],
+)
+def test_an_assignment_of_something_else_is_named(criterion, matched, says):
+    with pytest.raises(ValueError, match=says):
+        criterion(output(*predictions(criterion)), targets(), matched)
