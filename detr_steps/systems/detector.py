@@ -23,9 +23,7 @@ from ..objective.losses import LossWeights
 from ..objective.matching import CostWeights, PaddedTargets, pad_targets
 from ..ops import backend
 from .output import Output, Prediction
-from .scheme import Plain
-
-PLAIN = Plain()
+from .scheme import PLAIN
 
 
 class DetectorConfig(Protocol):
@@ -43,6 +41,9 @@ class Detector(nn.Module):
     """A module with a set loss and detections; `config` says how classes are told."""
 
     max_tokens = 20_000  # dense attention takes their square in time, traced in memory
+    wants_targets = False  # does `forward` take them in training?
+    matches_any_pair = True  # or are only some queries allowed for each object?
+    fixed_queries = True  # is query n the same one in every image and step?
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
@@ -58,7 +59,9 @@ class Detector(nn.Module):
 
     def match(self, output: Output, targets: PaddedTargets) -> Tensor:
         """Assign queries to objects in every layer: `[Y, B, N]`, -1 for none."""
-        return self.criterion.match(output.logits, output.boxes, targets)
+        real = output.real
+        allowed = None if real is None else real[None, :, :, None]  # [1, B, Q, 1]
+        return self.criterion.match(output.logits, output.boxes, targets, allowed)
 
     def loss(
         self, output: Output, targets: list[dict], matched: Tensor | None = None
@@ -71,13 +74,19 @@ class Detector(nn.Module):
         Raises: ValueError for a bad target, NonFiniteCost for diverged predictions.
         Source: Carion et al. 2020, equation 2.
         """
+        padded = self.padded(output, targets)
+        if matched is None and output.real is not None:
+            matched = self.match(output, padded)
+        return self.criterion(output, padded, matched)
+
+    def padded(self, output: Output, targets: list[dict]) -> PaddedTargets:
+        """Checked targets in tensors; ValueError for another number of images."""
         images = output.logits.shape[1]
         if len(targets) != images:
             raise ValueError(
                 f"{len(targets)} targets for {images} images: give one per image"
             )
-        padded = pad_targets(targets, self.config.classes, output.boxes.device)
-        return self.criterion(output, padded, matched)
+        return pad_targets(targets, self.config.classes, output.boxes.device)
 
     @torch.no_grad()
     def detect(
@@ -148,6 +157,9 @@ class QueryDetector(Detector):
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__(config)
         config.scheme.check(config.decoder_layers, config.queries)
+        # what a scheme adds must not change what all else starts from
+        with torch.random.fork_rng(devices=[]):
+            self.scheme_parts = config.scheme.parts(config.channels, config.classes)
 
     def encode(self, batch: ImageBatch, trace: bool = False) -> Memory:
         """Turn images into tokens that know about each other."""
@@ -166,11 +178,24 @@ class QueryDetector(Detector):
         """
         raise NotImplementedError
 
-    def forward(self, batch: ImageBatch, trace: bool = False) -> Output:
-        """Predict from every decoder layer; `trace` also returns what was attended."""
+    @property
+    def wants_targets(self) -> bool:
+        """Whether the scheme prepares for the objects of a batch in training."""
+        return self.config.scheme.wants_targets
+
+    def forward(
+        self, batch: ImageBatch, trace: bool = False, targets: list[dict] | None = None
+    ) -> Output:
+        """Predict from every decoder layer; `trace` also returns what was attended.
+
+        `targets`, in training, for a scheme that wants them.
+        """
         memory = self.encode(batch, trace)
         queries, proposals = self.start(memory)
         scheme = self.config.scheme
+        if targets is not None:
+            objects = pad_targets(targets, self.config.classes, memory.tokens.device)
+            scheme = scheme.given(objects)
         run = scheme.run if self.training else scheme.infer
         output = run(self, memory, queries, trace)
         return output._replace(extra=proposals + output.extra)

@@ -6,15 +6,16 @@ sets of them, than inference does; they work on every system, for they know only
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..describable import describable
 from ..nn.memory import Memory
 from ..nn.queries import Queries
 from ..nn.trace import LayerTrace
+from ..objective.matching import PaddedTargets
 from .output import Output, Trace
 
 if TYPE_CHECKING:
@@ -25,8 +26,19 @@ class Scheme:
     """A frozen dataclass in a config; only what a scheme must change need be written.
 
     Training calls `run`. Inference calls `infer`, which is the plain loop unless a
-    scheme says otherwise.
+    scheme says otherwise. One that prepares for the objects of a batch `wants_targets`
+    and is `given` them before each `run`.
     """
+
+    wants_targets: ClassVar[bool] = False
+
+    def parts(self, channels: int, classes: int) -> nn.Module | None:
+        """A module that training needs beside the model's own; None for none."""
+        return None
+
+    def given(self, targets: PaddedTargets) -> "Scheme":
+        """The scheme for one batch, with its objects."""
+        return self
 
     def queries(self, count: int) -> int:
         """Queries that training needs of a model that infers with `count`."""
@@ -70,6 +82,9 @@ class Plain(Scheme):
     ) -> Output:
         """Every layer predicts; with `trace` also what each attention saw."""
         return self.infer(model, memory, queries, trace)
+
+
+PLAIN = Plain()
 
 
 def run_layers(

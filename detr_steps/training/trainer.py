@@ -97,6 +97,7 @@ class _Run:
         self.step, self.began = 0, time.monotonic()
         self.sums: dict[str, Tensor] = {}  # of the losses since the last line
         self.summed = 0  # steps in `sums`
+        self.wants_targets = getattr(model, "wants_targets", False)
         self.teacher: Teacher | None = None
         self.exhausted = False  # is the recipe's patience? Only the first process knows
 
@@ -198,7 +199,9 @@ class _Run:
 
     def _update(self, batch: ImageBatch, targets: list[dict]) -> dict[str, Tensor]:
         with _autocast(self.recipe.precision, self.device):
-            output = self.parallel(batch)
+            # some systems and schemes prepare for the objects before they predict
+            given = {"targets": targets} if self.wants_targets else {}
+            output = self.parallel(batch, **given)
             taught = self._taught(batch, targets)
         terms = self.model.loss(output, targets, **taught)
         self.optimiser.zero_grad(set_to_none=True)
