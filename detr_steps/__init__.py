@@ -7,13 +7,16 @@ from .systems.conditional_detr import ConditionalDETR, ConditionalDETRConfig
 from .systems.dab_detr import DABDETR, DABDETRConfig
 from .systems.deformable_detr import DeformableDETR, DeformableDETRConfig
 from .systems.detr import DETR, DETRConfig
+from .systems.encoder_only import EncoderOnly, EncoderOnlyConfig
 from .systems.output import Output
 from .systems.sqr import LoopLast, Recollect
+from .systems.tsp import TSPFCOS, TSPFCOSConfig
 
 __version__ = "0.1.0"
 __all__ = [
     "DABDETR",
     "DETR",
+    "TSPFCOS",
     "ConditionalDETR",
     "ConditionalDETRConfig",
     "DABDETRConfig",
@@ -21,10 +24,13 @@ __all__ = [
     "DeformableDETR",
     "DeformableDETRConfig",
     "Detections",
+    "EncoderOnly",
+    "EncoderOnlyConfig",
     "ImageBatch",
     "LoopLast",
     "Output",
     "Recollect",
+    "TSPFCOSConfig",
     "evaluation",
     "interop",
     "training",

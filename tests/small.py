@@ -10,7 +10,9 @@ from detr_steps import (
     DABDETRConfig,
     DeformableDETRConfig,
     DETRConfig,
+    EncoderOnlyConfig,
     ImageBatch,
+    TSPFCOSConfig,
 )
 from detr_steps.nn.backbone import SmallConfig
 from detr_steps.nn.deform_attention import Sampling
@@ -67,6 +69,28 @@ def small_deformable_config(**changes: object) -> DeformableDETRConfig:
         queries=5,
     )
     return DeformableDETRConfig.tiny(**(settings | changes))
+
+
+def small_encoder_only_config(**changes: object) -> EncoderOnlyConfig:
+    """DETR's small sizes without its decoder."""
+    decoder = ("decoder_layers", "queries")
+    sizes = {key: value for key, value in SIZES.items() if key not in decoder}
+    return EncoderOnlyConfig.tiny(**(sizes | changes))
+
+
+def small_tsp_config(**changes: object) -> TSPFCOSConfig:
+    """A TSP-FCOS of two maps and three levels, of strides 4, 8 and 16."""
+    settings = dict(
+        backbone=SmallConfig(channels=(16, 16), blocks=1),
+        channels=64,
+        tower_layers=1,
+        encoder_channels=32,
+        heads=4,
+        ffn_channels=48,
+        features=20,
+        reach=3.0,
+    )
+    return TSPFCOSConfig.tiny(**(settings | changes))
 
 
 def small_figure() -> InteractiveFigure:

@@ -64,7 +64,7 @@ def run_with_trace(
         )
     if isinstance(source, nn.Module):
         return _one(_run(source, batch, image), 0)
-    if not isinstance(source, Output):
+    if getattr(source, "_fields", ())[:3] != Output._fields[:3]:
         raise TypeError(
             f"expected a model or its Output, got {type(source).__name__}: give the "
             "model itself, or model(batch, trace=True)"
@@ -103,7 +103,9 @@ def _one(output: Output, image: int) -> Output:
         if name not in ("sizes", "classification")
     }
     logits, boxes = (x[:, image : image + 1] for x in output[:2])
-    return Output(_plain(logits), _plain(boxes), trace._replace(**cut))
+    more = {name: _cut_out(getattr(output, name), image) for name in output._fields[3:]}
+    more |= {"trace": trace._replace(**cut), "extra": (), "weight": 1.0}
+    return output._replace(logits=_plain(logits), boxes=_plain(boxes), **more)
 
 
 def _cut_out(value: object, image: int) -> object:
@@ -117,7 +119,8 @@ def _cut_out(value: object, image: int) -> object:
 
 
 def _plain(values: Tensor) -> Tensor:
-    return values.detach().float().cpu()
+    values = values.detach().cpu()
+    return values.float() if values.is_floating_point() else values
 
 
 def class_probabilities(seen: Output) -> Tensor:
@@ -186,9 +189,19 @@ def decoder_maps(
 
     Of sampling points the `density`. `real` is the extent on the `map_size`.
     """
+    check_decoder(seen.trace)
     size = map_size(seen.trace)
     maps = [_as_map(layer, size, queries) for layer in seen.trace.decoder_cross]
     return torch.stack(maps)[..., : real.rows, : real.columns]
+
+
+def check_decoder(trace: Trace) -> None:
+    """Raise ValueError for a model without a decoder, whose queries read no image."""
+    if not trace.decoder_cross:
+        raise ValueError(
+            "this model has no decoder, so no query attends to the picture: look at "
+            "its encoder (viz.encoder_attention), or at its answers (viz.matching)"
+        )
 
 
 def encoder_maps(seen: Output, real: Extent) -> Tensor:

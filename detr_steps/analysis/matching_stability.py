@@ -90,6 +90,11 @@ def matches_along(
     """
     if not len(images):
         raise ValueError("no images, so nothing is matched: give at least one")
+    if not getattr(model, "fixed_queries", True):
+        raise ValueError(
+            f"the queries of this {type(model).__name__} are others in each image and "
+            "step: there is no query n whose object could change"
+        )
     items = [(pixels, without_crowds(t)) for pixels, t in (data[i] for i in images)]
     counts = torch.tensor([len(target["labels"]) for _, target in items])
     steps, found = [], []

@@ -97,10 +97,11 @@ def sparsity_by_layer(model: nn.Module, batch: ImageBatch) -> dict[str, Sparsity
         batch.padded,
     )
     with eval_no_grad(model):
-        trace = model(batch, trace=True).trace
-    # only maps over tokens know padding: queries are never padded
-    tokens = _token_padding(batch, trace)
+        output = model(batch, trace=True)
+    trace, tokens = output.trace, _token_padding(batch, output.trace)
     paddings = {"encoder": (tokens, tokens), "decoder_cross": (tokens, None)}
+    if output.real is not None:
+        paddings["decoder_self"] = (~output.real, ~output.real)
     found = {
         name: _stack([sparsity(each.weights, *paddings.get(name, ())) for each in seen])
         for name in ATTENTIONS

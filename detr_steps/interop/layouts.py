@@ -9,6 +9,8 @@ from ..systems.conditional_detr import ConditionalDETR
 from ..systems.dab_detr import DABDETR
 from ..systems.deformable_detr import DeformableDETR
 from ..systems.detr import DETR, DETRConfig
+from ..systems.encoder_only import EncoderOnly
+from ..systems.tsp import TSPFCOS
 from . import conditional, dab, deformable
 from .names import HF, OFFICIAL
 
@@ -16,23 +18,32 @@ Table = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What the weights of one system are called elsewhere.
+class OwnNames:
+    """What the weights of one system are called here.
+
+    `class_heads` how the names of what tells classes begin; `no_object` rows there that
+    are no class; `queries` the weights with a row for each query.
+    """
+
+    class_heads: str | tuple[str, ...]
+    no_object: int
+    queries: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layout(OwnNames):
+    """And what they are called elsewhere.
 
     `official(config)`, `hf(config)` tables of names.py; `official_sign`, `hf_sign` a
-    part of a name that shows such a checkpoint; `class_heads` how the names of what
-    tells classes begin; `no_object` rows there that are no class; `queries` the weights
-    with a row for each query; `settings_shown(state)` what a checkpoint tells about its
-    config; `hf_settings(config)` what its config.json must say.
+    part of a name that shows such a checkpoint; `settings_shown(state)` what a
+    checkpoint tells about its config; `hf_settings(config)` what its config.json must
+    say.
     """
 
     official: Callable[[object], Table]
     hf: Callable[[object], Table]
     official_sign: str
     hf_sign: str
-    class_heads: str
-    no_object: int
-    queries: tuple[str, ...]
     settings_shown: Callable[[Mapping[str, Tensor]], dict[str, object]]
     hf_settings: Callable[[object], dict[str, object]]
 
@@ -98,6 +109,19 @@ LAYOUTS = {
         hf_settings=deformable.hf_settings,
     ),
 }
+
+
+# systems whose weights nobody else publishes in a form that is read here
+ONLY_HERE = {
+    EncoderOnly: OwnNames("class_head.", no_object=1, queries=()),
+    TSPFCOS: OwnNames(("class_head.", "point_head."), no_object=0, queries=()),
+}
+
+
+def own_names(model: nn.Module) -> OwnNames:
+    """What a model's weights are called here. Raises: TypeError for no detector."""
+    found = ONLY_HERE.get(type(model))
+    return layout_of(model) if found is None else found
 
 
 def layout_of(model: nn.Module) -> Layout:

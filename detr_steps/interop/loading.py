@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..files import read_json
 from .differing import differences
 from .files import read_contents, weights_in
-from .layouts import Layout, layout_of
+from .layouts import OwnNames, layout_of
 from .names import HF_RENAMED, SIGNS, rename, split_fused
 from .unwrapping import CheckpointError, strip
 
@@ -107,7 +107,7 @@ def load_hf(
 
 def put(
     model: nn.Module,
-    layout: Layout,
+    layout: OwnNames,
     theirs: dict[str, Tensor],
     class_head: ClassHead,
     call: str,
@@ -138,7 +138,7 @@ def put(
     return report
 
 
-def _is_head(name: str, layout: Layout) -> bool:
+def _is_head(name: str, layout: OwnNames) -> bool:
     return name.startswith(layout.class_heads)
 
 
@@ -162,7 +162,7 @@ def _compare(
 
 def _diagnose(
     config: type,
-    layout: Layout,
+    layout: OwnNames,
     ours: Mapping[str, Tensor],
     theirs: Mapping[str, Tensor],
     report: Report,
@@ -208,7 +208,7 @@ def _said(differences: list[str]) -> str:
 
 
 def compare_settings(
-    model: nn.Module, layout: Layout, state: Mapping[str, Tensor]
+    model: nn.Module, layout: OwnNames, state: Mapping[str, Tensor]
 ) -> None:
     """Raise CheckpointError where a checkpoint's names show another kind of model."""
     for name, value in layout.settings_shown(state).items():

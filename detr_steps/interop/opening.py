@@ -12,7 +12,7 @@ from .. import zoo
 from ..describable import from_json
 from .classes import fits, names_of
 from .finding import Found, find
-from .layouts import layout_of
+from .layouts import layout_of, own_names
 from .loading import (
     Report,
     compare_config,
@@ -134,8 +134,7 @@ def _own_config(model: nn.Module, found: Found) -> object:
 
 
 def _own_classes(model: nn.Module, found: Found) -> tuple[int | None, list[str] | None]:
-    layout = layout_of(model)
-    rows = class_rows(found.state, layout.class_heads)
+    rows = class_rows(found.state, own_names(model).class_heads)
     if found.description is None or rows is None:
         extra = model.config.classification.outputs(0)
         return (None if rows is None else rows - extra), None
@@ -158,7 +157,7 @@ def _load_own(model: nn.Module, found: Found, head: str, why: str) -> Report:
                 f"{setting}={mine}: build the model with {setting}={other}"
             )
     call = "interop.load(model, source"
-    report = put(model, layout_of(model), found.state, head, call, found.notes)
+    report = put(model, own_names(model), found.state, head, call, found.notes)
     return replace(report, class_head=why)
 
 

@@ -119,7 +119,7 @@ def recognise(state: Mapping[str, Tensor], **stated: object) -> Foreign:
     raise CheckpointError(f"this is a checkpoint of {SIGNS[sign]}")
 
 
-def class_rows(state: Mapping[str, Tensor], heads: str) -> int | None:
+def class_rows(state: Mapping[str, Tensor], heads: str | tuple[str, ...]) -> int | None:
     """Rows of the first class head, under our names; None where there is none."""
     rows = [v.shape[0] for n, v in state.items() if n.startswith(heads) and v.dim()]
     return rows[0] if rows else None

@@ -72,6 +72,24 @@ class EncoderLayer(nn.Module):
         return memory._replace(tokens=tokens, attention=attention)
 
 
+class PreNormEncoderLayer(EncoderLayer):
+    """The same parts with the norms before attention and feed-forward (pre-norm).
+
+    The last layer's tokens have not been through a norm: a model adds one.
+    Source: Xiong et al. 2020, figure 1; Sun et al. 2021's official code.
+    """
+
+    def forward(self, memory: Memory, trace: bool = False) -> Memory:
+        """The same memory with new `tokens [B, S, C]`, and what attention saw."""
+        normed = memory._replace(tokens=self.attention_norm(memory.tokens))
+        attended, seen = self.attention.read(tokens_as_queries(normed), normed, trace)
+        tokens = memory.tokens + self.dropout(attended)
+        ffn_out = self.feed_forward(self.feed_forward_norm(tokens))
+        tokens = tokens + self.dropout(ffn_out)
+        attention = (*memory.attention, seen) if trace else ()
+        return memory._replace(tokens=tokens, attention=attention)
+
+
 class DecoderLayer(nn.Module):
     """Self-attention between queries, cross-attention to the image, feed-forward.
 

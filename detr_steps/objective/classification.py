@@ -25,6 +25,7 @@ from ..nn.heads import focal_class_head
 from .losses import count_objects
 from .matching import PaddedTargets
 
+NEVER = -1e4  # a logit whose probability is 0 even in half precision
 TINY = 1e-8  # the official code's: keeps the logarithm of the matching cost finite
 
 
@@ -75,6 +76,12 @@ class Softmax:
         ).view_as(weight)
         total = mean_over_processes(weight.sum((1, 2)))  # [P]
         return (weight * surprise).sum((1, 2)) / total
+
+    def silence(self, logits: Tensor, silent: Tensor) -> Tensor:
+        """Logits of queries that find nothing where `silent`: `[..., Q, outputs]`."""
+        nothing = logits.new_full(logits.shape[-1:], NEVER)
+        nothing[-1] = 0
+        return logits.where(~silent[..., None], nothing)
 
     def detections(
         self, logits: Tensor, boxes: Tensor, sizes: list[tuple[int, int]]
@@ -135,13 +142,12 @@ class Focal:
         wanted = target_classes(logits, targets, matched, empty=classes)  # [P, B, Q]
         positive = functional.one_hot(wanted, classes + 1)[..., :classes]
         positive = positive.to(logits.dtype)  # [P, B, Q, classes]
-        surprise = functional.binary_cross_entropy_with_logits(
-            logits, positive, reduction="none"
-        )
-        wrong = (logits.sigmoid() - positive).abs()  # 1 - probability of the truth
-        share = self.alpha * positive + (1 - self.alpha) * (1 - positive)
-        loss = share * wrong**self.gamma * surprise
+        loss = focal_loss(logits, positive, self.alpha, self.gamma)
         return loss.sum((1, 2, 3)) / count_objects(targets, logits)
+
+    def silence(self, logits: Tensor, silent: Tensor) -> Tensor:
+        """Logits of queries that find nothing where `silent`: `[..., Q, outputs]`."""
+        return logits.masked_fill(silent[..., None], NEVER)
 
     def detections(
         self, logits: Tensor, boxes: Tensor, sizes: list[tuple[int, int]]
@@ -155,6 +161,19 @@ class Focal:
 
 
 Classification = Softmax | Focal
+
+
+def focal_loss(logits: Tensor, positive: Tensor, alpha: float, gamma: float) -> Tensor:
+    """Focal loss of each logit, `positive` 1 where yes is right: `[...]` of all three.
+
+    Source: Lin et al. 2017, equation 5.
+    """
+    surprise = functional.binary_cross_entropy_with_logits(
+        logits, positive, reduction="none"
+    )
+    wrong = (logits.sigmoid() - positive).abs()  # 1 - probability of the truth
+    share = alpha * positive + (1 - alpha) * (1 - positive)
+    return share * wrong**gamma * surprise
 
 
 def target_classes(

@@ -170,6 +170,11 @@ class DeformableDETR(QueryDetector):
             # the first layer knows a point, no size: sigmoid(-2) = 0.12 of the image
             nn.init.constant_(self.box_heads[0].layers[-1].bias[2:], -2.0)
 
+    @property
+    def fixed_queries(self) -> bool:
+        """Whether query n is the same one in every image: proposals are not."""
+        return not self.config.two_stage
+
     def tokens(self, height: int, width: int) -> int:
         """How many tokens an image of so many pixels makes, over all levels."""
         strides = list(self.backbone.strides[-self.config.maps :])

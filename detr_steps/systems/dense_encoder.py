@@ -1,5 +1,7 @@
 """What DETR, Conditional DETR and DAB-DETR share: one map and a dense encoder.
 
+`DenseEncoding` is that of a detector without a decoder, too.
+
 Built in chapters/02_detr.ipynb.
 """
 
@@ -15,7 +17,7 @@ from ..nn.layers import EncoderLayer
 from ..nn.memory import Memory
 from ..nn.position import sine_position
 from ..nn.references import shrink_padding, token_centres, valid_share
-from .detector import DetectorConfig, QueryDetector
+from .detector import Detector, DetectorConfig, QueryDetector
 
 
 class DenseEncoderConfig(DetectorConfig, Protocol):
@@ -28,7 +30,7 @@ class DenseEncoderConfig(DetectorConfig, Protocol):
     dropout: float
 
 
-class DenseEncoderDetector(QueryDetector):
+class DenseEncoding(Detector):
     """Encodes the backbone's last map with dense self-attention.
 
     Source: Carion et al. 2020, section 3.2.
@@ -88,3 +90,7 @@ class DenseEncoderDetector(QueryDetector):
             centres=token_centres((size,), valid),  # [B, S, 2]
             features=features,
         )
+
+
+class DenseEncoderDetector(DenseEncoding, QueryDetector):
+    """A dense encoder, then a decoder with object queries."""

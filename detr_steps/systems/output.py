@@ -44,7 +44,8 @@ class Output(NamedTuple):
     `logits [Y, B, Q, outputs]` as `config.classification` reads them, `boxes
     [Y, B, Q, 4]` cxcywh in [0, 1] of the un-padded image; `trace` what attention saw,
     if asked for; `extra` sets that only training sees; `weight` of the layers' own loss
-    (Group DETR: one group's share).
+    (Group DETR: one group's share); `real [B, Q]` False for queries that are padding
+    and answer for nothing, None where there are none.
     """
 
     logits: Tensor
@@ -52,3 +53,4 @@ class Output(NamedTuple):
     trace: Trace | None = None
     extra: tuple[PredictionSets, ...] = ()
     weight: float = 1.0
+    real: Tensor | None = None

@@ -50,6 +50,12 @@ class Teacher:
                     f"{theirs or 'none'}: an assignment names them by number, so both "
                     "need the same"
                 )
+        for who, each in (("teacher", self.model), ("model", student)):
+            if not getattr(each, "fixed_queries", True):
+                raise ValueError(
+                    f"the {who}'s queries are others in each image and step: an "
+                    "assignment names them by number, so none can be taught"
+                )
 
     def teaches(self, step: int) -> bool:
         """Whether it does at a step, counted from 0."""

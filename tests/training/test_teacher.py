@@ -3,11 +3,17 @@
 import pytest
 import torch
 from runs import Dying, Killed, fit, recipe, small_model, weights
-from small import small_deformable_config, small_detr
+from small import (
+    small_deformable_config,
+    small_detr,
+    small_encoder_only_config,
+    small_tsp_config,
+)
 
 from detr_steps.data.scenes import Scenes
 from detr_steps.objective.matching import pad_targets
 from detr_steps.systems.classifier import ClassifierConfig
+from detr_steps.systems.query_sources import Proposals
 from detr_steps.training import Recipe, Teacher, train
 from detr_steps.training.freezing import frozen
 
@@ -187,3 +193,17 @@ def test_parts_that_are_not_there_are_named_before_anything_is_written(
 def test_names_that_are_none_are_refused(freeze):
     with pytest.raises(ValueError, match="freeze"):
         Recipe(steps=1, freeze=freeze)
+
+
+@pytest.mark.parametrize("who", ["teacher", "model"])
+def test_queries_that_are_others_in_each_image_cannot_be_taught(tmp_path, who):
+    proposed = small_deformable_config(refine=True, query_source=Proposals()).build()
+    pair = {"teacher": small_detr(), "model": small_detr(), who: proposed}
+    with pytest.raises(ValueError, match=f"the {who}'s queries are others"):
+        learn(tmp_path / "run", pair["model"], Teacher(pair["teacher"]))
+
+
+def test_a_system_without_queries_has_none_to_be_taught(tmp_path):
+    for config in (small_encoder_only_config(), small_tsp_config()):
+        with pytest.raises(ValueError, match="5 queries and the model none"):
+            learn(tmp_path / "run", config.build(), Teacher(small_detr()))

@@ -21,6 +21,8 @@ SYSTEMS = {
     "deformable_detr": "detr",
     "conditional_detr": "detr",
     "dab_detr": "conditional_detr",
+    "encoder_only": "detr",
+    "tsp": "encoder_only",
 }
 OTHER = "imports and constants"
 FOLDER = ROOT / "detr_steps" / "systems"

@@ -29,9 +29,14 @@ def matching_of(
     their GIoU, with the weights of its `config.cost`. `layer` counts decoder layers
     from 0, or from the end.
     Raises: ValueError for a batch without targets, an image without objects, a layer
-    beyond the last. Source: Carion et al. 2020, equations 1 and 10.
-    Built in chapters/02_detr.ipynb.
+    beyond the last, a model with a rule of its own.
+    Source: Carion et al. 2020, equations 1 and 10. Built in chapters/02_detr.ipynb.
     """
+    if not getattr(model, "matches_any_pair", True):
+        raise ValueError(
+            f"{type(model).__name__} lets only some queries answer for each object, by "
+            "a cost of its own: this figure shows costs of all pairs"
+        )
     opened = open_up(model, batch, image, names, targets)
     if len(opened.answers.truth) == 0:
         raise ValueError(
@@ -42,6 +47,12 @@ def matching_of(
         raise ValueError(f"layer {layer} of {count}: count from 0 to {count - 1}")
     layer %= count
     answers = replace(opened.answers.of(layer), matched=None)
+    real = opened.seen.real
+    if real is not None and not real.all():  # padding answers for nothing
+        raise ValueError(
+            f"image {image} is padded, and queries of padding answer for nothing: give "
+            "the image in a batch of its own"
+        )
     target = {"boxes": answers.truth, "labels": answers.truth_labels}
     logits, weights = opened.seen.logits[layer, 0], model.config.cost
     parts = parts_of(model.config.classification, logits, answers.boxes, target)

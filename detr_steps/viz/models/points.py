@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from ...analysis.attention import check_decoder
 from ...nn.trace import SamplingPoints
 from ...systems.output import Output
 from ..engine.answers import Answers, Words
@@ -35,6 +36,7 @@ def decoder_points(
     chapters/08_multi_scale.ipynb.
     """
     opened = open_up(source, batch, image, names, targets)
+    check_decoder(opened.seen.trace)
     if not samples(opened.seen.trace.decoder_cross):
         raise TypeError(
             "this decoder attends to whole maps and samples no points: use "
