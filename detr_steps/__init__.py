@@ -6,6 +6,7 @@ from .images import ImageBatch
 from .systems.conditional_detr import ConditionalDETR, ConditionalDETRConfig
 from .systems.dab_detr import DABDETR, DABDETRConfig
 from .systems.deformable_detr import DeformableDETR, DeformableDETRConfig
+from .systems.denoising import Denoise
 from .systems.detr import DETR, DETRConfig
 from .systems.encoder_only import EncoderOnly, EncoderOnlyConfig
 from .systems.output import Output
@@ -23,6 +24,7 @@ __all__ = [
     "DETRConfig",
     "DeformableDETR",
     "DeformableDETRConfig",
+    "Denoise",
     "Detections",
     "EncoderOnly",
     "EncoderOnlyConfig",
