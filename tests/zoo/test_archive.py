@@ -483,4 +483,5 @@ def test_our_description_is_what_the_trainer_writes(own_zoo, tmp_path):
         **zoo.recipe(run)["recipe"],
         "drops": (),
         "keep": (),
+        "freeze": (),
     }
