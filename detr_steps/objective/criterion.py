@@ -127,7 +127,7 @@ class SetCriterion:
         logits: Tensor,
         boxes: Tensor,
         targets: PaddedTargets,
-        matched: Tensor | None,
+        matched: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The unweighted terms of every set, `[P]` each."""
         logits, boxes = _at_least_float32(logits, boxes)

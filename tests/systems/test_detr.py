@@ -305,7 +305,7 @@ def test_diverged_predictions_are_named(model, batch, part):
 @pytest.mark.filterwarnings("ignore:.*no-op")
 def test_targets_go_to_the_predictions_device(model, batch):
     """Wherever they come from; here to `meta`, which no test machine lacks."""
-    model.criterion = lambda output, targets: targets
+    model.criterion = lambda output, targets, matched: targets
     meta = type(model(batch))(*(x.to("meta") for x in model(batch)[:2]))
     padded = model.loss(meta, TARGETS)
     parts = padded.boxes, padded.labels, padded.mask
