@@ -102,7 +102,13 @@ def build(description: dict, *, start: bool = True) -> nn.Module:
         _start_backbone(model, source["backbone"])
     if "weights" in source:
         _start_weights(model, source["weights"], description)
-    for part, origin in source.get("parts", {}).items():
+    parts = source.get("parts", {})
+    if not isinstance(parts, dict):
+        raise ValueError(
+            f"start: parts are {parts!r}: give an object with a run or an entry of the "
+            'zoo for each part, {"encoder": "detr-tiny"}'
+        )
+    for part, origin in parts.items():
         _start_part(model, part, origin)
     return model
 

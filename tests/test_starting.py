@@ -70,12 +70,14 @@ def test_parts_that_do_not_fit_are_named(source, part, queries, says):
         experiment.build(describe({"parts": {part: source}}, queries=queries))
 
 
-def test_a_source_without_the_part_is_named(source):
-    model = describe({"parts": {"decoder_norm": source}})
-    theirs = zoo.weights(source)
-    assert "decoder_norm.weight" in theirs
-    with pytest.raises(ValueError, match="backbone-run|shapes-backbone has no part"):
-        experiment.build(model | {"start": {"parts": {"encoder": "shapes-backbone"}}})
+def test_parts_without_sources_are_named(source):
+    with pytest.raises(ValueError, match="start: parts are .*for each part"):
+        experiment.build(describe({"parts": source}))
+
+
+def test_a_source_without_the_part_is_named():
+    with pytest.raises(ValueError, match="shapes-backbone has no part 'encoder'"):
+        experiment.build(describe({"parts": {"encoder": "shapes-backbone"}}))
 
 
 def test_a_teacher_named_in_a_description_teaches(source, tmp_path):
@@ -115,5 +117,6 @@ def test_the_zoo_knows_what_a_run_waits_for():
     start = {"backbone": "shapes-backbone", "parts": {"encoder": "detr-tiny"}}
     description = describe(start, teacher={"weights": "deformable-tiny"})
     needed = ["shapes-backbone", "detr-tiny", "deformable-tiny"]
-    assert zoo.sources(description) == needed
+    assert sorted(zoo.sources(description)) == sorted(needed)
+    assert zoo.sources(describe({"parts": "detr-tiny"}, teacher="detr-tiny")) == []
     assert zoo.sources(describe({"backbone": "/tmp/mine.pth"})) == []

@@ -121,12 +121,12 @@ def record(name: str | Path) -> list[dict]:
 
 def sources(description: dict) -> list[str]:
     """The zoo's entries whose weights a described run needs: its start, its teacher."""
-    start = description.get("start", {})
+    start, teacher = description.get("start", {}), description.get("teacher")
     named = [start.get("backbone"), start.get("weights")]
-    named += start.get("parts", {}).values()
-    named.append(description.get("teacher", {}).get("weights"))
+    for more in (start.get("parts"), teacher):  # a fault in them is the run's to tell
+        named += more.values() if isinstance(more, dict) else ()
     known = recipes()
-    return [name for name in dict.fromkeys(named) if name in known]
+    return [name for name in known if name in named]
 
 
 def own_seed(name: str | Path) -> int:
