@@ -127,13 +127,19 @@ def test_matches_are_followed_where_queries_stay_what_they_are(model, name):
     assert curve.matches.shape[:3] == (2, 2, 2) and not curve.instability().any()
 
 
-@pytest.mark.parametrize(
-    "figure", ["decoder_attention", "layers", "decoder_points", "cover"]
+OF_A_DECODER = (
+    viz.decoder_attention,
+    viz.layers,
+    viz.decoder_points,
+    viz.live.cover,
 )
+
+
+@pytest.mark.parametrize("figure", OF_A_DECODER)
 def test_figures_of_a_decoder_say_that_there_is_none(model, figure):
     scenes = SCENES["val"].draw([3])
     with pytest.raises(ValueError, match="this model has no decoder") as said:
-        getattr(viz, figure)(model, scenes)
+        figure(model, scenes)
     assert "\n" not in str(said.value)
 
 
