@@ -1,6 +1,7 @@
 """How good detections are."""
 
 from .coco import coco_ap, detect, evaluate, score
+from .panoptic_quality import panoptic_quality
 from .relabelled import Relabelled
 from .results import result_rows, results_of, write_results
 
@@ -9,6 +10,7 @@ __all__ = [
     "coco_ap",
     "detect",
     "evaluate",
+    "panoptic_quality",
     "result_rows",
     "results_of",
     "score",
