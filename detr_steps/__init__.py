@@ -1,7 +1,7 @@
 """detr_steps: the DETR family, one idea at a time."""
 
 from . import evaluation, interop, training, zoo
-from .detections import Detections
+from .detections import Detections, Instances, Panoptic
 from .images import ImageBatch
 from .systems.conditional_detr import ConditionalDETR, ConditionalDETRConfig
 from .systems.dab_detr import DABDETR, DABDETRConfig
@@ -10,6 +10,7 @@ from .systems.denoising import Denoise
 from .systems.detr import DETR, DETRConfig
 from .systems.encoder_only import EncoderOnly, EncoderOnlyConfig
 from .systems.output import Output
+from .systems.panoptic import PanopticDETR, PanopticDETRConfig
 from .systems.sqr import LoopLast, Recollect
 from .systems.tsp import TSPFCOS, TSPFCOSConfig
 
@@ -29,8 +30,12 @@ __all__ = [
     "EncoderOnly",
     "EncoderOnlyConfig",
     "ImageBatch",
+    "Instances",
     "LoopLast",
     "Output",
+    "Panoptic",
+    "PanopticDETR",
+    "PanopticDETRConfig",
     "Recollect",
     "TSPFCOSConfig",
     "evaluation",

@@ -20,6 +20,36 @@ class Detections(NamedTuple):
     labels: Tensor
 
 
+class Instances(NamedTuple):
+    """Detections of one image with their masks, best first: `boxes [n, 4]` xyxy pixels,
+    `scores`, `labels [n]`, `masks [n, H, W]` bool, which may overlap."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    masks: Tensor
+
+
+class Segment(NamedTuple):
+    """One segment of a panoptic answer; `area` in pixels."""
+
+    id: int
+    label: int
+    score: float
+    area: int
+
+
+class Panoptic(NamedTuple):
+    """Every pixel of one image in one segment, or in none.
+
+    `ids [H, W]` int64: the id of the segment, from 1; 0 for void. `segments` in the
+    order of their ids, none of them empty. For chapter 03, to come.
+    """
+
+    ids: Tensor
+    segments: tuple[Segment, ...]
+
+
 def best_class_per_query(
     probabilities: Tensor, boxes: Tensor, sizes: list[tuple[int, int]]
 ) -> list[Detections]:

@@ -12,6 +12,8 @@ from detr_steps import (
     DETRConfig,
     EncoderOnlyConfig,
     ImageBatch,
+    PanopticDETR,
+    PanopticDETRConfig,
     TSPFCOSConfig,
 )
 from detr_steps.nn.backbone import SmallConfig
@@ -47,6 +49,21 @@ def small_conditional_config(**changes: object) -> ConditionalDETRConfig:
 def small_dab_config(**changes: object) -> DABDETRConfig:
     """The same sizes for DAB-DETR."""
     return DABDETRConfig.tiny(**(SIZES | changes))
+
+
+def small_panoptic_config(**changes: object) -> PanopticDETRConfig:
+    """The same sizes with a mask head; labels from 4 on are stuff.
+
+    Three maps of the backbone, so that the head climbs twice.
+    """
+    more = dict(things=4, backbone=SmallConfig(channels=(16, 16, 16), blocks=1))
+    return PanopticDETRConfig.tiny(**(SIZES | more | changes))
+
+
+def small_panoptic(seed: int = 0, **changes: object) -> PanopticDETR:
+    """A fresh model of that size; the same seed, the same weights."""
+    torch.manual_seed(seed)
+    return PanopticDETR(small_panoptic_config(**changes))
 
 
 def small_detr(seed: int = 0, **changes: object) -> DETR:

@@ -10,9 +10,10 @@ from ..systems.dab_detr import DABDETR
 from ..systems.deformable_detr import DeformableDETR
 from ..systems.detr import DETR, DETRConfig
 from ..systems.encoder_only import EncoderOnly
+from ..systems.panoptic import PanopticDETR
 from ..systems.tsp import TSPFCOS
 from . import conditional, dab, deformable
-from .names import HF, OFFICIAL
+from .names import HF, OFFICIAL, PANOPTIC_HF, PANOPTIC_OFFICIAL
 
 Table = Mapping[str, str]
 
@@ -65,6 +66,17 @@ LAYOUTS = {
         hf=lambda config: HF,
         official_sign="transformer.decoder.",
         hf_sign="query_position_embeddings",
+        class_heads="class_head.",
+        no_object=1,
+        queries=("queries.weight",),
+        settings_shown=lambda state: {},
+        hf_settings=_detr_hf_settings,
+    ),
+    PanopticDETR: Layout(
+        official=lambda config: PANOPTIC_OFFICIAL,
+        hf=lambda config: PANOPTIC_HF,
+        official_sign="detr.transformer.decoder.",
+        hf_sign="detr.model.query_position_embeddings.",
         class_heads="class_head.",
         no_object=1,
         queries=("queries.weight",),

@@ -63,11 +63,11 @@ def load_official(
 ) -> Report:
     """Load a checkpoint of a system's authors, then switch to eval.
 
-    `model` a `DETR` (facebookresearch/detr), a `DeformableDETR` (fundamentalvision/
-    Deformable-DETR), a `ConditionalDETR` (Atten4Vis/ConditionalDETR) or a `DABDETR`
-    (IDEA-Research/DAB-DETR); `path` a `.pth` with the key "model", a plain state dict
-    or a safetensors file of the same names. `class_head="keep"` leaves the model's own
-    class heads alone: to fine-tune on other classes.
+    `model` a `DETR` or a `PanopticDETR` (facebookresearch/detr), a `DeformableDETR`
+    (fundamentalvision/Deformable-DETR), a `ConditionalDETR` (Atten4Vis/ConditionalDETR)
+    or a `DABDETR` (IDEA-Research/DAB-DETR); `path` a `.pth` with the key "model", a
+    plain state dict or a safetensors file of the same names. `class_head="keep"` leaves
+    the model's own class heads alone: to fine-tune on other classes.
     Raises: CheckpointError, with nothing changed; TypeError for another system.
     Used in chapters/02_detr.ipynb.
     """
@@ -87,11 +87,11 @@ def load_hf(
 ) -> Report:
     """Load weights of transformers, then switch to eval.
 
-    `model` a `DETR` (its `DetrForObjectDetection`), a `DeformableDETR`, a
-    `ConditionalDETR` or a `DABDETR` (named alike); `source` a folder with
-    model.safetensors or pytorch_model.bin (and config.json, which is compared with the
-    model), or a state dict; names of transformers 5 or 4. `class_head` and errors as in
-    `load_official`.
+    `model` a `DETR` (its `DetrForObjectDetection`), a `PanopticDETR` (its
+    `DetrForSegmentation`), a `DeformableDETR`, a `ConditionalDETR` or a `DABDETR`
+    (named alike); `source` a folder with model.safetensors or pytorch_model.bin (and
+    config.json, which is compared with the model), or a state dict; names of
+    transformers 5 or 4. `class_head` and errors as in `load_official`.
     """
     layout = layout_of(model)
     if isinstance(source, Mapping):

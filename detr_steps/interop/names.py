@@ -57,6 +57,17 @@ OFFICIAL = {
     "bbox_embed.": "box_head.",
 }
 
+# of a mask head; those of transformers up to version 4, and of the hub's files, too
+MASKS = {
+    "bbox_attention.q_linear.": "mask_attention.query.",
+    "bbox_attention.k_linear.": "mask_attention.key.",
+    **{f"mask_head.lay{i + 1}.": f"mask_head.blocks.{i}.conv." for i in range(5)},
+    **{f"mask_head.gn{i + 1}.": f"mask_head.blocks.{i}.norm." for i in range(5)},
+    **{f"mask_head.adapter{i + 1}.": f"mask_head.adapters.{i}." for i in range(3)},
+    "mask_head.out_lay.": "mask_head.output.",
+}
+PANOPTIC_OFFICIAL = {f"detr.{a}": b for a, b in OFFICIAL.items()} | MASKS
+
 # names on the hub that transformers 5 has changed since: old -> new
 HF_RENAMED = {
     "model.backbone.conv_encoder.model.": "model.backbone.model.",
@@ -72,6 +83,7 @@ HF_RENAMED = {
         "model.decoder.layers.#.encoder_attn.o_proj."
     ),
 }
+HF_RENAMED |= {f"detr.{a}": f"detr.{b}" for a, b in HF_RENAMED.items()}
 
 
 def hf_attention(theirs: str, ours: str) -> dict[str, str]:
@@ -135,8 +147,29 @@ HF = {
     "bbox_predictor.": "box_head.",
 }
 
+HF_MASKS = {
+    "bbox_attention.q_proj.": "mask_attention.query.",
+    "bbox_attention.k_proj.": "mask_attention.key.",
+    "mask_head.fpn_stages.#.fpn_adapter.": "mask_head.adapters.#.",
+    "mask_head.output_conv.": "mask_head.output.",
+}
+for _i in range(5):
+    _theirs = f"conv{_i + 1}." if _i < 2 else f"fpn_stages.{_i - 2}.refine."
+    for _part in ("conv.", "norm."):
+        HF_MASKS[f"mask_head.{_theirs}{_part}"] = f"mask_head.blocks.{_i}.{_part}"
+PANOPTIC_HF = {f"detr.{a}": b for a, b in HF.items()} | MASKS | HF_MASKS
+
 # a part of a name that only one kind of checkpoint has; looked up in this order
 SIGNS = {
+    "mask_head.blocks.": "detr_steps itself, for detr_steps.zoo.load",
+    "detr.transformer.decoder.": (
+        "the official panoptic DETR, for interop.load_official with a "
+        "detr_steps.PanopticDETR"
+    ),
+    "detr.model.query_position_embeddings.": (
+        "Hugging Face's panoptic DETR, for interop.load_hf with a "
+        "detr_steps.PanopticDETR"
+    ),
     "mask_head.": "DETR with its panoptic mask head",
     ".cross_attn.sampling_offsets": (
         "the official Deformable DETR (or a successor), for interop.load_official with "
@@ -218,7 +251,7 @@ def split_fused(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the weights of a `DETR` the names and the fused layout of the official code.
+    """Give a `DETR` or a `PanopticDETR` the names and the layout of the official code.
 
     `torch.save({"model": to_official(model.state_dict())}, path)` makes a file that
     facebookresearch/detr loads. Raises: ValueError for another system's weights.
@@ -227,10 +260,15 @@ def to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise ValueError("these are not the weights of a detr_steps.DETR")
     fused = {}
     for name, value in state_dict.items():
-        match = re.fullmatch(r"(.*attention\.)(query|key|value)\.(weight|bias)", name)
+        # that of a mask head has no values, and is not fused
+        match = re.fullmatch(
+            r"(?!mask_)(.*attention\.)(query|key|value)\.(weight|bias)", name
+        )
         if match is None:
             fused[name] = value
         elif match[2] == "query":
             rows = [state_dict[f"{match[1]}{p}.{match[3]}"] for p in PROJECTIONS]
             fused[f"{match[1]}in_proj_{match[3]}"] = torch.cat(rows)
-    return rename(fused, {ours: theirs for theirs, ours in OFFICIAL.items()})
+    panoptic = "mask_head.output.weight" in state_dict
+    table = PANOPTIC_OFFICIAL if panoptic else OFFICIAL
+    return rename(fused, {ours: theirs for theirs, ours in table.items()})

@@ -10,6 +10,7 @@ from torch import nn
 
 from .. import zoo
 from ..describable import from_json
+from ..systems.panoptic import PanopticDETR
 from .classes import fits, names_of
 from .finding import Found, find
 from .layouts import layout_of, own_names
@@ -94,10 +95,32 @@ def load(
 
     `source` as in `open_checkpoint`; `class_names` those the model is to tell apart.
     The class head is taken over exactly where it fits: the same number of classes and,
-    where both sides' names are known, the same names; `report.class_head` says it.
+    where both sides' names are known, the same names; `report.class_head` says it. A
+    `PanopticDETR` takes a DETR as well, and keeps its own mask head.
     Raises: CheckpointError, with nothing changed.
     """
     found = find(source)
+    if isinstance(model, PanopticDETR) and not _has_masks(found):
+        detector = model.config.detector.build()
+        report = _load(detector, found, source, class_names)
+        model.load_state_dict(detector.state_dict(), strict=False)
+        model.eval()
+        kept = tuple(sorted(model.state_dict().keys() - detector.state_dict().keys()))
+        note = "a detector without mask head: that of the model starts anew"
+        return replace(report, kept=report.kept + kept, notes=(*report.notes, note))
+    return _load(model, found, source, class_names)
+
+
+def _has_masks(found: Found) -> bool:
+    return any(name.startswith("mask_head.") for name in found.state)
+
+
+def _load(
+    model: nn.Module,
+    found: Found,
+    source: str | Path,
+    class_names: Sequence[str] | None,
+) -> Report:
     sign = sign_of(found.state) if found.description is None else OURS
     ours = (model.config.classes, class_names)
     if sign == OURS or SIGNS[sign].startswith(OURS):

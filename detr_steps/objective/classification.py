@@ -52,6 +52,10 @@ class Softmax:
         """`[..., classes + 1] -> [..., classes]`, without "no object"."""
         return logits.softmax(-1)[..., :-1]
 
+    def no_object_probability(self, logits: Tensor) -> Tensor:
+        """That of the last class: `[..., classes + 1] -> [...]`."""
+        return logits.softmax(-1)[..., -1]
+
     def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Minus the probability of each object's class: `[P, B, Q, N]`.
 
@@ -119,6 +123,10 @@ class Focal:
     def probabilities(self, logits: Tensor) -> Tensor:
         """`[..., classes]`, each by itself: they need not add up to 1."""
         return logits.sigmoid()
+
+    def no_object_probability(self, logits: Tensor) -> Tensor:
+        """Nothing competes with the classes: 0 for each of `[..., classes]`."""
+        return torch.zeros_like(logits[..., 0])
 
     def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Focal loss of a positive less that of a negative: `[P, B, Q, N]`.

@@ -97,13 +97,23 @@ class Detector(nn.Module):
         `sizes` (H, W) in pixels of each original image: boxes come back in its pixels.
         Raises: TypeError, ValueError for something that is no usable batch.
         """
+        return self.detections(self.predict(batch, sizes), sizes)
+
+    @torch.no_grad()
+    def predict(self, batch: ImageBatch, sizes: list[tuple[int, int]]) -> Output:
+        """What `detect` chooses from. Raises: as it does."""
         check_images(self, batch, len(sizes))
         training = self.training
         self.eval()  # no dropout, also in the middle of a training
         try:
-            output = self(batch)
+            return self(batch)
         finally:
             self.train(training)
+
+    def detections(
+        self, output: Output, sizes: list[tuple[int, int]]
+    ) -> list[Detections]:
+        """The objects of the last layer's predictions, as `detect` returns them."""
         last = output.logits[-1], output.boxes[-1]
         return self.config.classification.detections(*last, sizes)
 

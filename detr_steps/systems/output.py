@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ..nn.mask_head import MaskSource
 from ..nn.trace import Attended, AttentionMaps
 from ..objective.classification import Classification
 from ..objective.criterion import PredictionSets
@@ -45,7 +46,9 @@ class Output(NamedTuple):
     [Y, B, Q, 4]` cxcywh in [0, 1] of the un-padded image; `trace` what attention saw,
     if asked for; `extra` sets that only training sees; `weight` of the layers' own loss
     (Group DETR: one group's share); `real [B, Q]` False for queries that are padding
-    and answer for nothing, None where there are none.
+    and answer for nothing, None where there are none; `content [B, Q, C]` of the
+    queries after the last layer; `masks` what a mask head makes them of, if the model
+    has one.
     """
 
     logits: Tensor
@@ -54,3 +57,5 @@ class Output(NamedTuple):
     extra: tuple[PredictionSets, ...] = ()
     weight: float = 1.0
     real: Tensor | None = None
+    content: Tensor | None = None
+    masks: MaskSource | None = None

@@ -103,7 +103,7 @@ def run_layers(
         seen.append(layer)
     logits, boxes = map(torch.stack, zip(*predictions))  # [Y, B, Q, ·]
     whole = trace_of(model, memory, seen, references) if trace else None
-    return Output(logits, boxes, whole)
+    return Output(logits, boxes, whole, content=queries.content)
 
 
 def trace_of(

@@ -23,6 +23,7 @@ SYSTEMS = {
     "dab_detr": "conditional_detr",
     "encoder_only": "detr",
     "tsp": "encoder_only",
+    "panoptic": "detr",
 }
 OTHER = "imports and constants"
 FOLDER = ROOT / "detr_steps" / "systems"
