@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .masks import encode_mask
+from .masks import encode_mask, tight_box
+from .panoptic_files import ids_to_rgb
 from .scenes import SceneBatch, Scenes
 
 AT_ONCE = 64  # scenes drawn together
@@ -120,8 +121,7 @@ def _write_scene(
     stuff = scenes.stuff[row].cpu().numpy()  # [H, W]
     things = sum("isthing" in c and c["isthing"] for c in panoptic["categories"])
     ids, segments = _panoptic(target, masks, stuff, things)
-    colours = np.stack((ids & 255, ids >> 8 & 255, ids >> 16), axis=-1)
-    Image.fromarray(colours.astype(np.uint8)).save(folder / "panoptic" / name)
+    Image.fromarray(ids_to_rgb(ids)).save(folder / "panoptic" / name)
     panoptic["annotations"].append(
         {"image_id": number, "file_name": name, "segments_info": segments}
     )
@@ -132,7 +132,7 @@ def _instances(target: dict[str, Any], masks: np.ndarray) -> Iterator[dict[str, 
         yield {
             "image_id": target["image_id"],
             "category_id": label + 1,
-            "bbox": _box(mask),
+            "bbox": tight_box(mask),
             "area": int(mask.sum()),
             "iscrowd": 0,
             "segmentation": encode_mask(mask),
@@ -157,18 +157,11 @@ def _panoptic(
                 "id": number,
                 "category_id": category,
                 "area": int(region.sum()),
-                "bbox": _box(region),
+                "bbox": tight_box(region),
                 "iscrowd": 0,
             }
         )
     return ids, segments
-
-
-def _box(mask: np.ndarray) -> list[int]:
-    """The box around a mask: [x, y, width, height] in pixels."""
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    x, y = int(columns[0]), int(rows[0])
-    return [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

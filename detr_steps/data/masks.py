@@ -61,6 +61,13 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     return {"size": list(mask.shape), "counts": runs["counts"].decode("ascii")}
 
 
+def tight_box(mask: np.ndarray) -> list[int]:
+    """The box around a mask: [x, y, width, height] in pixels."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    x, y = int(columns[0]), int(rows[0])
+    return [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
+
+
 def check_segmentation(segmentation: Any, size: Size) -> None:
     """Check that a segmentation can be drawn on a picture of `size` (H, W).
 

@@ -50,6 +50,8 @@ class SceneBatch:
 
     def masks(self, index: int) -> Tensor:
         """Visible masks of the objects of one image: bool `[n, S, S]`."""
+        if "masks" in self.targets[index]:
+            return self.targets[index]["masks"]
         count = len(self.targets[index]["labels"])
         ids = torch.arange(1, count + 1, device=self.owner.device)
         return self.owner[index] == ids[:, None, None]
