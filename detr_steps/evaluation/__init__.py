@@ -1,6 +1,8 @@
 """How good detections are."""
 
 from .coco import coco_ap, detect, evaluate, score
+from .mask_ap import mask_ap
+from .panoptic import evaluate_panoptic
 from .panoptic_quality import panoptic_quality
 from .relabelled import Relabelled
 from .results import result_rows, results_of, write_results
@@ -10,6 +12,8 @@ __all__ = [
     "coco_ap",
     "detect",
     "evaluate",
+    "evaluate_panoptic",
+    "mask_ap",
     "panoptic_quality",
     "result_rows",
     "results_of",

@@ -57,8 +57,19 @@ def coco_ap(
         )
     truth = [_target_rows(i, *pair) for i, pair in _with(targets, class_names)]
     found = [_detection_rows(i, *pair) for i, pair in _with(detections, class_names)]
+    return average_precision(truth, found, class_names, area_limits)
+
+
+def average_precision(
+    truth: list[list[dict]],
+    found: list[list[dict]],
+    class_names: Sequence[str],
+    area_limits: tuple[float, float],
+    kind: str = "bbox",
+) -> dict[str, Any]:
+    """The numbers of `coco_ap` from COCO records of each image; `kind` bbox or segm."""
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints as it goes
-        precision, recall = _score(truth, found, len(class_names), area_limits)
+        precision, recall = _score(truth, found, len(class_names), area_limits, kind)
     return _summary(precision, recall, class_names)
 
 
@@ -124,13 +135,14 @@ def _score(
     found: list[list[dict]],
     classes: int,
     area_limits: tuple[float, float],
+    kind: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Precision [T, R, K, A] and recall [T, K, A]; -1 where there is no object."""
     images, categories = len(truth), max(classes, 1)
     run = COCOeval(
         _data_set(truth, images, categories),
         _data_set(found, images, categories),
-        "bbox",
+        kind,
     )
     small, medium = (side**2 for side in area_limits)
     far = 1e10
@@ -147,7 +159,8 @@ def _data_set(rows: list[list[dict]], images: int, classes: int) -> COCO:
     for number, row in enumerate(flat, start=1):  # to COCOeval, id 0 means "no match"
         row["id"] = number
     data.dataset = {
-        "images": [{"id": i} for i in range(images)],
+        # sizes are asked for, though run lengths have their own
+        "images": [{"id": i, "height": 0, "width": 0} for i in range(images)],
         "categories": [{"id": i} for i in range(classes)],
         "annotations": flat,
     }
@@ -192,10 +205,16 @@ def evaluate(
     `batch` images at a time in each process; `limit` only so many images; `device`
     where the model's parameters are by default. The model's training mode is put
     back. Under torch.distributed every process takes its share of the images and all
-    return the same numbers.
+    return the same numbers. A model that paints masks is scored on these as well, as
+    `evaluate_panoptic` says.
 
     Raises: ValueError as `coco_ap`.
     """
+    paints = hasattr(getattr(model, "module", model), "panoptic")
+    if paints and hasattr(data, "things"):
+        from .panoptic import evaluate_panoptic  # it stands on this module
+
+        return evaluate_panoptic(model, data, batch=batch, limit=limit, device=device)
     pairs = detect(model, data, batch=batch, limit=limit, device=device)
     if world()[1] > 1:
         return _score_together(pairs, data, world()[1])
@@ -235,11 +254,11 @@ def _detect_all(model: nn.Module, batches: Batches) -> list[tuple[Any, dict]]:
     pairs = []
     for images, targets in batches:
         found = model.detect(images, [target["size"] for target in targets])
-        pairs += zip((_Found(one) for one in found), targets)
+        pairs += zip((Found(one) for one in found), targets)
     return pairs
 
 
-class _Found:
+class Found:
     """Detections on the CPU, so that they can travel between processes."""
 
     def __init__(self, found: HasDetections) -> None:
