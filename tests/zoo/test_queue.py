@@ -176,12 +176,13 @@ def test_a_run_at_work_elsewhere_is_waited_for(own_zoo, root):
     assert steps_of("mine") == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("part", ["backbone", "weights"])
 def test_a_run_waits_for_the_weights_it_starts_from(
-    own_zoo, root, monkeypatch, tmp_path
+    own_zoo, root, monkeypatch, tmp_path, part
 ):
     add(own_zoo, "source", ship="weights")
     description = add(own_zoo, "heir")
-    description["start"] = {"backbone": "source"}
+    description["start"] = {part: "source"}
     zoo.publishing.write_json(own_zoo / "heir" / "recipe.json", description)
     said = []
     source, heir = Run.of("source", 0, root), Run.of("heir", 0, root)
