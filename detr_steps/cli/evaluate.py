@@ -10,9 +10,17 @@ from ..data.coco import CocoFolder
 from ..data.dataset import Dataset
 from ..data.problems import one_line
 from ..data.transforms import Augment
-from ..evaluation import Relabelled, detect, results_of, score, write_results
+from ..evaluation import (
+    Relabelled,
+    detect,
+    evaluate_panoptic,
+    results_of,
+    score,
+    write_results,
+)
 from ..evaluation.names import distinct, is_class
 from ..training.device import memory_named, pick_device
+from . import segments
 from .arguments import add_folder, new_file, whole
 from .models import add_model, say_how
 
@@ -35,6 +43,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="write all detections in COCO's results format",
     )
+    parser.add_argument(
+        "--panoptic",
+        action="store_true",
+        help="score masks and segments of all pixels as well (PQ); the JSON of --data "
+        "is a panoptic one",
+    )
     parser.set_defaults(run=run)
 
 
@@ -43,15 +57,34 @@ def run(options: argparse.Namespace) -> int:
     device = pick_device(options.device or "cpu")
     opened = interop.open_checkpoint(options.model, options.preset, device)
     say_how(opened.report)
-    model, data = opened.model, _data(options, opened)
     recipe = opened.description["recipe"] if opened.description else {}
     batch = recipe.get("batch", 16)
+    if options.panoptic:
+        return _run_panoptic(options, opened, batch)
+    model, data = opened.model, _data(options, opened)
     with memory_named(device, f"batches of {batch} images"):
         pairs = detect(model, data, batch=batch, limit=options.limit)
     _print(score(pairs, data), data.class_names)
     if options.results:
         write_results(options.results, results_of(pairs, data))
         _say(f"detections of {len(pairs)} images: {options.results}")
+    return 0
+
+
+def _run_panoptic(
+    options: argparse.Namespace, opened: interop.Opened, batch: int
+) -> int:
+    segments.require_masks(opened, options.model)
+    if options.results:
+        raise ValueError(
+            "--results with --panoptic: detr-steps predict --panoptic --results FILE "
+            "writes segments"
+        )
+    data = segments.panoptic_data(options.data, opened, options.model)
+    device = next(opened.model.parameters()).device
+    with memory_named(device, f"batches of {batch} images"):
+        found = evaluate_panoptic(opened.model, data, batch=batch, limit=options.limit)
+    _print(found, data.class_names)
     return 0
 
 

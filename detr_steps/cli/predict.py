@@ -4,6 +4,8 @@ import argparse
 import os
 import re
 import sys
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from .. import experiment, interop
+from ..data.panoptic_files import write_panoptic
 from ..data.pictures import BadPicture, picture_size, picture_tensor, read_picture
 from ..data.problems import one_line
 from ..data.transforms import Augment, Sample
@@ -20,7 +23,9 @@ from ..detections import Detections
 from ..evaluation import result_rows, write_results
 from ..files import write_json, write_whole
 from ..images import ImageBatch, normalise
+from ..systems.segmentation import THRESHOLD
 from ..training.device import pick_device
+from . import segments
 from .arguments import new_file, share
 from .lettering import lettering, said_once
 from .models import add_model, say_how
@@ -45,12 +50,20 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     )
     add_model(parser, "--model", "--official", default="detr-tiny")
     parser.add_argument("--out", type=Path, default=Path("predictions"))
-    parser.add_argument("--threshold", type=share, default=0.5, help="least score")
+    parser.add_argument(
+        "--threshold", type=share, help="least score (0.5; with --panoptic 0.85)"
+    )
+    parser.add_argument(
+        "--panoptic",
+        action="store_true",
+        help="segments of all pixels instead of boxes; the model must have a mask head",
+    )
     parser.add_argument(
         "--results",
         type=new_file,
         metavar="FILE",
-        help="write COCO's results format: the best 100 of each picture, of any score",
+        help="write COCO's results format: the best 100 of each picture, of any score; "
+        "with --panoptic all segments, and a folder of PNGs of that name",
     )
     parser.add_argument("--device", default="cpu")
     parser.set_defaults(run=run)
@@ -62,26 +75,69 @@ def run(options: argparse.Namespace) -> int:
     pictures = pictures_of(options.images)
     outputs = Outputs(options.out, pictures, options.results)
     opened = interop.open_checkpoint(options.model, options.preset, options.device)
+    if options.panoptic:
+        segments.require_masks(opened, options.model)
     say_how(opened.report)
-    model, names, rule = opened[:3]
-    job = Job(model, rule, names, _category_ids(opened), options.threshold)
     numbers = image_ids(pictures) if options.results else {}
-    failed = 0
-    for path in pictures:
-        try:
-            picture = open_picture(path)
-        except (BadPicture, ValueError) as error:
-            print(f"left out {error}")
-            failed += 1
-            continue
-        place = outputs.place(path)
-        count = job.write(path, picture, place, numbers.get(path))
-        print(one_line(f"{path}: {count} objects -> {place}.png, {place}.json"))
-    for line in said_once(job.drawn):
+    opening = Opening(pictures, outputs, numbers)
+    find = _segments if options.panoptic else _boxes
+    for line in said_once(find(options, opened, opening)):
         print(line, file=sys.stderr)
+    return 1 if opening.failed else 0
+
+
+def _boxes(
+    options: argparse.Namespace, opened: interop.Opened, opening: "Opening"
+) -> list[str]:
+    """Find boxes in all pictures; the names that were drawn."""
+    model, names, rule = opened[:3]
+    threshold = 0.5 if options.threshold is None else options.threshold
+    job = Job(model, rule, names, _category_ids(opened), threshold)
+    for path, picture, place, number in opening:
+        count = job.write(path, picture, place, number)
+        print(one_line(f"{path}: {count} objects -> {place}.png, {place}.json"))
     if options.results:
-        _write_results(options.results, job.rows, numbers)
-    return 1 if failed else 0
+        _write_results(options.results, job.rows, opening.numbers)
+    return job.drawn
+
+
+def _segments(
+    options: argparse.Namespace, opened: interop.Opened, opening: "Opening"
+) -> list[str]:
+    """Paint all pictures; the names that were drawn."""
+    threshold = THRESHOLD if options.threshold is None else options.threshold
+    categories = segments.categories_of(opened, _category_ids(opened))
+    job = segments.PaintJob(opened.model, opened.resize, categories, threshold)
+    found = segments.answers(job, iter(opening))
+    if options.results:
+        count = write_panoptic(options.results, found, categories)
+        folder = options.results.with_suffix("")
+        said = f"segments of {count} pictures -> {options.results}, {folder}"
+        print(one_line(f"{said}; image ids: {_ids_are(opening.numbers)}"))
+    else:
+        deque(found, maxlen=0)  # each is written as it comes
+    return job.drawn
+
+
+@dataclass
+class Opening:
+    """Opens pictures one by one; broken ones are named, counted, and left out."""
+
+    pictures: list[Path]
+    outputs: Outputs
+    numbers: dict[Path, int]
+    failed: int = 0
+
+    def __iter__(self) -> Iterator[tuple[Path, Image.Image, str, int | None]]:
+        """Path, picture, where its results go without an ending, its image id."""
+        for path in self.pictures:
+            try:
+                picture = open_picture(path)
+            except (BadPicture, ValueError) as error:
+                print(f"left out {error}")
+                self.failed += 1
+                continue
+            yield path, picture, self.outputs.place(path), self.numbers.get(path)
 
 
 @dataclass
@@ -123,9 +179,13 @@ class Job:
 
 def _write_results(file: Path, rows: list[dict], numbers: dict[Path, int]) -> None:
     write_results(file, rows)
+    said = f"{len(rows)} detections -> {file}; image ids: {_ids_are(numbers)}"
+    print(one_line(said))
+
+
+def _ids_are(numbers: dict[Path, int]) -> str:
     named = all(number == _number(path) for path, number in numbers.items())
-    ids = "the numbers in the file names" if named else "as noted in the JSON files"
-    print(one_line(f"{len(rows)} detections -> {file}; image ids: {ids}"))
+    return "the numbers in the file names" if named else "as noted in the JSON files"
 
 
 def pictures_of(paths: list[Path]) -> list[Path]:
@@ -204,14 +264,21 @@ def predict(
 
     `rule`: short side the image is scaled to and longest side allowed, in pixels.
     """
+    batch = to_batch(model, picture, rule)
+    found = model.detect(batch, [(picture.height, picture.width)])[0]
+    keep = found.scores >= threshold
+    return Detections(*(part[keep].cpu() for part in found))
+
+
+def to_batch(
+    model: nn.Module, picture: Image.Image, rule: tuple[int, int]
+) -> ImageBatch:
+    """One image, scaled by `rule` as in `predict`, on the model's device."""
     sample = Sample.start(picture, np.zeros((0, 4)))
     sample = Augment.none(*rule)(sample, np.random.default_rng(0))
     device = next(model.parameters()).device
     pixels = normalise(picture_tensor(sample.picture))
-    batch = ImageBatch.from_list([pixels]).to(device)
-    found = model.detect(batch, [(picture.height, picture.width)])[0]
-    keep = found.scores >= threshold
-    return Detections(*(part[keep].cpu() for part in found))
+    return ImageBatch.from_list([pixels]).to(device)
 
 
 def at_least(found: Detections, threshold: float) -> Detections:

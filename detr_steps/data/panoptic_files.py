@@ -109,11 +109,11 @@ class PanopticFiles:
     def __init__(self, file: Path | str, pngs: Path | str | None = None) -> None:
         self.file = Path(file)
         raw = load_json(self.file)
+        self._number_categories(raw["categories"])
+        self._list_images(raw["images"], raw["annotations"])
         self.pngs = Path(pngs) if pngs else _folder_of(self.file)
         if not self.pngs.is_dir():
             raise FileNotFoundError(f"{self.pngs}: no such folder of segment PNGs")
-        self._number_categories(raw["categories"])
-        self._list_images(raw["images"], raw["annotations"])
 
     def _fault(self, text: str) -> ValueError:
         return ValueError(f"{self.file}: {text}")
@@ -125,7 +125,7 @@ class PanopticFiles:
             if each.get("isthing") not in (0, 1):
                 raise self._fault(
                     f"category {each['id']} ({each['name']!r}) has no isthing: give "
-                    '"isthing": 1 for things, 0 for stuff'
+                    '"isthing": 1 for things, 0 for stuff, as panoptic files have it'
                 )
         ordered = sorted(categories, key=lambda c: (not c["isthing"], c["id"]))
         self.category_ids = [each["id"] for each in ordered]
@@ -212,10 +212,13 @@ def write_panoptic(
     order, each with `id`, `name` and `isthing`, None for a label without one: what
     bears it becomes void. `PanopticFiles` reads it back, and so does COCO's own tool.
     Both appear whole or not at all; answers are written one by one. Returns how many.
-    Raises: FileExistsError where one of the two is there.
+    Raises: FileExistsError where one of the two is there; ValueError for a name without
+    ending.
     """
     file = Path(file)
     folder = file.with_suffix("")
+    if file == folder:
+        raise ValueError(f"{file} is to be a JSON file: call it {file}.json")
     for place in (file, folder):
         if os.path.lexists(place):
             raise FileExistsError(f"{place} is there already: remove it")

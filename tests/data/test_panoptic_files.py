@@ -147,6 +147,11 @@ def test_nothing_is_overwritten(tmp_path, there):
     assert [path.name for path in tmp_path.iterdir()] == [there]
 
 
+def test_a_file_without_ending_would_be_its_own_folder(tmp_path):
+    with pytest.raises(ValueError, match="call it .*out.json"):
+        write_panoptic(tmp_path / "out", [], BY_LABEL)
+
+
 def test_nothing_is_half_written(tmp_path):
     def answers():
         yield Answer(1, "a.jpg", FOUND)
