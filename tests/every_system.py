@@ -6,7 +6,8 @@ A new system is added here, and every figure and every analysis is asked about i
 from collections.abc import Callable
 
 import torch
-from small import small_deformable_config, small_detr
+from small import SIZES as SMALL_SIZES
+from small import small_deformable_config, small_detr, small_panoptic
 from torch import nn
 
 from detr_steps import ImageBatch, LoopLast
@@ -26,6 +27,11 @@ SMALL = Sampling(heads=4, points=2)
 
 def detr(**changes: object) -> nn.Module:
     return small_detr(classes=6, queries=9, **changes)
+
+
+def panoptic() -> nn.Module:
+    backbone = SMALL_SIZES["backbone"]  # the trace of DETR, maps of the same size
+    return small_panoptic(classes=6, queries=9, backbone=backbone)
 
 
 def deformable(**changes: object) -> nn.Module:
@@ -49,6 +55,7 @@ def dense_in(*parts: str) -> nn.Module:
 EVERY: dict[str, Callable[[], nn.Module]] = {
     "detr": detr,
     "detr focal": lambda: detr(classification=Focal()),
+    "panoptic": panoptic,
     "deformable": deformable,
     "refine": lambda: deformable(refine=True),
     "two stages": lambda: deformable(refine=True, query_source=Proposals()),
