@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from runs import two_processes
 from small import SIZES, small_config, small_panoptic_config
 
 from detr_steps import PanopticDETR, experiment, zoo
@@ -115,3 +116,32 @@ def test_a_detector_of_another_size_is_refused(detector):
     description["model"] = to_json(wrong)
     with pytest.raises(ValueError, match="another size|weights are missing"):
         experiment.build(description)
+
+
+TRAINING = """
+from small import small_panoptic
+from detr_steps.data.panoptic_scenes import PanopticScenes
+from detr_steps.evaluation import evaluate
+train(
+    small_panoptic(classes=10, things=6, freeze_detector={frozen}),
+    PanopticScenes("train", size=32),
+    recipe(batch=4, steps=3, log_every=1, save_every=2),
+    out,
+    validate=lambda m: evaluate(m, PanopticScenes("val", size=32), batch=2, limit=5),
+    device="cpu",
+    progress=False,
+)
+"""
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_two_processes_learn_and_score_the_same_as_one(tmp_path, frozen):
+    """The head is asked for masks after the forward pass that torch wraps."""
+    code = TRAINING.format(frozen=frozen)
+    exec("from runs import *\n" + code, {"out": tmp_path / "one"})
+    two_processes(code, tmp_path)
+    one, two = (zoo.record(tmp_path / name) for name in ("one", "two"))
+    assert "PQ" in one[-1] and "mask_AP" in two[-1]
+    for a, b in zip(one, two, strict=True):
+        for name in a.keys() - {"seconds", "per_class"}:
+            assert a[name] == pytest.approx(b[name], rel=1e-3, abs=1e-4), name
