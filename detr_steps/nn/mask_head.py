@@ -37,12 +37,16 @@ class MaskHeadConfig:
     them; `softmax` over heads and cells together ("joint", so that heads that see
     nothing can stay silent), or "per head"; `finer` maps of the backbone to climb (an
     FPN; fewer where it has fewer): 0 gives masks at the stride of the tokens.
+    `map_scale` multiplies the maps: a softmax over all cells makes them tiny beside the
+    features, so that masks of different queries are alike until the first convolution
+    has learned large weights. The paper's long training does so at 1.
     Raises: ValueError for what cannot be.
     """
 
     inputs: str = "both"
     softmax: str = "joint"
     finer: int = 3
+    map_scale: float = 1.0
 
     def __post_init__(self) -> None:
         for name, known in (("inputs", INPUTS), ("softmax", tuple(SOFTMAX))):
@@ -51,6 +55,8 @@ class MaskHeadConfig:
                 raise ValueError(f"{name} {getattr(self, name)!r}: one of {names}")
         if self.finer < 0:
             raise ValueError(f"finer {self.finer}: a number of maps, or 0")
+        if not 0 < self.map_scale < math.inf:
+            raise ValueError(f"map_scale {self.map_scale}: a number above 0")
 
 
 class MaskSource(NamedTuple):
@@ -180,6 +186,7 @@ class MaskHead(nn.Module):
             x = x + functional.conv2d(grid, of_grid, padding=1)[image]
         if inputs != "features":
             maps = source.maps[image, query].to(weight.dtype)  # [n, M, h, w]
+            maps = maps * self.config.map_scale
             x = x + functional.conv2d(maps, of_maps, padding=1)
         return block.norm(x).relu()
 

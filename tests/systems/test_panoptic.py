@@ -83,6 +83,7 @@ def test_the_head_starts_as_the_official_one():
         (dict(inputs="nothing"), "inputs 'nothing': one of 'both', 'maps'"),
         (dict(softmax="none"), "softmax 'none': one of 'joint', 'per head'"),
         (dict(finer=-1), "finer -1"),
+        (dict(map_scale=0.0), "map_scale 0.0: a number above 0"),
     ],
 )
 def test_heads_that_cannot_be(settings, fault):
@@ -118,7 +119,10 @@ def test_masks_have_the_stride_of_the_finest_map():
 def plain_head(model, output, image, query) -> torch.Tensor:
     """The head as the paper draws it: everything in one tensor, once for each query."""
     head, source = model.mask_head, output.masks
-    parts = {"maps": source.maps, "features": source.grid[:, None]}
+    maps = source.maps
+    if maps is not None:
+        maps = maps * head.config.map_scale
+    parts = {"maps": maps, "features": source.grid[:, None]}
     inputs = head.config.inputs
     wanted = ("features", "maps") if inputs == "both" else (inputs,)
     x = torch.cat(
@@ -137,17 +141,13 @@ def plain_head(model, output, image, query) -> torch.Tensor:
 @pytest.mark.parametrize("inputs", mask_head.INPUTS)
 @pytest.mark.parametrize("finer", [0, 2])
 def test_features_convolved_once_change_nothing(inputs, finer):
-    model = (
-        small_panoptic(mask_head=MaskHeadConfig(inputs, finer=finer)).eval().double()
-    )
+    head = MaskHeadConfig(inputs, finer=finer, map_scale=30.0)
+    model = small_panoptic(mask_head=head).eval().double()
     batch = unequal_batch()
     batch = type(batch)(batch.pixels.double(), batch.padding)
     torch.nn.init.normal_(model.mask_head.blocks[0].conv.bias)
-    output, image, query = (
-        model(batch),
-        torch.tensor([1, 0, 1]),
-        torch.tensor([4, 4, 0]),
-    )
+    output = model(batch)
+    image, query = torch.tensor([1, 0, 1]), torch.tensor([4, 4, 0])
     found = model.masks(output, image, query)
     assert torch.allclose(found, plain_head(model, output, image, query), atol=1e-10)
 
@@ -158,6 +158,22 @@ def test_features_alone_cannot_tell_queries_apart():
         masks = everything(model, unequal_batch())[1]
         assert torch.equal(masks[:, :1].expand_as(masks), masks) == same
         assert hasattr(model, "mask_attention") != (inputs == "features")
+
+
+def test_scaled_maps_tell_queries_apart_from_the_start():
+    """Softmax weights are tiny beside features; larger, they have a say at once."""
+    differ = []
+    for scale in (1.0, 512.0):
+        model = small_panoptic(mask_head=MaskHeadConfig(map_scale=scale)).eval()
+        with torch.no_grad():  # queries that attend to different cells
+            model.mask_attention.query.weight.mul_(30)
+            masks = everything(model, unequal_batch())[1]
+        differ.append(masks.std(1).mean() / masks.std())
+    assert differ[1] > 5 * differ[0]
+    assert PanopticDETRConfig.tiny().mask_head.map_scale == 8 * 64
+    assert (
+        PanopticDETRConfig.coco_r50().mask_head == MaskHeadConfig()
+    )  # as in the paper
 
 
 def test_no_map_looks_at_padding_and_every_softmax_adds_up():

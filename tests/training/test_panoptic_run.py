@@ -50,7 +50,7 @@ def detector(tmp_path_factory):
 
 
 def test_the_rows_are_there_and_differ_where_they_say():
-    assert len(ROWS) == 6
+    assert len(ROWS) == 7
     base = from_json(zoo.recipe("panoptic-tiny")["model"])
     assert isinstance(base.build(), PanopticDETR) and base.freeze_detector
     heads = {name: from_json(zoo.recipe(name)["model"]).mask_head for name in ROWS}
@@ -58,6 +58,10 @@ def test_the_rows_are_there_and_differ_where_they_say():
     assert heads["panoptic-tiny-features"].inputs == "features"
     assert heads["panoptic-tiny-per-head"].softmax == "per head"
     assert heads["panoptic-tiny-stride16"].finer == 0
+    assert heads["panoptic-tiny-unscaled"].map_scale == 1
+    # one softmax for eight heads gives each an eighth: the same size in the mean
+    scales = {name: head.map_scale for name, head in heads.items()}
+    assert scales["panoptic-tiny"] == 8 * scales["panoptic-tiny-per-head"] == 512
     for name in ROWS:
         description = zoo.recipe(name)
         assert description["start"] == {"weights": "detr-tiny-stuff"}
