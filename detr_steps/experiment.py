@@ -117,9 +117,21 @@ def _start_weights(model: nn.Module, source: str, description: dict) -> None:
     known = "class_names" in description or not has_folders(description)
     names = class_names(description) if known else None
     report = interop.load(model, source, names)
+    _refuse_frozen_head(model, source, report)
     if world()[0] == 0:
         for line in (f"{source}: {report.class_head}", *report.notes):
             print(line, file=sys.stderr)
+
+
+def _refuse_frozen_head(model: nn.Module, source: str, report: interop.Report) -> None:
+    """A class head that starts anew and never learns would spoil every answer."""
+    anew = any(name.startswith("class_head.") for name in report.kept)
+    if anew and getattr(model.config, "freeze_detector", False):
+        raise ValueError(
+            f"{source}: {report.class_head}; but the detector is frozen and would not "
+            "learn it: start from a detector of these classes, or take a recipe that "
+            "trains boxes and masks together"
+        )
 
 
 def _start_backbone(model: nn.Module, source: str) -> None:

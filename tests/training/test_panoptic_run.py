@@ -104,14 +104,21 @@ def test_jointly_trained_both_learn(detector, tmp_path):
 
 
 def test_a_detector_without_stuff_starts_another_class_head(capsys):
-    description = short("panoptic-tiny", start={"weights": "detr-tiny"})
-    description["model"] = zoo.recipe("panoptic-tiny")["model"]
+    description = zoo.recipe("panoptic-tiny-joint") | {
+        "start": {"weights": "detr-tiny"}
+    }
     model = experiment.build(description)
     said = capsys.readouterr().err
     assert "started anew: the checkpoint has 6 classes" in said
     assert "mask head" in said
     wanted = zoo.weights("detr-tiny")["encoder.0.attention.query.weight"]
     assert torch.equal(model.encoder[0].attention.query.weight, wanted)
+
+
+def test_a_frozen_detector_cannot_start_another_class_head():
+    description = zoo.recipe("panoptic-tiny") | {"start": {"weights": "detr-tiny"}}
+    with pytest.raises(ValueError, match="has 6 classes.*frozen and would not learn"):
+        experiment.build(description)
 
 
 def test_a_detector_of_another_size_is_refused(detector):
