@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from ..describable import describable
+from . import classification
 
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss; the official code's
 PIXELS_AT_ONCE = 1 << 22  # of upsampled masks: what is computed anew in backward
@@ -117,10 +118,9 @@ def focal_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
     Source: Lin et al. 2017, equation 5.
     """
-    right = torch.where(masks, logits, -logits)  # large where the answer is right
-    wrong = (-right).sigmoid()  # 1 - probability of the truth
-    share = torch.where(masks, ALPHA, 1 - ALPHA)
-    return (share * wrong**GAMMA * functional.softplus(-right)).mean(1)
+    return classification.focal_loss(logits, masks.to(logits.dtype), ALPHA, GAMMA).mean(
+        1
+    )
 
 
 def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:

@@ -108,18 +108,25 @@ class PanopticDETR(DETR):
         """Mask logits `[n, h, w]` of some queries: `image`, `query` numbers `[n]`."""
         return self.mask_head(output.masks, image, query)
 
-    def loss(self, output: Output, targets: list[dict]) -> dict[str, Tensor]:
+    def loss(
+        self, output: Output, targets: list[dict], matched: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """DETR's terms, and `mask` (focal) and `dice` of the last layer's masks.
 
         `targets` have `masks [n, H, W]` bool besides, as large as each image in the
-        batch. Only queries whose boxes are matched get a mask. A frozen detector has no
-        terms. Raises: as DETR, and ValueError for bad masks.
+        batch. Only queries whose boxes are matched get a mask, in the last layer; there
+        `matched` counts as in DETR. A frozen detector has no terms.
+        Raises: as DETR, and ValueError for bad masks.
         """
         padded = self.padded(output, targets)
         check_masks(targets, output.masks.pixels)
-        terms = {} if self.config.freeze_detector else self.criterion(output, padded)
-        last = output.logits[-1:], output.boxes[-1:]
-        pairs = matched_pairs(self.criterion.match(*last, padded)[0])
+        terms = {}
+        if not self.config.freeze_detector:
+            terms = self.criterion(output, padded, matched)
+        if matched is None:
+            last = output.logits[-1:], output.boxes[-1:]
+            matched = self.criterion.match(*last, padded)
+        pairs = matched_pairs(matched[-1])
         image, query = pairs.image, pairs.query
         if not len(image):  # all weights need a gradient, be it 0
             image = query = image.new_zeros(1)
