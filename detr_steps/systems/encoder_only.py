@@ -89,13 +89,13 @@ class EncoderOnly(DenseEncoding):
         memory, predictions = self.embed(batch), []
         for layer in self.encoder:
             memory = layer(memory, trace)
-            predictions.append(self.predict(memory))
+            predictions.append(self.answer(memory))
         logits, boxes = map(torch.stack, zip(*predictions))  # [Y, B, S, ·]
         seen = self.trace_of(memory) if trace else None
         real = None if memory.padding is None else ~memory.padding
         return Output(logits, boxes, seen, real=real)
 
-    def predict(self, memory: Memory) -> Prediction:
+    def answer(self, memory: Memory) -> Prediction:
         """What the tokens say: a class, and a box around where each is."""
         logits = self.class_head(memory.tokens)
         if memory.padding is not None:
