@@ -71,12 +71,17 @@ def row(model: nn.Module, data: Dataset, training: Dataset, images: int) -> dict
 
 
 def measure(run: Path, images: int) -> dict:
-    """The row of a finished run, with its pace. Raises: FileNotFoundError."""
+    """The row of a run, with its pace.
+
+    Raises: FileNotFoundError without a run there, ValueError for an unfinished one.
+    """
     description = read_description(run)
+    last, steps = read_record(run / "record.jsonl")[-1], description["recipe"]["steps"]
+    if last["step"] < steps:
+        raise ValueError(f"{run} is at step {last['step']} of {steps}: let it finish")
     model = from_json(description["model"]).build()
     model.load_state_dict(latest_weights(run))
     data, training = (from_json(description[k]) for k in ("validation", "data"))
-    last = read_record(run / "record.jsonl")[-1]
     pace = {"steps": last["step"], "seconds_per_step": last["seconds"] / last["step"]}
     return pace | row(model.eval(), data, training, images)
 

@@ -26,7 +26,11 @@ def test_a_run_has_every_column(tmp_path):
         "validation": scenes["val"],
     }
     (tmp_path / "recipe.json").write_text(json.dumps(description))
-    (tmp_path / "record.jsonl").write_text('{"step": 4, "seconds": 6.0}\n')
+    record = tmp_path / "record.jsonl"
+    record.write_text('{"step": 3, "seconds": 4.0}\n')
+    with pytest.raises(ValueError, match="at step 3 of 4: let it finish"):
+        last_layer.measure(tmp_path, 6)
+    record.write_text('{"step": 4, "seconds": 6.0}\n')
     write_tensors(tmp_path / "model.safetensors", model.state_dict(), {"step": 4})
     found = json.loads(json.dumps(last_layer.measure(tmp_path, 6)))
     assert found["seconds_per_step"] == 1.5 and found["images"] == 6
