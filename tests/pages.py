@@ -184,6 +184,12 @@ def pointing_changes(page, within) -> bool:
     return False
 
 
+def read(frame, selector: str = ".words") -> str:
+    """The text of a part of a live figure, once it has drawn its latest state."""
+    frame.evaluate(TWO_FRAMES)  # a change is drawn, and said, in the next one
+    return frame.locator(selector).first.inner_text()
+
+
 def settled(canvas) -> bytes:
     """What a canvas looks like once two frames in a row are the same."""
     before, now = b"", canvas.screenshot()

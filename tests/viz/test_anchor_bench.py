@@ -9,7 +9,7 @@ import pytest
 import sample_figures as figures
 import torch
 from every_system import padded
-from pages import TWO_FRAMES, live_figures
+from pages import TWO_FRAMES, live_figures, read
 from small import small_conditional_config, small_dab_config
 from torch import nn
 
@@ -424,10 +424,10 @@ def test_sliders_and_buttons_set_the_state(show):
     frame.get_by_role("button", name="W identity").click()
     assert state(frame)["weights"] == IDENTITY
     assert frame.locator("button", has_text="λ").is_disabled()
-    words = frame.locator(".words").inner_text()
+    words = read(frame)
     assert "w_ref / w = 0.30 / 1.00 = 0.30" in words and "compared as they are" in words
     frame.locator("button", has_text="modulate").click()
-    assert "not modulated" in frame.locator(".words").inner_text()
+    assert "not modulated" in read(frame)
 
 
 @pytest.mark.browser

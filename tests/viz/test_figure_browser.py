@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 import sample_figures as figures
-from pages import TWO_FRAMES, live_figures
+from pages import TWO_FRAMES, live_figures, read
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
@@ -168,7 +168,7 @@ def test_a_click_pins_and_lets_go(page, show):
     page.mouse.up()
     move(page, frame, 0.7, 0.65)
     assert state(frame)["pinned"] and state(frame)["item"] == 0
-    assert "pinned" in frame.locator(".words").inner_text()
+    assert "pinned" in read(frame)
     page.mouse.down()
     page.mouse.up()
     move(page, frame, 0.71, 0.65)
@@ -215,7 +215,7 @@ def test_dragging_along_the_curve_scrubs_through_training(page, show):
         seen.append(state(frame)["frame"])
     page.mouse.up()
     assert seen == [1, 6, 10]
-    assert frame.locator(".frames label").inner_text() == "step 102,400"
+    assert read(frame, ".frames label") == "step 102,400"
 
 
 def test_touch_shows_and_pins(browser, tmp_path):
@@ -471,7 +471,7 @@ def test_moving_a_weight_changes_the_pairs(page, show):
     assert pairs(frame) == after != before
     changed = sum(before[n] != after[n] for n in before)
     assert frame.locator("td.new").count() == frame.locator("td.was").count() == changed
-    assert f"{changed} of 4 pairs changed" in frame.locator(".words").inner_text()
+    assert f"{changed} of 4 pairs changed" in read(frame)
 
 
 def test_a_cell_of_the_table_shows_its_pair(page, show):
@@ -481,7 +481,7 @@ def test_a_cell_of_the_table_shows_its_pair(page, show):
     frame.locator("td[data-q='5'][data-n='2']").hover()
     assert state(frame)["item"] == 5 and state(frame)["column"] == 2
     assert (canvas(frame, ".overlay") != before).any()
-    words = frame.locator(".words").inner_text().replace("−", "-")
+    words = read(frame).replace("−", "-")
     cost = still.total_cost(figure.arrays["parts"], [1, 5, 2])[5, 2]
     assert "query 5 for object 2" in words and f"cost {cost:.2f} = 1.0 ×" in words
     frame.locator(".card").focus()
