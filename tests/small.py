@@ -157,6 +157,14 @@ def fresh(config: DETRConfig) -> nn.Module:
     return config.build().eval()
 
 
+def scattered(model: nn.Module) -> nn.Module:
+    """The model with weights, statistics too, that are all unlike fresh ones."""
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.uniform_(0.5, 1.5)
+    return model
+
+
 def stirred(config: DETRConfig) -> nn.Module:
     """A model whose heads and norms say something: fresh ones hardly differ."""
     model = fresh(config)

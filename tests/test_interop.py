@@ -10,7 +10,7 @@ import re
 import pytest
 import torch
 from safetensors.torch import save_file
-from small import RESNET, small_detr
+from small import RESNET, scattered, small_detr
 
 from detr_steps import DETR, interop
 from detr_steps.interop import CheckpointError
@@ -30,11 +30,7 @@ def build(**changes) -> DETR:
 def source() -> DETR:
     """A model whose weights, statistics too, are all different from fresh ones."""
     torch.manual_seed(1)
-    model = build()
-    with torch.no_grad():
-        for value in model.state_dict().values():
-            value.uniform_(0.5, 1.5)
-    return model
+    return scattered(build())
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,13 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import save_file
-from small import RESNET, small_conditional_config, small_dab_config, small_detr
+from small import (
+    RESNET,
+    scattered,
+    small_conditional_config,
+    small_dab_config,
+    small_detr,
+)
 
 from detr_steps import interop
 from detr_steps.interop import CheckpointError
@@ -35,11 +41,7 @@ def sources() -> dict[str, torch.nn.Module]:
     """One model of each kind, whose weights are all different from fresh ones."""
     torch.manual_seed(1)
     models = {kind: config.build() for kind, config in CONFIGS.items()}
-    with torch.no_grad():
-        for model in models.values():
-            for value in model.state_dict().values():
-                value.uniform_(0.5, 1.5)
-    return models
+    return {kind: scattered(model) for kind, model in models.items()}
 
 
 def renamed(state: dict, rules: list[tuple[str, str]]) -> dict[str, torch.Tensor]:

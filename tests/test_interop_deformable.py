@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import save_file
-from small import RESNET, small_detr
+from small import RESNET, scattered, small_detr
 
 from detr_steps import DeformableDETR, DeformableDETRConfig, interop
 from detr_steps.interop import CheckpointError
@@ -48,11 +48,7 @@ def sources() -> dict[str, DeformableDETR]:
     torch.manual_seed(1)
     configs = {**KINDS, "dab": DAB}
     models = {kind: DeformableDETR(config) for kind, config in configs.items()}
-    with torch.no_grad():
-        for model in models.values():
-            for value in model.state_dict().values():
-                value.uniform_(0.5, 1.5)
-    return models
+    return {kind: scattered(model) for kind, model in models.items()}
 
 
 def with_copies(state: dict, config: DeformableDETRConfig, decoder: str) -> dict:

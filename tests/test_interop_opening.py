@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import save_file
-from small import RESNET, small_config, small_detr
+from small import RESNET, scattered, small_config, small_detr
 from test_interop import hf_names as detr_hf_names
 from test_interop_deformable import KINDS
 from test_interop_deformable import hf_names as deformable_hf_names
@@ -29,10 +29,7 @@ DETR_SMALL = small_config(classes=4, backbone=RESNET, heads=8, dropout=0.1)
 def filled(model):
     """With weights unlike fresh ones."""
     torch.manual_seed(3)
-    with torch.no_grad():
-        for value in model.state_dict().values():
-            value.uniform_(0.5, 1.5)
-    return model
+    return scattered(model)
 
 
 @pytest.fixture(scope="module")

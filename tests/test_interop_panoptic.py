@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from safetensors.torch import save_file
-from small import RESNET, SIZES, small_detr
+from small import RESNET, SIZES, scattered, small_detr
 from test_interop import hf_names as detr_hf_names
 
 from detr_steps import PanopticDETR, PanopticDETRConfig, interop, zoo
@@ -22,11 +22,7 @@ def build(**changes) -> PanopticDETR:
 def source() -> PanopticDETR:
     """A model whose weights, statistics too, are all different from fresh ones."""
     torch.manual_seed(1)
-    model = build()
-    with torch.no_grad():
-        for value in model.state_dict().values():
-            value.uniform_(0.5, 1.5)
-    return model
+    return scattered(build())
 
 
 @pytest.fixture(scope="module")

@@ -10,19 +10,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from torch import nn
 
 from .. import experiment, interop
 from ..data.panoptic_files import write_panoptic
-from ..data.pictures import BadPicture, picture_size, picture_tensor, read_picture
+from ..data.pictures import BadPicture, picture_size, read_picture
 from ..data.problems import one_line
-from ..data.transforms import Augment, Sample
 from ..detections import Detections
 from ..evaluation import result_rows, write_results
 from ..files import write_json, write_whole
-from ..images import ImageBatch, normalise
 from ..systems.segmentation import THRESHOLD
 from ..training.device import pick_device
 from . import segments
@@ -30,6 +27,7 @@ from .arguments import new_file, share
 from .lettering import lettering, said_once
 from .models import add_model, say_how
 from .outputs import Outputs, made_for, marks, png_marks
+from .pictures import to_batch
 
 MOST_PIXELS = 100_000_000  # of an image file; more is a mistake or an attack
 # of a folder; a file that is named is tried whatever its ending
@@ -268,17 +266,6 @@ def predict(
     found = model.detect(batch, [(picture.height, picture.width)])[0]
     keep = found.scores >= threshold
     return Detections(*(part[keep].cpu() for part in found))
-
-
-def to_batch(
-    model: nn.Module, picture: Image.Image, rule: tuple[int, int]
-) -> ImageBatch:
-    """One image, scaled by `rule` as in `predict`, on the model's device."""
-    sample = Sample.start(picture, np.zeros((0, 4)))
-    sample = Augment.none(*rule)(sample, np.random.default_rng(0))
-    device = next(model.parameters()).device
-    pixels = normalise(picture_tensor(sample.picture))
-    return ImageBatch.from_list([pixels]).to(device)
 
 
 def at_least(found: Detections, threshold: float) -> Detections:

@@ -21,6 +21,7 @@ from ..files import write_json, write_whole
 from ..systems.panoptic import PanopticDETR
 from .lettering import lettering
 from .outputs import marks, png_marks
+from .pictures import to_batch
 
 OPACITY = 0.55  # of a segment's colour over the picture
 
@@ -72,8 +73,6 @@ class PaintJob:
         self, path: Path, picture: Image.Image, place: str, image_id: int | None
     ) -> Panoptic:
         """Write `place`.json and `place`.png of one picture; what was found in it."""
-        from .predict import to_batch
-
         batch = to_batch(self.model, picture, self.rule)
         size = (picture.height, picture.width)
         (found,) = self.model.panoptic(batch, [size], self.threshold)
