@@ -129,6 +129,21 @@ def lapse() -> InteractiveFigure:
     return attention(arrays=arrays, notes=notes, title="A training")
 
 
+def sharpening() -> InteractiveFigure:
+    """The same training with sparsity, and an object that changes hands."""
+    made = lapse()
+    random = np.random.default_rng(6)
+    fewer = np.linspace(48, 9, 12)[:, None]
+    made.arrays["matched"][4:6, 1] = 1
+    made.arrays |= {
+        "spread": (fewer * random.uniform(0.7, 1, (12, 6))).astype(np.float16),
+        "spread_heads": random.uniform(2, 48, (12, 6, 4)).astype(np.float16),
+    }
+    notes = made.notes | {"flat": -np.log(48), "start": {"frame": 11, "item": 1}}
+    title = "A training whose maps sharpen"
+    return attention(arrays=made.arrays, notes=notes, title=title)
+
+
 def points() -> InteractiveFigure:
     """Two layers, six queries, four heads, two levels, three points."""
     random = np.random.default_rng(2)
@@ -199,5 +214,15 @@ def sets() -> InteractiveFigure:
 
 ALL = {
     make.__name__: make
-    for make in (attention, encoder, lapse, layers, points, matching, bench, sets)
+    for make in (
+        attention,
+        encoder,
+        lapse,
+        sharpening,
+        layers,
+        points,
+        matching,
+        bench,
+        sets,
+    )
 }

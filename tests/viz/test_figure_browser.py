@@ -116,13 +116,28 @@ def test_small_maps_of_the_heads_peak_where_the_large_one_does(show):
         assert np.abs(cell - np.add(divmod(best, 8), 0.5)).max() < 1.2
 
 
-def test_the_words_are_the_poster_ones(show):
-    figure = figures.attention()
+@pytest.mark.parametrize("make", [figures.attention, figures.sharpening])
+def test_the_words_are_the_poster_ones(make, show):
+    figure = make()
     frame = show(figure)
     shown = frame.locator(".words p").all_inner_texts()
     assert [line.strip() for line in shown] == [
-        words for words, _ in State(figure, 2, 1, -1).lines
+        words for words, _ in State(figure, None, 1, -1).lines
     ]
+
+
+def test_sparsity_is_that_of_the_head_shown(show):
+    figure = figures.sharpening()
+    frame = show(figure)
+    for head in (-1, 2):
+        frame.evaluate(SET, {"head": head})
+        state(frame)
+        values = "() => [...Array(12).keys()].map(f => FIGURE.sparsity(f))"
+        here = 'document.getElementById("figure").detrFigure'
+        seen = frame.evaluate(values.replace("FIGURE", here))
+        assert np.allclose(seen, State(figure, head=head).sparsity(), atol=1e-3)
+    changes = frame.evaluate(f"() => {here}.changes(1)")
+    assert changes == State(figure, item=1).changes() and len(changes) >= 2
 
 
 # --- the pointer ---------------------------------------------------------------------

@@ -7,7 +7,9 @@ from small import small_detr
 
 from detr_steps import viz
 from detr_steps.analysis import film as filming
+from detr_steps.analysis.attention import unpack
 from detr_steps.data.scenes import Scenes
+from detr_steps.viz.engine.readout import State
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +75,27 @@ def test_a_film_keeps_the_picture(film):
     rgb = Scenes("val", size=64).draw([5]).rgb[0]
     shown = torch.from_numpy(viz.time_lapse(film, 1).picture.copy()).permute(2, 0, 1)
     assert (shown.float() / 255 - rgb).abs().mean() < 0.05
+
+
+def test_sparsity_is_drawn_beside_ap_and_changes_are_marked(film):
+    shot, figure = film.shots[1], viz.time_lapse(film, 1, sparsity=True)
+    cells = shot.maps.shape[-2] * shot.maps.shape[-1]
+    assert figure.notes["flat"] == pytest.approx(-np.log(cells), abs=1e-4)
+    assert "flat" not in viz.time_lapse(film, 1).notes
+    item = figure.notes["start"]["item"]
+    state = State(figure)
+    maps = unpack(shot.packed)[:, item].mean(1).flatten(1).double()  # [F, h · w]
+    entropy = torch.special.entr(maps / maps.sum(-1, keepdim=True)).sum(-1)
+    assert np.allclose(state.sparsity(), -entropy, atol=0.02)
+    had = shot.matched[:, item].tolist()
+    assert state.changes() == [1] * (had[0] != had[1])
+    when = "changed at step 50" if state.changes() else "never changed"
+    assert when in figure.summary
+    times = "time" if len(state.changes()) == 1 else "times"
+    assert f"◆ {len(state.changes())} {times}" in dict(state.lines[2:3]).popitem()[0]
+
+
+def test_the_sparsity_of_one_head_is_its_own(film):
+    figure = viz.time_lapse(film, sparsity=True)
+    spread = film.shots[0].spread_heads[:, 0, 2].double()
+    assert np.allclose(State(figure, item=0, head=2).sparsity(), -spread.log())

@@ -16,6 +16,37 @@ class Attention extends Figure {
     this.headMaps();
     this.itemBars();
     this.frameControls();
+    if (this.notes.flat) this.card.dataset.tall = "yes"; // room for what `along` draws
+  }
+
+  // Negative entropy of the map shown, frame by frame: minus the log of its spread.
+  sparsity(frame) {
+    const one = this.head < 0 || this.heads === 1;
+    return -Math.log(one ? this.at("spread", frame, this.state.item)
+      : this.at("spread_heads", frame, this.state.item, this.head));
+  }
+
+  // Over the timeline of a training: sparsity, flat maps below; where the object changed.
+  along(ink, each, high) {
+    const { flat } = this.notes, { frame, item } = this.state;
+    const y = (value) => 4 + value / flat * (high - 18);
+    ink.strokeStyle = ink.fillStyle = this.theme.changed;
+    ink.beginPath();
+    for (const f of range(this.frames)) ink.lineTo((f + 0.5) * each, y(this.sparsity(f)));
+    ink.stroke();
+    ink.fillText(`sparsity ${this.sparsity(frame).toFixed(2)}`.replace("-", "−"), 2, 23);
+    ink.fillStyle = this.theme.ink;
+    for (const f of this.changes(item)) {
+      ink.beginPath(); // a diamond
+      for (const [dx, dy] of [[0, -5], [4, 0], [0, 5], [-4, 0]]) ink.lineTo(f * each + dx, high - 6 + dy);
+      ink.fill();
+    }
+  }
+
+  // Frames at which a query has another object than in the frame before, or none.
+  changes(item) {
+    const had = (f) => this.at("matched", f, item);
+    return range(this.frames).filter((f) => f && had(f) !== had(f - 1));
   }
 
   // Small maps of the mean and of each head: they are the head picker.
@@ -161,9 +192,11 @@ class Attention extends Figure {
       `linear-gradient(90deg, ${stops})`];
     const [row, column] = this.cell(item);
     if (this.cells) return [[`cell in row ${row + 1}, column ${column + 1}`, null, this.letGo], weight];
+    const times = this.notes.flat && this.changes(item).length;
+    const changed = this.notes.flat ? `; ◆ ${times} time${times === 1 ? "" : "s"}` : "";
     return [[this.itemName(item), null, this.letGo],
       [this.answer(frame, item), this.arrays.labels && this.labelColour(item)],
-      [this.match(frame, item)], weight];
+      [this.match(frame, item) + changed], weight];
   }
 }
 

@@ -114,9 +114,12 @@ export class Controls {
     for (const i of range(n)) ink.lineTo(x(data[i]), high - 2 - data[n + i] / most * (high - 16));
     ink.stroke();
     ink.fillRect((frame + 0.5) * each - 1, 0, 2, high);
+    if (this.notes.flat) this.along(ink, each, high);
     if (!n) return;
     const near = lowest(range(n), (i) => Math.abs(data[i] - steps[frame]));
     const right = frame > frames / 2, text = `${this.notes.curve.y} ${data[n + near].toFixed(2)}`;
+    ink.fillStyle = this.theme.accent;
+    if (this.notes.flat) return ink.fillText(text, 2, 9); // above what `along` says
     ink.textAlign = right ? "right" : "left";
     ink.fillText(text, (frame + 0.5) * each + (right ? -6 : 6), 9);
   }

@@ -22,6 +22,7 @@ def attention_maps(
     start: dict | None = None,
     cover: tuple[float, float] = (1.0, 1.0),
     curve: Tensor | None = None,
+    flat: float | None = None,
     view: str = "attention",
 ) -> InteractiveFigure:
     """Show what each of Q items attends to in a picture, by head and frame.
@@ -31,8 +32,10 @@ def attention_maps(
     boxes the items are the cells of the map, picked in the picture. `start` frame, item
     and head (-1 for their mean) to begin with, by default the surest item; `cover (x,
     y)` the share of the picture that the map spans; `curve [2, n]` of AP over steps,
-    where the names of the frames are numbers of steps; `view` "attention", or "layers":
-    all frames side by side.
+    where the names of the frames are numbers of steps; `flat` the sparsity (negative
+    entropy) of flat maps, to draw sparsity from there up to 0, and marks where what an
+    item is matched with has changed; `view` "attention", or "layers": all frames side
+    by side.
     Raises: ValueError for shapes that disagree and for negative weights.
     Built in chapters/02_detr.ipynb.
     """
@@ -49,6 +52,8 @@ def attention_maps(
     if curve is not None:
         arrays["curve"] = curve.float().numpy()
         told |= {"curve": {"x": words.frame, "y": "AP"}, "frame_x": list(words.frames)}
+    if flat is not None:
+        told["flat"] = round(flat, 4)
     texts = words.texts(title="Attention", caption=READ_NOT_WHY)
     arrays |= answers.arrays
     return InteractiveFigure(view, arrays, told, picture=as_picture(rgb), **texts)

@@ -4,7 +4,7 @@ import numpy as np
 
 from . import still
 from .readout import State
-from .sheet import ACCENT, INK, LINE, SOFT, TINT, Place, Sheet
+from .sheet import ACCENT, CHANGED, INK, LINE, SOFT, TINT, Place, Sheet
 
 
 def glow(
@@ -83,6 +83,8 @@ def _timeline(sheet: Sheet, state: State, row: Place) -> None:
         sheet.line((x, row.bottom - 6, x, row.bottom), LINE, 1)
     here = middles[state.frame]
     sheet.line((here, row.y - 4, here, row.bottom), ACCENT, 2)
+    if "flat" in state.notes:
+        _along(sheet, state, row, middles)
     if "curve" not in state.arrays:
         return
     steps, values = state.arrays["curve"].astype(float)
@@ -92,9 +94,25 @@ def _timeline(sheet: Sheet, state: State, row: Place) -> None:
     sheet.line(np.stack([x, y], -1).ravel(), ACCENT, 1.8)
     value = values[np.abs(steps - frames[state.frame]).argmin()]
     words = f"{state.notes['curve']['y']} {value:.2f}"
+    if "flat" in state.notes:
+        sheet.text(row.x + 2, row.y + 5, words, 11, ACCENT)
+        return
     left = state.frame > state.frames / 2
     at = here + (-6 if left else 6), row.y + 5
     sheet.text(*at, words, 11, ACCENT, anchor="rs" if left else "ls")
+
+
+def _along(sheet: Sheet, state: State, row: Place, middles: np.ndarray) -> None:
+    """Sparsity of the map shown, flat maps below; where its object changed."""
+    values = state.sparsity()
+    y = row.y + 4 + values / state.notes["flat"] * (row.high - 18)
+    sheet.line(np.stack([middles, y], -1).ravel(), CHANGED, 1.8)
+    words = f"sparsity {values[state.frame]:.2f}".replace("-", "−")
+    sheet.text(row.x + 2, row.y + 19, words, 11, CHANGED)
+    each = row.wide / state.frames
+    for frame in state.changes():
+        x, y = row.x + frame * each, row.bottom - 6
+        sheet.polygon((x, y - 5, x + 4, y, x, y + 5, x - 4, y), INK)
 
 
 def query_bars(sheet: Sheet, state: State, row: Place) -> None:

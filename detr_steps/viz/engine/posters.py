@@ -131,7 +131,8 @@ VIEWS: dict[str, Callable] = {
 
 def _columns(state: State, room: Place) -> tuple[Place, Place]:
     """The stage on the left, above the frames; words and controls on the right."""
-    stage = fit(state, Place(room.x, room.y, room.wide - SIDE - 22, room.high - 42))
+    frames = 66 if "flat" in state.notes else 42
+    stage = fit(state, Place(room.x, room.y, room.wide - SIDE - 22, room.high - frames))
     return stage, room._replace(x=room.right - SIDE, wide=SIDE)
 
 
@@ -140,7 +141,8 @@ def _controls(sheet: Sheet, state: State, room: Place, lines: Lines) -> None:
     stage, side = _columns(state, room)
     for number, (words, colour) in enumerate(lines):
         _line(sheet, side, number, words, colour)
-    frame_row(sheet, state, stage._replace(y=room.bottom - 33, high=26))
+    high = 50 if "flat" in state.notes else 26
+    frame_row(sheet, state, stage._replace(y=room.bottom - high - 7, high=high))
     query_bars(sheet, state, side._replace(y=room.bottom - 37, high=34))
 
 

@@ -105,6 +105,17 @@ class State:
             words += f", IoU {overlap:.2f}"
         return words
 
+    def sparsity(self) -> np.ndarray:
+        """Negative entropy of the item's map in each frame, as attention.mjs has it."""
+        one = self.head < 0 or self.arrays["maps"].shape[2] == 1
+        name, head = ("spread", ()) if one else ("spread_heads", (self.head,))
+        return -np.log(self.arrays[name][(slice(None), self.item, *head)].astype(float))
+
+    def changes(self) -> list[int]:
+        """Frames at which the item has another object than in the frame before."""
+        had = self.arrays["matched"][:, self.item]
+        return [int(f) + 1 for f in np.flatnonzero(had[1:] != had[:-1])]
+
     @property
     def lines(self) -> list[tuple[str, str | None]]:
         """The lines beside a map, each with its colour, or SCALE, or None."""
@@ -121,10 +132,17 @@ class State:
         lines = [
             (self.item_name, None),
             (self.answer, None if self.at("labels") is None else self.colour()),
-            (self.match, None),
+            (self.match + self._changed, None),
             (weight, SCALE),
         ]
         return [line for line in lines if line[0]]
+
+    @property
+    def _changed(self) -> str:
+        if "flat" not in self.notes:
+            return ""
+        times = len(self.changes())
+        return f"; ◆ {times} time{'s' * (times != 1)}"
 
     def _class(self, label: int) -> str:
         names = self.notes.get("names")

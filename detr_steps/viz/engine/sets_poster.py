@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from .readout import State
-from .sheet import ACCENT, INK, SOFT, Place, Sheet
+from .sheet import ACCENT, CHANGED, INK, SOFT, Place, Sheet
 
-SKIPS = "#d55e00"  # as in figure.mjs, the light theme
 TOP, TALL = 0.04, 0.8  # as in sets.mjs
 
 
@@ -61,7 +60,7 @@ def draw_sets(sheet: Sheet, state: State, room: Place) -> None:
     x, y = room.x, stage.bottom + 50
     for colour, words in (
         (ACCENT, "from the layer just before"),
-        (SKIPS, "recollected from further back"),
+        (CHANGED, "recollected from further back"),
     ):
         sheet.line((x, y - 5, x + 24, y - 5), colour, 3)
         x += 40 + sheet.text(x + 32, y, words, 12.5, SOFT) + 14
@@ -79,7 +78,7 @@ def _path(sets: list[list[int]], item: int) -> list[int]:
 
 def _ink(sets: list[list[int]], i: int) -> str:
     layer, parent = sets[i]
-    return SKIPS if layer - sets[parent][0] > 1 else ACCENT
+    return CHANGED if layer - sets[parent][0] > 1 else ACCENT
 
 
 def _bend(start: tuple[float, float], end: tuple[float, float]) -> np.ndarray:

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 FINE = 2  # drawn this much larger than shown
 # as the light theme of figure.mjs
 INK, SOFT, LINE, TINT, ACCENT = "#1c2430", "#5a6472", "#dde2e8", "#f3f5f7", "#0072b2"
+CHANGED = "#d55e00"
 
 
 class Place(NamedTuple):
@@ -100,6 +101,10 @@ class Sheet:
     def line(self, ends: Sequence[float], ink: str, width: float) -> None:
         """Draw a line through points (x0, y0, x1, y1, …)."""
         self.pen.line([v * FINE for v in ends], ink, round(width * FINE))
+
+    def polygon(self, ends: Sequence[float], fill: str) -> None:
+        """Fill the polygon through points (x0, y0, x1, y1, …)."""
+        self.pen.polygon([v * FINE for v in ends], fill)
 
     def rimmed(self, lines: Sequence, colour: str, width: float) -> None:
         """Draw lines with a dark rim: they are seen on any picture."""

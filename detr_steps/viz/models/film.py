@@ -1,5 +1,7 @@
 """A training to scrub through: maps, boxes and AP at the steps that were kept."""
 
+from math import log
+
 from ...analysis.film import Film, Shot
 from ..engine.answers import Answers, Words
 from ..engine.figure import InteractiveFigure
@@ -8,6 +10,11 @@ from ..engine.maps import attention_maps
 SHARP_NOT_BETTER = (
     "One run, one picture, the last decoder layer. That maps grow sharper while AP "
     "rises does not show that sharpness is what makes it rise."
+)
+ALONG = (
+    "Orange: sparsity of the map (bottom: all cells alike, top: one cell). ◆: another "
+    "object, or none, since the kept step before. One run, one picture, last layer: "
+    "what happens together need not be cause and effect."
 )
 
 
@@ -18,14 +25,16 @@ def time_lapse(
     max_queries: int | None = None,
     query: int | None = None,
     title: str = "",
+    sparsity: bool = False,
 ) -> InteractiveFigure:
     """Scrub through a training: a query's map, its box, and AP at that step.
 
     `film` from `zoo.film(name)`; `image` counts its pictures. The frames are the kept
     steps; AP, where the record has it, is drawn as the curve to scrub on. `max_queries`
     are shown, those matched most often first (by default all); it opens on `query`, by
-    default the surest. Raises: ValueError for a picture beyond the last, a query that
-    is not shown. Built in chapters/02_detr.ipynb.
+    default the surest. `sparsity`: draw also the negative entropy of the map shown, and
+    mark the steps at which the query's object changed. Raises: ValueError for a picture
+    beyond the last, a query that is not shown. Built in chapters/02_detr.ipynb.
     """
     if not 0 <= image < len(film.shots):
         raise ValueError(
@@ -49,14 +58,32 @@ def time_lapse(
     )
     words = Words(
         title or f"Training, picture {film.scenes[image]}: what a query reads",
-        _summary(film, shot, start),
-        SHARP_NOT_BETTER,
+        _summary(film, shot, start) + _changes(film, shot, start) * sparsity,
+        ALONG if sparsity else SHARP_NOT_BETTER,
         frame="step",
         frames=film.steps,
     )
     rgb, begin = shot.rgb.permute(1, 2, 0).numpy(), {"item": start}
+    cells = shot.maps.shape[-2] * shot.maps.shape[-1]
     return attention_maps(
-        shot.packed, rgb, answers, words, start=begin, curve=film.curve
+        shot.packed,
+        rgb,
+        answers,
+        words,
+        start=begin,
+        curve=film.curve,
+        flat=-log(cells) if sparsity else None,
+    )
+
+
+def _changes(film: Film, shot: Shot, start: int) -> str:
+    """How sparse the map was and is, and when the object changed, in words."""
+    had = shot.matched[:, start]
+    at = [film.steps[i + 1] for i in (had[1:] != had[:-1]).nonzero().flatten().tolist()]
+    first, last = (-float(shot.spread[i, start].float().log()) for i in (0, -1))
+    when = f"changed at step {', '.join(map(str, at))}" if at else "never changed"
+    return (
+        f" Sparsity (negative entropy) {first:.2f} and {last:.2f}; its object {when}."
     )
 
 
