@@ -1,7 +1,7 @@
 """Does a query keep its object from one look to the next? Instability of the matching.
 
 Li et al. 2022, "DN-DETR: Accelerate DETR Training by Introducing Query DeNoising",
-section 3. For chapter 04, to come.
+section 3. Built in chapters/04_why_slow.ipynb.
 """
 
 from collections.abc import Iterable, Sequence
@@ -47,9 +47,9 @@ def instability(matches: Tensor, queries: int) -> Tensor:
 
     `matches [epochs, B, N]` the query of each object, -1 for none or no object; a
     query's partner is its object, or nothing. Counted per image and averaged over the
-    images; one swap counts 2, an object that changes to an idle query as well.
-    Raises: ValueError for fewer than two epochs, no images, and what is no matching.
-    Source: Li et al. 2022, equation 2. For chapter 04, to come.
+    images; one swap counts 2, an object that changes to an idle query as well. Raises:
+    ValueError for fewer than two epochs, no images, and what is no matching. Source: Li
+    et al. 2022, equation 2. Built in chapters/04_why_slow.ipynb.
     """
     _check(matches, queries)
     partner = by_query(matches.cpu(), queries)  # [epochs, B, Q]
@@ -86,7 +86,7 @@ def matches_along(
     `training.kept_weights(run)` reads them; `data[index]` gives normalised pixels and a
     target, without augmentation: the pictures must not change. Crowds are no objects.
     `model` stays as it is. Raises: ValueError for no images, no weights, or weights of
-    another model, e.g. with other queries. For chapter 04, to come.
+    another model, e.g. with other queries. Built in chapters/04_why_slow.ipynb.
     """
     if not len(images):
         raise ValueError("no images, so nothing is matched: give at least one")

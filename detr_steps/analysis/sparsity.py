@@ -1,7 +1,7 @@
 """How sparse attention is, as negative entropy: by head, layer and training step.
 
 Sun et al. 2021, "Rethinking Transformer-based Set Prediction for Object Detection",
-section 3. For chapter 04, to come.
+section 3. Built in chapters/04_why_slow.ipynb.
 """
 
 from collections.abc import Iterable
@@ -58,7 +58,7 @@ def sparsity(
     `key_padding [B, S]`, `query_padding [B, Q]` True where padded: such keys do not
     count, such queries have no row. Raises: ValueError for shapes that do not belong
     together, rows that are no weights, and an image whose keys or queries are all
-    padding. Source: Sun et al. 2021, section 3.3. For chapter 04, to come.
+    padding. Source: Sun et al. 2021, section 3.2. Built in chapters/04_why_slow.ipynb.
     """
     _check_shapes(rows, key_padding, query_padding)
     rows = rows.detach().double()
@@ -88,7 +88,7 @@ def sparsity_by_layer(model: nn.Module, batch: ImageBatch) -> dict[str, Sparsity
 
     Keys "encoder", "decoder_self", "decoder_cross"; an attention that samples points
     has no maps and is left out. Raises: ValueError for a model without any maps, or an
-    image of padding only. For chapter 04, to come.
+    image of padding only. Built in chapters/04_why_slow.ipynb.
     """
     weight = next(model.parameters())
     batch = ImageBatch(
@@ -124,7 +124,7 @@ def sparsity_along(
 
     `weights` pairs of a step and the state it had then, in order, as
     `training.kept_weights(run)` reads them; `model` stays as it is. Raises: ValueError
-    for no weights, or those of another model. For chapter 04, to come.
+    for no weights, or those of another model. Built in chapters/04_why_slow.ipynb.
     """
     steps, found = [], []
     for step, actor in models_at(model, weights):

@@ -1,6 +1,6 @@
 """A model as it was at several steps of its training.
 
-For chapter 04, to come.
+For chapters/04_why_slow.ipynb.
 """
 
 import copy

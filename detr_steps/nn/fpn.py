@@ -1,7 +1,7 @@
 """A feature pyramid: coarse maps tell finer ones what they see.
 
-Lin et al. 2017, "Feature Pyramid Networks for Object Detection". For chapter 04, to
-come.
+Lin et al. 2017, "Feature Pyramid Networks for Object Detection". For
+chapters/04_why_slow.ipynb.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Which points of a pyramid may answer for which object: the rule of FCOS.
 
 Tian et al. 2019, "FCOS: Fully Convolutional One-Stage Object Detection"; Sun et al.
-2021 let only such pairs match. For chapter 04, to come.
+2021 let only such pairs match. Built in chapters/04_why_slow.ipynb.
 """
 
 from collections.abc import Sequence
@@ -120,7 +120,7 @@ def cheapest_allowed(cost: Tensor, allowed: Tensor) -> Tensor:
 
     `cost`, `allowed [B, Q, N]`. Where each query has one allowed object at most, no two
     objects want the same, so this is what the Hungarian algorithm would find, without
-    it. Source: Sun et al. 2021, section 4.3.
+    it. Source: Sun et al. 2021, section 4.1.
     """
     best, query = cost.where(allowed, torch.inf).min(1)
     return query.where(best < torch.inf, -1)

@@ -1,8 +1,8 @@
 """The set loss of TSP-FCOS: one answer for each object, of points that may answer.
 
 Sun et al. 2021, "Rethinking Transformer-based Set Prediction for Object Detection",
-section 4.3; weights and divisors as the official code has them. For chapter 04, to
-come.
+section 4.1; weights and divisors as the official code has them. For
+chapters/04_why_slow.ipynb.
 """
 
 from typing import NamedTuple, Protocol
@@ -86,7 +86,7 @@ def judge(
 
     `logits [B, Q, classes]`. The cost is −p(class) · centerness of the truth, weighed,
     and 1 − GIoU in strides. Raises: NonFiniteCost for diverged predictions.
-    Source: Sun et al. 2021, section 4.3.
+    Source: Sun et al. 2021, section 4.1.
     """
     whole = owners(points, targets, answers.extents, settings.radius)
     mine = whole.gather(1, answers.at)  # [B, Q]

@@ -1,8 +1,8 @@
 """Denoising queries: noised true boxes, whose matching is known, train with the rest.
 
 Li et al. 2022, "DN-DETR: Accelerate DETR Training by Introducing Query DeNoising". A
-small control for chapter 04, to come: if unstable matching is what makes DETR slow,
-queries that need none must help.
+small control built in chapters/04_why_slow.ipynb: if unstable matching is what makes
+DETR slow, queries that need none must help.
 """
 
 from dataclasses import dataclass

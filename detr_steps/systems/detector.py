@@ -70,7 +70,7 @@ class Detector(nn.Module):
 
         `targets` one dict per image: `boxes [n, 4]` cxcywh in [0, 1], `labels [n]`;
         `matched [Y or 1, B, N]` an assignment of the layers' queries from elsewhere, in
-        place of their own matching (chapter 04, to come).
+        place of their own matching (chapter 04).
         Raises: ValueError for a bad target, NonFiniteCost for diverged predictions.
         Source: Carion et al. 2020, equation 2.
         """

@@ -1,7 +1,7 @@
 """DETR without its decoder: every token of the encoder predicts a box.
 
 Sun et al. 2021, "Rethinking Transformer-based Set Prediction for Object Detection",
-section 3.4. For chapter 04, to come.
+section 3.3. Built in chapters/04_why_slow.ipynb.
 """
 
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ class EncoderOnly(DenseEncoding):
 
     A box is relative to the token's centre, for a token has no other query that could
     say where it is. Tokens of padding find nothing and are matched with nothing.
-    Source: Sun et al. 2021, section 3.4, which leaves heads and auxiliary losses open:
+    Source: Sun et al. 2021, section 3.3, which leaves heads and auxiliary losses open:
     here all layers predict through shared heads, as DETR's decoder layers do.
     """
 

@@ -1,7 +1,7 @@
 """TSP-FCOS: a dense detector chooses features, an encoder without decoder predicts.
 
 Sun et al. 2021, "Rethinking Transformer-based Set Prediction for Object Detection",
-section 4. For chapter 04, to come.
+section 4. For chapters/04_why_slow.ipynb.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Parts of a model that do not learn. For chapter 04, to come."""
+"""Parts of a model that do not learn. For chapters/04_why_slow.ipynb."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

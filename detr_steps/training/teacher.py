@@ -1,7 +1,7 @@
 """A fixed matching: a trained model says which query answers for which object.
 
 Sun et al. 2021, "Rethinking Transformer-based Set Prediction for Object Detection",
-section 3.2 (matching distillation). For chapter 04, to come.
+section 3.1 (matching distillation). Built in chapters/04_why_slow.ipynb.
 """
 
 from dataclasses import dataclass
