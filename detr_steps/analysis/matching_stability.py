@@ -86,7 +86,7 @@ def matches_along(
     `training.kept_weights(run)` reads them; `data[index]` gives normalised pixels and a
     target, without augmentation: the pictures must not change. Crowds are no objects.
     `model` stays as it is. Raises: ValueError for no images, no weights, or weights of
-    another model, e.g. with other queries. Built in chapters/04_why_slow.ipynb.
+    another model, e.g. with other queries. For chapters/04_why_slow.ipynb.
     """
     if not len(images):
         raise ValueError("no images, so nothing is matched: give at least one")

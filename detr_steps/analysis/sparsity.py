@@ -88,7 +88,7 @@ def sparsity_by_layer(model: nn.Module, batch: ImageBatch) -> dict[str, Sparsity
 
     Keys "encoder", "decoder_self", "decoder_cross"; an attention that samples points
     has no maps and is left out. Raises: ValueError for a model without any maps, or an
-    image of padding only. Built in chapters/04_why_slow.ipynb.
+    image of padding only. For chapters/04_why_slow.ipynb.
     """
     weight = next(model.parameters())
     batch = ImageBatch(
@@ -124,7 +124,7 @@ def sparsity_along(
 
     `weights` pairs of a step and the state it had then, in order, as
     `training.kept_weights(run)` reads them; `model` stays as it is. Raises: ValueError
-    for no weights, or those of another model. Built in chapters/04_why_slow.ipynb.
+    for no weights, or those of another model. For chapters/04_why_slow.ipynb.
     """
     steps, found = [], []
     for step, actor in models_at(model, weights):
