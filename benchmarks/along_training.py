@@ -29,6 +29,7 @@ from .measuring import MEASURED, save
 FILE = MEASURED / "along_training.json"
 MAPS = 32  # images whose attention is looked at: all in one batch
 DIGITS = 4
+PARTS = "row", "head_mean", "normalised"  # the averages over keys follow from the row
 
 
 def sparsities(model: nn.Module, run: Path, data: Dataset, images: int) -> dict:
@@ -37,8 +38,8 @@ def sparsities(model: nn.Module, run: Path, data: Dataset, images: int) -> dict:
     curve = sparsity_along(model, kept_weights(run), batch)
     return {
         name: {
-            part: torch.round(value, decimals=DIGITS).tolist()
-            for part, value in found._asdict().items()
+            part: torch.round(getattr(found, part), decimals=DIGITS).tolist()
+            for part in PARTS
         }
         for name, found in curve.attentions.items()
     }

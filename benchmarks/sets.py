@@ -9,7 +9,6 @@ turns; medians, as ratios to the base's. Results: data/measured/sets.json, which
 """
 
 import argparse
-from collections.abc import Callable
 
 import torch
 
@@ -18,6 +17,7 @@ from detr_steps.describable import from_json
 from detr_steps.systems.sqr import Recollect
 
 from .measuring import MEASURED, machine, save, take_turns
+from .step_times import step
 
 NAMES = "sqr-base", "sqr-13", "sqr-20", "sqr-32", "sqr-dense"
 
@@ -28,20 +28,6 @@ def sets(name: str) -> int:
     if not isinstance(config.scheme, Recollect):
         return config.decoder_layers
     return sum(config.scheme.sets(config.decoder_layers))
-
-
-def step(name: str, batch: int | None = None) -> Callable[[], None]:
-    """A training step of a recipe without its optimiser, on one batch of its size."""
-    recipe = zoo.recipe(name)
-    torch.manual_seed(0)
-    model = from_json(recipe["model"]).build().train()
-    scenes = from_json(recipe["data"]).draw(range(batch or recipe["recipe"]["batch"]))
-
-    def run() -> None:
-        model.zero_grad()
-        model.loss(model(scenes.images), scenes.targets)["total"].backward()
-
-    return run
 
 
 def main() -> None:
