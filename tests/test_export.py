@@ -5,7 +5,12 @@ import json
 import pytest
 import torch
 from every_system import EVERY, SIZES, deformable, detr, padded
-from small import small_config, small_deformable_config
+from small import (
+    small_config,
+    small_deformable_config,
+    small_encoder_only_config,
+    small_tsp_config,
+)
 
 from detr_steps.cli import main
 from detr_steps.describable import to_json
@@ -18,6 +23,10 @@ from detr_steps.ops import backend
 from detr_steps.systems.classifier import ClassifierConfig
 from detr_steps.systems.query_sources import Proposals
 
+ALL = EVERY | {
+    "encoder only": lambda: small_encoder_only_config(classes=6).build(),
+    "tsp-fcos": lambda: small_tsp_config(classes=6).build(),
+}
 SHALLOW = dict(encoder_layers=1, decoder_layers=1)
 TWO_STAGES = dict(refine=True, query_source=Proposals())
 SIZE = (64, 48)
@@ -36,9 +45,9 @@ def assert_same(ours, theirs) -> None:
     assert found.boxes < 1e-5 and found.scores < 1e-5, found
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", ALL)
 def test_tensors_are_what_detect_finds(name):
-    model, (batch, _) = EVERY[name]().train(), padded()
+    model, (batch, _) = ALL[name]().train(), padded()
     whole = model.for_export()
     with torch.no_grad():
         boxes, scores, labels = whole(batch.pixels, batch.padding)
@@ -57,9 +66,9 @@ def test_without_padding_too():
     assert_same(found, [torch.stack(x) for x in zip(*each)])
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", ALL)
 def test_a_trace_takes_other_batches_and_sizes(name):
-    whole, (batch, _) = EVERY[name]().eval().for_export(), padded()
+    whole, (batch, _) = ALL[name]().eval().for_export(), padded()
     with torch.no_grad(), exporting._quiet():
         graph = torch.jit.trace(whole, (batch.pixels, batch.padding), check_trace=False)
         with torch.jit.optimized_execution(False):
