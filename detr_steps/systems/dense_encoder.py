@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from ..images import ImageBatch
-from ..nn.attention import Attention
 from ..nn.layers import EncoderLayer
 from ..nn.memory import Memory
 from ..nn.position import sine_position
 from ..nn.references import shrink_padding, token_centres, valid_share
+from ..nn.synthesizer import EncoderAttention
 from .detector import Detector, DetectorConfig, QueryDetector
 
 
@@ -27,6 +27,7 @@ class DenseEncoderConfig(DetectorConfig, Protocol):
     heads: int
     ffn_channels: int
     encoder_layers: int
+    encoder_attention: EncoderAttention
     dropout: float
 
 
@@ -48,7 +49,7 @@ class DenseEncoding(Detector):
         self.project = nn.Conv2d(self.backbone.channels[-1], c, 1)
         self.encoder = nn.ModuleList(
             EncoderLayer(
-                Attention(c, heads, dropout),
+                config.encoder_attention.build(c, heads, dropout),
                 c,
                 config.ffn_channels,
                 dropout,

@@ -16,6 +16,7 @@ from ..nn.layers import DecoderLayer
 from ..nn.memory import Memory
 from ..nn.queries import Queries
 from ..nn.resnet import ResNetConfig
+from ..nn.synthesizer import DotProduct, EncoderAttention
 from ..nn.trace import LayerTrace
 from ..objective.classification import Classification, Softmax
 from ..objective.criterion import PredictionSets
@@ -46,6 +47,7 @@ class DETRConfig:
     loss: LossWeights = LossWeights()
     layer_weights: LayerWeights = LayerWeights()  # of the auxiliary losses
     scheme: Scheme = Plain()  # how training runs the decoder
+    encoder_attention: EncoderAttention = DotProduct()
 
     @classmethod
     def tiny(cls, **changes: object) -> "DETRConfig":

@@ -16,6 +16,7 @@ from ..nn.heads import zero_init_box_head
 from ..nn.memory import Memory
 from ..nn.references import refine_boxes
 from ..nn.resnet import ResNetConfig
+from ..nn.synthesizer import DotProduct, EncoderAttention
 from ..objective.classification import Classification, Softmax
 from ..objective.layer_weights import LayerWeights
 from ..objective.losses import LossWeights
@@ -40,6 +41,7 @@ class EncoderOnlyConfig:
     cost: CostWeights = CostWeights()
     loss: LossWeights = LossWeights()
     layer_weights: LayerWeights = LayerWeights()  # "none": the last layer alone learns
+    encoder_attention: EncoderAttention = DotProduct()
 
     def __post_init__(self) -> None:
         if self.encoder_layers < 1:
