@@ -3,6 +3,7 @@
 import numpy as np
 
 from detr_steps.viz.engine.figure import InteractiveFigure
+from detr_steps.viz.engine.ranking import Column, Entry, ranking_of
 from detr_steps.viz.engine.sets import sets_of_queries
 
 NAMES = ["disc", "box", "ring"]
@@ -212,6 +213,23 @@ def sets() -> InteractiveFigure:
     return sets_of_queries(paths)
 
 
+def ranking() -> InteractiveFigure:
+    """Five models, two costs; the last is beaten in all."""
+    rows = {
+        "DETR": ((0.17, 0.18, 0.2), (1.0, 310.0)),
+        "DETR, 3 groups": ((0.24, 0.26, 0.23), (1.4, 420.0)),
+        "Conditional": ((0.28, 0.27, 0.3), (1.1, 330.0)),
+        "DAB, SQR 13": ((0.33,), (1.9, 510.0)),
+        "DAB, SQR 32": ((0.31, 0.32), (2.4, 640.0)),
+    }
+    entries = [
+        Entry(title, *numbers, (f"detr-steps zoo train row-{i}", f"model.groups: {i}"))
+        for i, (title, numbers) in enumerate(rows.items())
+    ]
+    columns = (Column("AP", 3, "high"), Column("step, times"), Column("memory, MB", 0))
+    return ranking_of(entries, columns)
+
+
 ALL = {
     make.__name__: make
     for make in (
@@ -224,5 +242,6 @@ ALL = {
         matching,
         bench,
         sets,
+        ranking,
     )
 }

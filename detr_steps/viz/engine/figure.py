@@ -55,6 +55,7 @@ VIEWS = {
         ("matching", "matching", 300_000, COSTS),
         ("bench", "bench", 300_000, BENCH),
         ("sets", "sets", 300_000, "sets:N2"),
+        ("ranking", "ranking", 300_000, "values:NK spread:N2 seeds:N"),
     )
 }
 

@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from . import still
 from .bench_poster import anchor_bench
 from .poster_controls import fit, frame_row, glow, head_tiles, query_bars
+from .ranking_poster import draw_ranking
 from .readout import SCALE, State, colour_of
 from .sets_poster import draw_sets
 from .sheet import ACCENT, INK, SOFT, Place, Sheet, ink_on
@@ -123,6 +124,7 @@ VIEWS: dict[str, Callable] = {
     "matching": _matching,
     "bench": anchor_bench,
     "sets": draw_sets,
+    "ranking": draw_ranking,
 }
 
 

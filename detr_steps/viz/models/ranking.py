@@ -1,0 +1,52 @@
+"""The zoo's models side by side: score, cost, and how each is made."""
+
+from collections.abc import Mapping, Sequence
+
+from ... import zoo
+from ...training.folder import flat
+from ..engine.figure import InteractiveFigure
+from ..engine.ranking import Column, Entry, ranking_of
+
+LINES = 4  # of a recipe's differences that are told
+
+
+def ranking(
+    recipes: Mapping[str, str],
+    costs: Mapping[str, Mapping[str, float]],
+    *,
+    score: str = "AP",
+    digits: Sequence[int] = (),
+    title: str = "Who is best, and at what cost?",
+) -> InteractiveFigure:
+    """Sort trained models by score or cost; a row tells its recipe.
+
+    `recipes` title -> name in the zoo; `costs` column -> {name: number}, lower is
+    better, with so many `digits` each (2 by default). A recipe is told as the command
+    that makes it, and what differs from the first one's. Raises: KeyError for an
+    unknown name or one without a cost; ValueError for one without a record.
+    For chapter 12, to come.
+    """
+    names = list(recipes.values())
+    entries = [
+        Entry(
+            each,
+            zoo.scores(name, score),
+            [cost[name] for cost in costs.values()],
+            [f"detr-steps zoo train {name}", *_differs(names[0], name)],
+        )
+        for each, name in recipes.items()
+    ]
+    places = [*digits, *[2] * (len(costs) - len(digits))]
+    columns = [Column(score, 3, "high"), *map(Column, costs, places)]
+    return ranking_of(entries, columns, title=title)
+
+
+def _differs(first: str, name: str) -> list[str]:
+    """What one recipe has changed of another, in a few lines."""
+    before, after = (flat(zoo.recipe(each)) for each in (first, name))
+    changed = {k: v for k, v in after.items() if before.get(k) != v}
+    changed |= {k: "none" for k in before.keys() - after.keys()}
+    lines = [f"{key}: {value}" for key, value in sorted(changed.items())]
+    if len(lines) > LINES:
+        lines = [*lines[: LINES - 1], f"and {len(lines) - LINES + 1} more"]
+    return lines
