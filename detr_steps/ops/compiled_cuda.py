@@ -1,9 +1,11 @@
 """The part of the compiled op that computes on NVIDIA GPUs: how it is built.
 
-By nvcc itself, as several objects (compiled_objects.py): only the binding includes
-torch, and a step's kernels for float32 are in one object, those for 16 bits in another
-(about equal work for Colab's two cores, also after an edit). The very same is built and
-loaded by the tests of machines without a GPU.
+A torch with CUDA builds it by torch.utils.cpp_extension (compiled_extension.py); a
+torch for CPUs, which cannot, by nvcc itself (compiled_objects.py): so the same sources
+are compiled, linked and loaded by tests on machines without a GPU. Either way there are
+several objects: only the binding includes torch, and a step's kernels for float32 are
+in one object, those for 16 bits in another (about equal work for Colab's two cores,
+also after an edit).
 """
 
 import os
@@ -17,8 +19,9 @@ from pathlib import Path
 import torch
 
 from .building import NotCompiled, check_compiler, compiler, does_not_build, run
+from .compiled_extension import build_extension
 from .compiled_objects import Unit, make_objects
-from .compiled_tools import Part, check_torch, load, torch_includes, torch_libraries
+from .compiled_tools import Part, check_torch, torch_includes, torch_libraries
 
 Capability = tuple[int, int]  # (9, 0) is sm_90
 OLDEST_GPU = (7, 5)  # Turing: Colab's T4
@@ -43,13 +46,14 @@ def _build(part: Part, folder: Path, work: Path) -> None:
         file=sys.stderr,
         flush=True,
     )
-    load(build_library(part, folder, work, architectures()))
+    built = build_extension(part, units(part), folder, architectures())
+    shutil.copyfile(built, work / part.file)
 
 
 def build_library(
     part: Part, folder: Path, work: Path, capabilities: Sequence[Capability]
 ) -> Path:
-    """Build a part in `work` for GPUs of these capabilities.
+    """Build a part in `work` for GPUs of these capabilities, by nvcc itself.
 
     Raises: NotCompiled with the compiler's first complaint.
     """

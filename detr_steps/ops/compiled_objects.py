@@ -4,9 +4,9 @@ An object is kept under a name made of all that it depends on: its source and th
 headers that this includes, the command, and what the caller adds (versions). So an
 edit of one kernel compiles the objects which contain it, and no other.
 
-torch.utils.cpp_extension does the like with ninja, but compiles all files with the same
-flags, refuses to work with a torch for CPUs, and two builds wait for each other by a
-lock that a stopped one leaves behind. Here one way serves users and tests.
+For a torch without CUDA, with which torch.utils.cpp_extension refuses to work: so that
+the kernels are compiled and linked where there is no GPU, too. Users' builds are those
+of compiled_extension.py.
 """
 
 import os

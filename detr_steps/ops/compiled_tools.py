@@ -10,7 +10,7 @@ from torch.torch_version import TorchVersion
 from .building import NotCompiled
 
 OLDEST = (2, 10)  # the first torch whose stable interface has all that we use
-_TARGET = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # loads into 2.10 and later
+TARGET = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # loads into 2.10 and later
 _TORCH = Path(torch.__file__).parent
 
 
@@ -51,7 +51,7 @@ def torch_includes() -> list[str]:
     """How a compiler finds the headers of torch's stable interface."""
     include = _TORCH / "include"
     more = include / "torch/csrc/api/include"
-    return [_TARGET, "-isystem", str(include), "-isystem", str(more)]
+    return [TARGET, "-isystem", str(include), "-isystem", str(more)]
 
 
 def torch_libraries() -> list[str]:
