@@ -21,7 +21,7 @@ import torch
 from .building import NotCompiled, check_compiler, compiler, does_not_build, run
 from .compiled_extension import build_extension
 from .compiled_objects import Unit, make_objects
-from .compiled_tools import Part, check_torch, torch_includes, torch_libraries
+from .compiled_tools import Part, check_torch, load, torch_includes, torch_libraries
 
 Capability = tuple[int, int]  # (9, 0) is sm_90
 OLDEST_GPU = (7, 5)  # Turing: Colab's T4
@@ -46,8 +46,11 @@ def _build(part: Part, folder: Path, work: Path) -> None:
         file=sys.stderr,
         flush=True,
     )
-    built = build_extension(part, units(part), folder, architectures())
-    shutil.copyfile(built, work / part.file)
+    if torch.backends.cuda.is_built():
+        built = build_extension(part, units(part), folder, architectures())
+        shutil.copyfile(built, work / part.file)
+    else:
+        load(build_library(part, folder, work, architectures()))
 
 
 def build_library(

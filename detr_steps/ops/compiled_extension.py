@@ -59,7 +59,9 @@ def build_extension(
                 is_python_module=False,
             )
     except (RuntimeError, OSError) as error:
-        raise does_not_build(str(error)) from error
+        lines = str(error).splitlines()  # the first one only names the extension
+        said = [line for line in lines[1:] if "error" in line.lower()]
+        raise does_not_build("\n".join(said or lines)) from error
     return place / part.file
 
 
