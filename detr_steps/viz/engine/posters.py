@@ -141,25 +141,29 @@ def _columns(state: State, room: Place) -> tuple[Place, Place]:
 def _controls(sheet: Sheet, state: State, room: Place, lines: Lines) -> None:
     """Words beside the stage, frames under it, queries beside these."""
     stage, side = _columns(state, room)
+    y = side.y + 14
     for number, (words, colour) in enumerate(lines):
-        _line(sheet, side, number, words, colour)
+        y += 2 + 18 * _line(sheet, side.x, y, words, colour, 13 if number else 15)
     high = 50 if "flat" in state.notes else 26
     frame_row(sheet, state, stage._replace(y=room.bottom - high - 7, high=high))
     query_bars(sheet, state, side._replace(y=room.bottom - 37, high=34))
 
 
-def _line(sheet: Sheet, side: Place, number: int, words: str, colour: str | None):
-    x, y = side.x, side.y + 14 + 20 * number
+def _line(
+    sheet: Sheet, left: float, y: float, words: str, colour: str | None, size: int
+) -> int:
+    """Write words, wrapped, from a baseline down; returns how many lines they took."""
+    x = left
     if colour == SCALE:
         sheet.picture(Place(x, y - 9, 36, 10), still.LUT[None], radius=3)
         x += 42
     elif colour:
         sheet.plate(Place(x, y - 9, 10, 10), colour, radius=3)
         x += 16
-    size = 15 if number == 0 else 13
-    for line, text in enumerate(textwrap.wrap(words, 40)):
-        left = side.x if line else x
-        sheet.text(left, y + 18 * line, text, size, bold=size > 13)
+    wrapped = textwrap.wrap(words, 42)
+    for line, text in enumerate(wrapped):
+        sheet.text(left if line else x, y + 18 * line, text, size, bold=size > 13)
+    return len(wrapped)
 
 
 def _objects(sheet: Sheet, state: State, stage: Place, few: bool = False) -> None:
