@@ -89,13 +89,15 @@ def unit_source(unit: Unit, folder: Path, place: Path) -> Path:
     """The file that a unit is compiled from.
 
     cpp_extension gives all files the same flags, so how wide the numbers are is said in
-    a file of two lines. It is left alone where it is right: a new one compiles anew.
+    a file of two lines; the binding gets one, too, for only nvcc always finds CUDA's
+    headers. Such a file is left alone where it is right: a new one compiles anew.
     """
     source = folder / unit.source
-    if not unit.bytes:
+    if not unit.bytes and source.suffix == ".cu":
         return source
-    file = place / f"{source.stem}-{unit.bytes}{source.suffix}"
-    text = f'#define BYTES {unit.bytes}\n#include "{source.as_posix()}"\n'
+    file = place / f"{source.stem}-{unit.bytes or 'all'}.cu"
+    define = f"#define BYTES {unit.bytes}\n" if unit.bytes else ""
+    text = f'{define}#include "{source.as_posix()}"\n'
     if not file.is_file() or file.read_text("utf-8") != text:
         file.write_text(text, "utf-8")
     return file
