@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import warnings
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,6 @@ from tools.notebooks import STAMP, chapters, is_run, setup_cell, stamp_text, tex
 
 MACHINE = re.compile(r"/(work|farm|root|home|Users)/[\w.-]+|[A-Z]:\\+Users\\+")
 FORBIDDEN_KEYS = {"widgets", "colab"}
-
-
-def prose_words(book: dict) -> int:
-    """Words in Markdown cells, less folded solutions, code and links' addresses."""
-    cells = [c for c in book["cells"] if c["cell_type"] == "markdown"]
-    text = "\n".join(text_of(cell["source"]) for cell in cells)
-    text = re.sub(r"(?s)<details.*?</details>|```.*?```|<!--.*?-->", " ", text)
-    text = re.sub(r"\]\([^)]*\)|<[^>]+>|\$[^$]*\$", " ", text)
-    return len(re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", text))
 
 
 def outputs_of(book: dict, kind: str) -> list[str]:
@@ -101,11 +91,7 @@ def faults(text: str, chapter: int) -> list[str]:
 
 @pytest.mark.parametrize("path", chapters(), ids=lambda path: path.stem)
 def test_chapter_is_lean(path: Path):
-    text = path.read_text("utf-8")
-    assert faults(text, int(path.stem[:2])) == []
-    words = prose_words(json.loads(text))
-    if words > 1800:
-        warnings.warn(f"{path.name}: {words} words of prose, over 1800", stacklevel=1)
+    assert faults(path.read_text("utf-8"), int(path.stem[:2])) == []
 
 
 def lean_notebook() -> dict:
@@ -124,7 +110,6 @@ def lean_notebook() -> dict:
 
 def test_a_lean_notebook_passes():
     assert faults(json.dumps(lean_notebook()), 2) == []
-    assert prose_words(lean_notebook()) == 2
 
 
 @pytest.mark.parametrize(
