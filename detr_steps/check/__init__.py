@@ -2,29 +2,43 @@
 
 The checks of each chapter's exercises are in `ch00`, `ch01`, …; each returns a
 `Verdict` that says what is wrong and where to look, not only that something is.
+`summary` tells which of them are solved.
 """
 
+import html
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .progress import summary as summary
+
 _guesses: dict[str, object] = {}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found; shows itself as one or two lines."""
+    """What a check found; shows itself as one or two lines.
+
+    `folded` it is about the course's own solution: a notebook hides it until asked for.
+    """
 
     right: bool
     message: str
+    folded: bool = False
 
     def __repr__(self) -> str:
         return f"{'✓' if self.right else '✗'} {self.message}"
 
     def __bool__(self) -> bool:
         return self.right
+
+    def _repr_html_(self) -> str | None:
+        if not self.folded:
+            return None
+        said = html.escape(repr(self))
+        return f"<details><summary>What the check says</summary>{said}</details>"
 
 
 def right(message: str) -> Verdict:

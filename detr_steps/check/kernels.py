@@ -64,8 +64,8 @@ def puzzle(
             return wrong(str(fault))
         return right(" ".join(filter(None, said)))
 
-    present(check, module, name, about, [launch.trial for launch in launches])
-    return check
+    trials = [launch.trial for launch in launches]
+    return present(check, module, name, about, trials)
 
 
 def _compile(text: str | None, name: str) -> Callable:

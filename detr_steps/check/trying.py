@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import Verdict, right, wrong
+from .progress import counted
 
 CLOSE = 1e-4  # float32 sums in another order differ by less, known mistakes by more
 Fits = Mapping[str, Callable]  # diagnosis -> does it fit a value? True, or words for {}
@@ -95,10 +96,14 @@ class Trial:
         return result(self.answer(**given))
 
 
-def present(check: Callable, module: str, name: str, about: str, trials: list) -> None:
-    """Make a function look as if it was defined where readers and the book seek it."""
+def present(
+    check: Callable, module: str, name: str, about: str, trials: list
+) -> Callable:
+    """Make a check count its calls, and look as if it was defined in its chapter."""
+    check = counted(check, module, name)
     check.__module__, check.__name__, check.__qualname__ = module, name, name
     check.__doc__, check.trials = cleandoc(about), trials
+    return check
 
 
 def exercise(
@@ -134,8 +139,7 @@ def exercise(
             return wrong(str(fault))
         return right(praise)
 
-    present(check, module, name, about, trials)
-    return check
+    return present(check, module, name, about, trials)
 
 
 def compare(values: Sequence, trial: Trial) -> str | None:
