@@ -25,7 +25,16 @@ METADATA = {
     },
     "language_info": {"name": "python"},
 }
+SETUP = "# @title Setup"  # how every set-up cell begins
+# Hidden in JupyterLab, on Colab, and by nbconvert, also without an option: `transient`
+# is where its own preprocessors put what its templates leave out.
 FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}
+SOLVED = {
+    "jupyter": {"source_hidden": True, "outputs_hidden": True},
+    "collapsed": True,
+    "cellView": "form",
+    "transient": {"remove_source": True},
+}
 STAMP = re.compile(r'(?m)^REPO, TAG = ".*?", ".*?"(?=  # stamped by)')
 BADGE = re.compile(
     r"(<!-- colab(?: (?P<file>[\w.-]+\.ipynb))? -->).*?(<!-- /colab -->)", re.S
@@ -142,16 +151,15 @@ def normalise(book: dict) -> dict:
     """The notebook without what changes from run to run; changes it in place.
 
     Keeps cell ids and tags. Counts become 1..N over the cells that hold code, a
-    cell tagged `strip-output` loses its outputs, widget views go, and the code of a
-    cell tagged `solution` is folded away in JupyterLab, Colab and the book.
+    cell tagged `strip-output` loses its outputs, widget views go, the set-up cell and
+    those tagged `solution` are folded away.
     """
     book["metadata"] = json.loads(json.dumps(METADATA))
     count = 0
     for cell in book["cells"]:
         tags = cell["metadata"].get("tags")
         cell["metadata"] = {"tags": tags} if tags else {}
-        if "solution" in (tags or ()):
-            cell["metadata"] |= FOLDED
+        cell["metadata"] |= hidden(cell)
         if cell["cell_type"] != "code":
             continue
         count += is_run(cell)
@@ -167,6 +175,18 @@ def normalise(book: dict) -> dict:
                 data["text/plain"] = text_of(data["text/plain"])
         cell["outputs"] = [o for o in cell["outputs"] if o.get("data", True)]
     return book
+
+
+def is_solution(cell: dict) -> bool:
+    return "solution" in cell["metadata"].get("tags", ())
+
+
+def hidden(cell: dict) -> dict:
+    """The metadata that folds a solution, or the set-up cell's code; else none."""
+    if is_solution(cell):
+        return json.loads(json.dumps(SOLVED))
+    folds = is_run(cell) and text_of(cell["source"]).startswith(SETUP)
+    return json.loads(json.dumps(FOLDED)) if folds else {}
 
 
 # --- publishing -----------------------------------------------------------------

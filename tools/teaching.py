@@ -31,9 +31,8 @@ from types import UnionType
 if __name__ == "__main__":  # run as a file: the other tools are beside it
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.notebooks import chapters, is_run, text_of
+from tools.notebooks import SETUP, chapters, is_run, is_solution, text_of
 
-SETUP = "# @title Setup"
 DRAWING = frozenset({"plt", "viz"})
 GUESSING = frozenset({"predict", "reveal"})
 FORM = frozenset(
@@ -74,10 +73,9 @@ def count(book: dict) -> Count:
 
 def is_shown(cell: dict) -> bool:
     """True for a code cell that a reader sees unfolded."""
-    metadata = cell["metadata"]
-    hidden = metadata.get("jupyter", {}).get("source_hidden", False)
-    hidden = hidden or "solution" in metadata.get("tags", ())
-    return is_run(cell) and not (hidden or text_of(cell["source"]).startswith(SETUP))
+    folded = cell["metadata"].get("jupyter", {}).get("source_hidden", False)
+    folded = folded or is_solution(cell) or text_of(cell["source"]).startswith(SETUP)
+    return is_run(cell) and not folded
 
 
 def code_lines(text: str) -> set[int]:
@@ -90,6 +88,7 @@ def prose_words(book: dict) -> int:
     """Words in Markdown cells, less folds, code and links' addresses."""
     cells = [c for c in book["cells"] if c["cell_type"] == "markdown"]
     text = "\n".join(text_of(cell["source"]) for cell in cells)
+    text = re.sub(r".*<!-- path -->", " ", text)  # links to the neighbours
     text = re.sub(r"(?s)<details.*?</details>|```.*?```|<!--.*?-->", " ", text)
     text = re.sub(r"\]\([^)]*\)|<[^>]+>|\$[^$]*\$", " ", text)
     return len(re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", text))

@@ -14,7 +14,6 @@ from .markdown import plain, table_rows
 HEADING = re.compile(r"(?m)^(#{1,3}) (.+)$")
 FOLD = re.compile(r"(?s)<details>\s*<summary>(.*?)</summary>(.*?)</details>")
 MINUTES = re.compile(r"(?i)read(?:ing)?\W+(\d+)\D+?do(?:ing)?\W+(\d+)")
-SETUP = "# @title Setup"
 CLAIMS = ("| the paper says |", "| it is said |")  # how a table of claims begins
 NOBODY = "OWNER"  # owns the repository until `course.py publish` stamps a name
 

@@ -4,9 +4,9 @@ import json
 import re
 from pathlib import Path
 
-from tools.notebooks import BADGE, ROOT, text_of
+from tools.notebooks import BADGE, ROOT, SETUP, is_solution, text_of
 
-from .chapters import CLAIMS, FOLD, HEADING, SETUP, Chapter, Fault, is_words
+from .chapters import CLAIMS, FOLD, HEADING, Chapter, Fault, is_words
 from .glossary import Glossary
 from .markdown import LINK, plain
 
@@ -114,9 +114,10 @@ def code(cell: dict, section: str) -> dict:
         tags.append("hide-cell")
         words = "Set-up: the same first cell in every chapter"
         settings |= {"code_prompt_show": words, "code_prompt_hide": words}
-    elif "solution" in cell["metadata"].get("tags", ()):
+    elif is_solution(cell):
         tags.append("hide-cell")
         settings |= {"code_prompt_show": "Solution", "code_prompt_hide": "Solution"}
+        cell = cell | {"outputs": list(map(unfolded, cell["outputs"]))}
     outputs = [shown(output, cell["id"]) for output in cell["outputs"]]
     outputs = [o for o in outputs if o.get("data", True) and o.get("text", True)]
     texts = [text_of(o.get("data", {}).get("text/plain", "")) for o in outputs]
@@ -128,6 +129,14 @@ def code(cell: dict, section: str) -> dict:
         "metadata": metadata,
         "outputs": outputs,
     }
+
+
+def unfolded(output: dict) -> dict:
+    """A solution's output without a fold of its own: the whole cell is in one."""
+    data = output.get("data", {})
+    if text_of(data.get("text/plain", ""))[:1] not in ("✓", "✗"):
+        return output
+    return output | {"data": {k: v for k, v in data.items() if k != "text/html"}}
 
 
 def shown(output: dict, cell: str) -> dict:
