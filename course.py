@@ -5,6 +5,8 @@
     python3 course.py setup          only make or renew the environment in .venv
     python3 course.py run 02         run chapter 02 without a browser
     python3 course.py book --open    build the course as a site in build/book
+    python3 course.py student DIR    copies to hand out: no outputs, no solutions
+    python3 course.py answers DIR    the key: the exercises and their solutions
     python3 course.py publish --repo OWNER/NAME --tag TAG
 
 `lab` hands options that it does not know to JupyterLab, `test` to pytest.
@@ -24,6 +26,11 @@ from tools.environment import ROOT, VENV, Trouble, python, ready
 CHAPTERS = ROOT / "chapters"
 # for PYTHONWARNINGS: outputs are compared, also where nothing can be compiled
 QUIET = "ignore:no compiled op:RuntimeWarning"
+
+HANDOUTS = {
+    "student": "copies without outputs and solutions, in FOLDER or build/student",
+    "answers": "the key, a file for each chapter, in FOLDER or build/answers",
+}
 
 
 def call(*command, **environment: str) -> int:
@@ -96,6 +103,8 @@ def parse(arguments: list) -> tuple:
     book = add("book", "build the course as a site that needs no server, in build/book")
     book.add_argument("--open", action="store_true", help="show it in the browser")
     book.add_argument("--out", metavar="FOLDER", help="another folder than build/book")
+    for name, text in HANDOUTS.items():
+        add(name, text).add_argument("folder", nargs="?", metavar="FOLDER")
     publish = add("publish", "stamp a fork's name into badges and set-up cells")
     publish.add_argument("--repo", required=True, metavar="OWNER/NAME")
     publish.add_argument("--tag", required=True, help="a tag or branch of that fork")
@@ -123,6 +132,9 @@ def main(arguments: list) -> int:
         return call("-m", "tools.book", *arguments[1:])
     if options.command in ("run", "publish"):
         return call(ROOT / "tools" / "notebooks.py", *arguments)
+    if options.command in HANDOUTS:
+        folder = [os.path.abspath(options.folder)] if options.folder else []
+        return call(ROOT / "tools" / "handouts.py", options.command, *folder)
     return 0
 
 
