@@ -45,8 +45,9 @@ class Reader(HTMLParser):
 
 def inside(figure: InteractiveFigure) -> tuple[dict, dict, Reader]:
     """Attributes of the poster and of the frame, and the page in the frame."""
-    (_, box), (image, poster), (iframe, frame) = Reader(figure.html()).tags
-    assert (image, iframe) == ("img", "iframe")
+    _, (image, poster), (span, hint), (iframe, frame) = Reader(figure.html()).tags
+    assert (image, span, iframe) == ("img", "span", "iframe")
+    assert hint["aria-hidden"] == "true"  # under the frame, also where that is alive
     return poster, frame, Reader(frame["srcdoc"])
 
 
@@ -65,6 +66,12 @@ def test_a_poster_lies_under_a_frame_that_may_only_run_scripts(make):
     assert frame["sandbox"] == "allow-scripts" and frame["title"] == figure.title
     assert html.unescape(html.escape(figure.page())) == frame["srcdoc"]
     assert json.loads(page.scripts[0]) == json.loads(json.dumps(figure.bundle))
+
+
+def test_a_still_figure_says_how_to_wake_it():
+    text = figures.attention().html()
+    before, _, after = text.partition("Run the cell to bring it to life.</span>")
+    assert "<img" in before and "<iframe" not in before and "<iframe" in after
 
 
 @everyone

@@ -2,7 +2,7 @@
 
 A figure shows itself in a notebook as a still picture (the poster) with a sandboxed
 frame on top; the frame needs no kernel and no network. Where a host drops frames
-(GitHub, an untrusted notebook) the poster stays.
+(GitHub, an untrusted notebook) the poster stays, and a line says how to wake it.
 """
 
 import base64
@@ -135,6 +135,7 @@ class InteractiveFigure:
             poster=_data_uri("webp", posters.poster(self, (WIDE, HIGH), "webp")),
             summary=html.escape(f"{self.title}. {self.summary}"),
             title=html.escape(self.title),
+            hint=HINT,
             page=html.escape(self.page()),
         )
 
@@ -288,6 +289,9 @@ start(document.getElementById("figure"), document.getElementById("bundle"));
 </script></html>
 """
 
+# Behind the frame, which covers it as soon as its script has drawn.
+HINT = "Still picture. Run the cell to bring it to life."
+
 # Whole pixels: a frame that is rounded up would lose its right border.
 FRAGMENT = """\
 <div style="position:relative;width:100%;\
@@ -295,6 +299,8 @@ width:round(down,100%,1px);max-width:{wide}px;height:{high}px;\
 border-radius:10px;overflow:hidden">\
 <img src="{poster}" alt="{summary}" width="{wide}" height="{high}" \
 style="width:100%;height:100%;margin:0;object-fit:contain">\
+<span aria-hidden="true" style="position:absolute;top:10px;right:14px;\
+font:12px sans-serif;color:#6b7280">{hint}</span>\
 <iframe srcdoc="{page}" sandbox="allow-scripts" title="{title}" loading="lazy" \
 style="position:absolute;inset:0;width:100%;height:100%;border:0"></iframe></div>"""
 
