@@ -26,7 +26,16 @@ def test_a_chapter_is_stamped(path):
     assert text.endswith(line) and text.count(stamps.MARK) == 1, RUN
     book = read(path)
     stamps.hide(book)
+    stamps.with_badge(path.name, book)
     assert book == read(path), RUN
+
+
+@pytest.mark.parametrize("path", chapters(), ids=lambda path: path.stem)
+def test_no_text_shows_a_picture_of_the_web(path):
+    """Without a network it would be broken."""
+    text = "\n".join(text_of(cell["source"]) for cell in read(path)["cells"])
+    assert "Open in Colab</a>" in text
+    assert not re.search(r"<img [^>]*src=.?http|!\[[^]]*\]\(http", text)
 
 
 @pytest.mark.parametrize("path", chapters(), ids=lambda path: path.stem)

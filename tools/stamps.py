@@ -1,4 +1,4 @@
-"""Stamps what all chapters share: links to their neighbours, and hidden solutions.
+"""Stamps what all chapters share: links, badges, and hidden solutions.
 
     python tools/stamps.py
 
@@ -16,7 +16,17 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a file: the other tools are beside it
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.notebooks import ROOT, chapters, hidden, is_solution, text_of, write
+from tools.notebooks import (
+    ROOT,
+    STAMP,
+    chapters,
+    hidden,
+    is_solution,
+    setup_cell,
+    stamp_text,
+    text_of,
+    write,
+)
 
 # At the end of the line: after a comment at its start, Markdown is not rendered.
 MARK = "<!-- path -->"
@@ -55,6 +65,16 @@ def with_path(book: dict, line: str) -> None:
     last = book["cells"][-1]
     text = PATH.sub("", text_of(last["source"])).rstrip("\n")
     last["source"] = f"{text}\n\n{line}".splitlines(keepends=True)
+
+
+def with_badge(name: str, book: dict) -> None:
+    """Makes the marked badge lead to this file of the repository that is published."""
+    repo, tag = re.search(STAMP.pattern.replace(".*?", "(.*?)"), setup_cell(0)).groups()
+    for cell in book["cells"]:
+        before = text_of(cell["source"])
+        after = stamp_text(before, repo, tag, own=name)
+        if after != before:
+            cell["source"] = after.splitlines(keepends=True)
 
 
 def hide(book: dict) -> None:
@@ -105,6 +125,7 @@ def stamp(root: Path = ROOT) -> list[Path]:
     titles = list(map(title, names, books))
     for index, book in enumerate(books):
         with_path(book, path_line(index, names, titles))
+        with_badge(names[index], book)
         hide(book)
     changed = [
         (path, book)

@@ -88,7 +88,8 @@ def prose_words(book: dict) -> int:
     """Words in Markdown cells, less folds, code and links' addresses."""
     cells = [c for c in book["cells"] if c["cell_type"] == "markdown"]
     text = "\n".join(text_of(cell["source"]) for cell in cells)
-    text = re.sub(r".*<!-- path -->", " ", text)  # links to the neighbours
+    # the badge, and the links to the neighbours
+    text = re.sub(r"(?s)<!-- colab.*?/colab -->|[^\n]*<!-- path -->", " ", text)
     text = re.sub(r"(?s)<details.*?</details>|```.*?```|<!--.*?-->", " ", text)
     text = re.sub(r"\]\([^)]*\)|<[^>]+>|\$[^$]*\$", " ", text)
     return len(re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", text))
