@@ -7,7 +7,15 @@ import pytest
 
 from detr_steps.check import Verdict, ch00
 from tools import stamps
-from tools.notebooks import ROOT, SETUP, chapters, is_solution, normalise, text_of
+from tools.notebooks import (
+    ROOT,
+    SETUP,
+    chapters,
+    is_folded,
+    is_solution,
+    normalise,
+    text_of,
+)
 
 RUN = "run `python tools/stamps.py`"
 
@@ -50,8 +58,16 @@ def test_what_stands_under_a_solution_is_folded_everywhere(path):
         assert metadata["transient"] == {"remove_source": True}  # nbconvert's
         first = text_of(cell["source"]).splitlines()[0]
         assert re.fullmatch(r"# @title Solution( \d+)?: unfold after trying", first)
-    (setup,) = (c for c in cells if text_of(c["source"]).startswith(SETUP))
-    assert setup["metadata"]["jupyter"] == {"source_hidden": True}
+
+
+@pytest.mark.parametrize("path", chapters(), ids=lambda path: path.stem)
+def test_what_is_folded_has_a_title_and_shows_its_outputs(path):
+    folded = [cell for cell in read(path)["cells"] if is_folded(cell)]
+    assert text_of(folded[0]["source"]).startswith(SETUP)
+    for cell in folded:
+        assert cell["metadata"]["jupyter"] == {"source_hidden": True}
+        assert cell["metadata"]["cellView"] == "form"
+        assert re.match("# @title [A-Z]", text_of(cell["source"]))
 
 
 def test_a_plain_export_shows_no_solution():

@@ -151,7 +151,7 @@ def normalise(book: dict) -> dict:
 
     Keeps cell ids and tags. Counts become 1..N over the cells that hold code, a
     cell tagged `strip-output` loses its outputs, widget views go, the set-up cell and
-    those tagged `solution` are folded away.
+    those tagged `folded` or `solution` are folded away.
     """
     book["metadata"] = json.loads(json.dumps(METADATA))
     count = 0
@@ -181,11 +181,19 @@ def is_solution(cell: dict) -> bool:
 
 
 def hidden(cell: dict) -> dict:
-    """The metadata that folds a solution, or the set-up cell's code; else none."""
+    """The metadata that folds a solution, or the code alone of other cells; else none.
+
+    Such are the set-up cell and those tagged `folded`: harness, drawings, tables.
+    """
     if is_solution(cell):
         return json.loads(json.dumps(SOLVED))
-    folds = is_run(cell) and text_of(cell["source"]).startswith(SETUP)
-    return json.loads(json.dumps(FOLDED)) if folds else {}
+    return json.loads(json.dumps(FOLDED)) if is_folded(cell) else {}
+
+
+def is_folded(cell: dict) -> bool:
+    """True for a cell whose code is folded and whose outputs are seen."""
+    is_setup = is_run(cell) and text_of(cell["source"]).startswith(SETUP)
+    return is_setup or "folded" in cell["metadata"].get("tags", ())
 
 
 # --- publishing -----------------------------------------------------------------

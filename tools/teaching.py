@@ -12,7 +12,7 @@ A line of code *teaches* unless its statement is
 - a loop, a condition or a function that holds nothing else, or a function that draws.
 
 Blank lines and lines of comment count nowhere, and folded cells (set-up, solutions,
-whatever else is collapsed) count on neither side. No syntax tells the harness of a
+those tagged `folded`) count on neither side. No syntax tells the harness of a
 measurement from what it measures: it counts as teaching until somebody folds it.
 """
 
@@ -31,7 +31,7 @@ from types import UnionType
 if __name__ == "__main__":  # run as a file: the other tools are beside it
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.notebooks import SETUP, chapters, is_run, is_solution, text_of
+from tools.notebooks import chapters, is_folded, is_run, is_solution, text_of
 
 DRAWING = frozenset({"plt", "viz"})
 GUESSING = frozenset({"predict", "reveal"})
@@ -73,9 +73,7 @@ def count(book: dict) -> Count:
 
 def is_shown(cell: dict) -> bool:
     """True for a code cell that a reader sees unfolded."""
-    folded = cell["metadata"].get("jupyter", {}).get("source_hidden", False)
-    folded = folded or is_solution(cell) or text_of(cell["source"]).startswith(SETUP)
-    return is_run(cell) and not folded
+    return is_run(cell) and not (is_folded(cell) or is_solution(cell))
 
 
 def code_lines(text: str) -> set[int]:

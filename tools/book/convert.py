@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from tools.notebooks import BADGE, ROOT, SETUP, is_solution, text_of
+from tools.notebooks import BADGE, ROOT, SETUP, is_folded, is_solution, text_of
 
 from .chapters import CLAIMS, FOLD, HEADING, Chapter, Fault, is_words
 from .glossary import Glossary
@@ -118,6 +118,10 @@ def code(cell: dict, section: str) -> dict:
         tags.append("hide-cell")
         settings |= {"code_prompt_show": "Solution", "code_prompt_hide": "Solution"}
         cell = cell | {"outputs": list(map(unfolded, cell["outputs"]))}
+    elif is_folded(cell):
+        tags.append("hide-input")
+        words = cell["source"].splitlines()[0].removeprefix("# @title ")
+        settings |= {"code_prompt_show": words, "code_prompt_hide": words}
     outputs = [shown(output, cell["id"]) for output in cell["outputs"]]
     outputs = [o for o in outputs if o.get("data", True) and o.get("text", True)]
     texts = [text_of(o.get("data", {}).get("text/plain", "")) for o in outputs]
