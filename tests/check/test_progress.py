@@ -2,7 +2,9 @@
 
 import json
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from detr_steps import check
 from detr_steps.check import ch01, progress
@@ -60,6 +62,23 @@ def test_the_courses_own_solution_is_not_counted(session, tmp_path, first):
     assert names["verdict"] and names["verdict"].folded
     (entry, _) = progress.progress()
     assert (entry.exercise, entry.solved, entry.tries) == ("square", False, 0)
+
+
+def test_a_notebook_tells_a_solution_from_an_exercise():
+    sources = [
+        "from detr_steps import check\nfrom detr_steps.check import ch05",
+        "ch05.reading(20)",
+        "# @title Solution: unfold after trying\nch05.reading(0.75 * 21 + 0.25 * 22)",
+        "check.summary()",
+    ]
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    book = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(book, timeout=300).execute()
+    tried, solved, told = (cell.outputs[0] for cell in cells[1:])
+    assert list(tried.data) == ["text/plain"]
+    assert solved.data["text/plain"].startswith("✓")
+    assert solved.data["text/html"].startswith("<details>")
+    assert "05  reading              open, 1 try\n" in told.text
 
 
 def test_it_is_written_only_when_asked_and_never_over_a_file(
