@@ -27,12 +27,6 @@ def test_of_an_interactive_figure_the_words_are_compared():
     assert len(compared(here.html())) < 1000
 
 
-def test_the_hint_under_a_figure_is_not_compared():
-    html = small_figure().html()
-    before = re.sub(r"<span aria-hidden.*?</span>", "", html)
-    assert before != html and compared(before) == compared(html)
-
-
 def test_times_and_places_differ_and_results_do_not():
     first = "AP 0.41 in 1.2 s on cuda:0, /tmp/run-a, 12.3 it/s"
     assert compared(first) == compared("AP 0.41 in 88 s on cpu, /tmp/x/y, 9 it/s")

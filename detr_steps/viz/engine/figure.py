@@ -26,6 +26,8 @@ from .plots import COLOURS
 TYPES = {"uint8": "u1", "int16": "i2", "float16": "f2", "float32": "f4"}
 TOLD = ("view", "title", "summary", "caption", "notes")
 WIDE, HIGH = 820, 560  # CSS pixels; narrower places are served by the same height
+# On the picture itself: a notebook that is not trusted loses most styles.
+HINT = "Still picture: run the cell to bring it to life."
 
 
 class View(NamedTuple):
@@ -132,10 +134,9 @@ class InteractiveFigure:
         return FRAGMENT.format(
             wide=WIDE,
             high=HIGH,
-            poster=_data_uri("webp", posters.poster(self, (WIDE, HIGH), "webp")),
+            poster=_data_uri("webp", posters.poster(self, (WIDE, HIGH), "webp", HINT)),
             summary=html.escape(f"{self.title}. {self.summary}"),
             title=html.escape(self.title),
-            hint=HINT,
             page=html.escape(self.page()),
         )
 
@@ -289,9 +290,6 @@ start(document.getElementById("figure"), document.getElementById("bundle"));
 </script></html>
 """
 
-# Behind the frame, which covers it as soon as its script has drawn.
-HINT = "Still picture. Run the cell to bring it to life."
-
 # Whole pixels: a frame that is rounded up would lose its right border.
 FRAGMENT = """\
 <div style="position:relative;width:100%;\
@@ -299,8 +297,6 @@ width:round(down,100%,1px);max-width:{wide}px;height:{high}px;\
 border-radius:10px;overflow:hidden">\
 <img src="{poster}" alt="{summary}" width="{wide}" height="{high}" \
 style="width:100%;height:100%;margin:0;object-fit:contain">\
-<span aria-hidden="true" style="position:absolute;top:10px;right:14px;\
-font:12px sans-serif;color:#6b7280">{hint}</span>\
 <iframe srcdoc="{page}" sandbox="allow-scripts" title="{title}" loading="lazy" \
 style="position:absolute;inset:0;width:100%;height:100%;border:0"></iframe></div>"""
 

@@ -25,11 +25,15 @@ SIDE = 330  # width of the words and controls beside the stage
 Lines = list[tuple[str, str | None]]
 
 
-def poster(figure, size: tuple[int, int], kind: str = "png") -> bytes:
-    """Draw the first state of a figure at `size` (width, height), as PNG or WebP."""
+def poster(figure, size: tuple[int, int], kind: str = "png", hint: str = "") -> bytes:
+    """Draw the first state of a figure at `size` (width, height), as PNG or WebP.
+
+    `hint`: a line at the upper right, for where the live figure should be.
+    """
     sheet = Sheet(size)
     wide, high = size
     sheet.text(17, 36, figure.title, 15, bold=True)
+    sheet.text(wide - 17, 36, hint, 11, SOFT, anchor="rs")
     lines = textwrap.wrap(figure.caption, 128)[:2]
     for number, line in enumerate(reversed(lines)):
         sheet.text(17, high - 16 - 15 * number, line, 11, SOFT)
