@@ -9,6 +9,7 @@ from .systems.deformable_detr import DeformableDETR, DeformableDETRConfig
 from .systems.denoising import Denoise
 from .systems.detr import DETR, DETRConfig
 from .systems.encoder_only import EncoderOnly, EncoderOnlyConfig
+from .systems.group_detr import Groups
 from .systems.output import Output
 from .systems.panoptic import PanopticDETR, PanopticDETRConfig
 from .systems.sqr import LoopLast, Recollect
@@ -29,6 +30,7 @@ __all__ = [
     "Detections",
     "EncoderOnly",
     "EncoderOnlyConfig",
+    "Groups",
     "ImageBatch",
     "Instances",
     "LoopLast",

@@ -5,6 +5,7 @@ what one decoder layer does (`step`); everything else is here (chapters/02_detr.
 """
 
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -23,7 +24,7 @@ from ..objective.losses import LossWeights
 from ..objective.matching import CostWeights, PaddedTargets, pad_targets
 from ..ops import backend
 from .output import Output, Prediction
-from .scheme import PLAIN
+from .scheme import PLAIN, check_scheme
 
 
 class DetectorConfig(Protocol):
@@ -166,6 +167,7 @@ class QueryDetector(Detector):
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__(config)
+        check_scheme(config.scheme)
         config.scheme.check(config.decoder_layers, config.queries)
         # what a scheme adds must not change what all else starts from
         with torch.random.fork_rng(devices=[]):
@@ -219,6 +221,25 @@ class QueryDetector(Detector):
         """Queries that start now: the scheme's in training, else the config's."""
         count = self.config.queries
         return self.config.scheme.queries(count) if self.training else count
+
+
+def for_inference(model: Detector) -> Detector:
+    """The model with nothing in it that only training needs; itself if that is all.
+
+    Queries beyond those that the config counts, and parts of a scheme, are left out of
+    the copy; its answers are the same, bit for bit. Its mode is that of the model.
+    """
+    scheme = getattr(model.config, "scheme", PLAIN)
+    if scheme == scheme.inference():
+        return model
+    small = replace(model.config, scheme=scheme.inference()).build()
+    state = model.state_dict()
+    # a scheme's queries come after the model's own: the rows in front are those
+    kept = {k: state[k][: len(v)] if v.dim() else state[k]
+            for k, v in small.state_dict().items()}  # fmt: skip
+    small.load_state_dict(kept)
+    weight = next(model.parameters())
+    return small.to(weight.device, weight.dtype).train(model.training)
 
 
 def check_images(model: Detector, batch: ImageBatch, sizes: int) -> None:

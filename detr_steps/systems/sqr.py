@@ -15,14 +15,10 @@ from ..nn.memory import Memory
 from ..nn.queries import Queries, join
 from ..objective.criterion import PredictionSets
 from .output import Output, Prediction
-from .scheme import Plain, Scheme, run_layers
+from .scheme import MOST_QUERIES, Plain, Scheme, run_layers
 
 if TYPE_CHECKING:
     from .detector import QueryDetector
-
-# Queries of an image over all sets and layers. The backward pass needs about 30 KB of
-# each at the paper's sizes (C = 256, feed-forward 2048): 6 GB an image.
-MOST_QUERIES = 200_000
 
 
 @describable
@@ -161,6 +157,10 @@ class LoopLast(Scheme):
         """The last layer, again and again: `times` predictions."""
         last = len(model.decoder) - 1
         return run_layers(model, [last] * self.times, memory, queries, trace)
+
+    def inference(self) -> Scheme:
+        """The same: inference loops."""
+        return self
 
 
 DENSE = Recollect(dense=True)
