@@ -10,6 +10,7 @@ from .systems.denoising import Denoise
 from .systems.detr import DETR, DETRConfig
 from .systems.encoder_only import EncoderOnly, EncoderOnlyConfig
 from .systems.group_detr import Groups
+from .systems.h_detr import Hybrid, Repeated
 from .systems.output import Output
 from .systems.panoptic import PanopticDETR, PanopticDETRConfig
 from .systems.sqr import LoopLast, Recollect
@@ -31,6 +32,7 @@ __all__ = [
     "EncoderOnly",
     "EncoderOnlyConfig",
     "Groups",
+    "Hybrid",
     "ImageBatch",
     "Instances",
     "LoopLast",
@@ -39,6 +41,7 @@ __all__ = [
     "PanopticDETR",
     "PanopticDETRConfig",
     "Recollect",
+    "Repeated",
     "TSPFCOSConfig",
     "evaluation",
     "interop",

@@ -45,7 +45,7 @@ class Predictions(Protocol):
     logits: Tensor
     boxes: Tensor
     extra: tuple[PredictionSets, ...]
-    weight: float
+    weight: float | tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class SetCriterion:
         terms = self._terms(output.logits, output.boxes, targets, matched)
         named = losses.name_layers(terms)
         shares = self.layers.of(len(output.logits))
-        total = output.weight * self._weighted(_scale(terms, shares))
+        total = self._weighted(_scale(terms, _counted(output.weight, shares)))
         for extra in output.extra:
             terms = self._extra_terms(extra, targets, shares)
             total = total + self._weighted(terms)
@@ -161,6 +161,14 @@ def _known(matched: Tensor, logits: Tensor, targets: PaddedTargets) -> Tensor:
             f"{int(matched.max())}, there are {queries}: give 0 … {queries - 1}, or -1"
         )
     return matched.expand(sets, -1, -1)
+
+
+def _counted(
+    weight: float | tuple[float, ...], shares: tuple[float, ...]
+) -> tuple[float, ...]:
+    """How much each layer's own loss counts: its share, times one weight or its own."""
+    each = weight if isinstance(weight, tuple) else (weight,) * len(shares)
+    return tuple(a * b for a, b in zip(each, shares, strict=True))
 
 
 def _scale(terms: dict[str, Tensor], by: tuple[float, ...]) -> dict[str, Tensor]:

@@ -72,7 +72,7 @@ class ConditionalDETR(DenseEncoderDetector):
         self.decoder_norm = nn.LayerNorm(c)
         self.position_scale = config.transform.build(c)  # λ, one for all layers
         self.reference_head = xavier_mlp(c, c, 2)
-        self.queries = nn.Embedding(config.scheme.queries(config.queries), c)
+        self.queries = nn.Embedding(config.scheme.training_queries(config.queries), c)
         self.class_head = config.classification.head(c, config.classes)
         self.box_head = zero_init_box_head(c)
 

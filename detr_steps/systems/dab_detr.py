@@ -46,7 +46,7 @@ class DABDETRConfig(ConditionalDETRConfig):
             raise ValueError(f"temperature {self.temperature}: must be positive")
         if self.anchor_dim not in (2, 4) or self.modulate > (self.anchor_dim == 4):
             raise ValueError(f"anchor_dim={self.anchor_dim}: 4, or 2 without modulate")
-        if self.patterns and self.scheme.queries(self.queries) != self.queries:
+        if self.patterns and self.scheme.training_queries(self.queries) != self.queries:
             raise ValueError("a scheme that adds queries mixes patterns: patterns=0")
 
     def build(self) -> "DABDETR":
@@ -73,7 +73,9 @@ class DABDETR(DenseEncoderDetector):
         self.position_head = xavier_mlp(numbers // 2 * c, c, c)  # code -> position
         if config.modulate:
             self.size_head = xavier_mlp(c, c, 2)  # width and height the content expects
-        self.anchors = nn.Embedding(config.scheme.queries(config.queries), numbers)
+        self.anchors = nn.Embedding(
+            config.scheme.training_queries(config.queries), numbers
+        )
         if config.patterns:
             self.patterns = nn.Embedding(config.patterns, c)
         self.class_head = config.classification.head(c, config.classes)

@@ -53,6 +53,7 @@ class DeformableDETRConfig:
     queries: int = 300  # Q
     query_source: QuerySource = LearnedPoints()  # Proposals(): two-stage; Anchors()
     refine: bool = False  # each layer refines the boxes of the one before (4.2)
+    look_forward_twice: bool = False  # its loss trains that layer's step, too (DINO)
     dropout: float = 0.1
     classification: Classification = Focal()
     cost: CostWeights = CostWeights(classification=2.0)
@@ -63,6 +64,9 @@ class DeformableDETRConfig:
     def __post_init__(self) -> None:
         if self.two_stage and not self.refine:
             raise ValueError("proposals are boxes to refine: set refine=True too")
+        if self.look_forward_twice and not self.refine:
+            raise ValueError("look_forward_twice=True needs boxes that are refined: "
+                             "set refine=True too")  # fmt: skip
         if self.queries < 1:
             raise ValueError(f"{self.queries} queries find nothing: give at least one")
 
@@ -158,7 +162,7 @@ class DeformableDETR(QueryDetector):
             for _ in range(config.decoder_layers)
         )
         self.queries = config.query_source.build(
-            c, config.scheme.queries(config.queries)
+            c, config.scheme.training_queries(config.queries)
         )
         # with refinement a pair for each layer, one more for the proposals of tokens
         pairs = config.decoder_layers + config.two_stage if config.refine else 1
@@ -229,19 +233,32 @@ class DeformableDETR(QueryDetector):
         """Refine content and predict boxes relative to the references.
 
         With refinement the next layer's references are these boxes, detached: the loss
-        of a later layer reaches this one through the content only.
+        of a later layer reaches this one through the content only. Who looks forward
+        twice lets it also reach this layer's delta, but no earlier one: attention sees
+        boxes detached, predictions are relative to those that are not.
+        Source: Zhang et al. 2022 (DINO), section 3.5.
         """
-        positions = self.queries.positions(index, queries)
+        references = queries.references
+        detach = index > 0 and self.config.look_forward_twice
+        at = references.detach() if detach else references
+        positions = self.queries.positions(index, queries._replace(references=at))
         content, seen = self.decoder[index](
-            queries._replace(positions=positions), memory, trace
+            queries._replace(positions=positions, references=at), memory, trace
         )
         pair = index if self.config.refine else 0
         delta = self.box_heads[pair](content)
-        boxes = refine_boxes(queries.references, delta, self.queries.smallest)
+        boxes = self.moved(references, delta)
         prediction = Prediction(self.class_heads[pair](content), boxes)
-        references = boxes.detach() if self.config.refine else queries.references
+        if self.config.look_forward_twice:
+            references = self.moved(at, delta)
+        elif self.config.refine:
+            references = boxes.detach()
         return (
             queries._replace(content=content, references=references),
             prediction,
             seen,
         )
+
+    def moved(self, references: Tensor, delta: Tensor) -> Tensor:
+        """Boxes `[B, Q, 4]` a delta away from references, as the queries cut them."""
+        return refine_boxes(references, delta, self.queries.smallest)

@@ -220,7 +220,7 @@ class QueryDetector(Detector):
     def query_count(self) -> int:
         """Queries that start now: the scheme's in training, else the config's."""
         count = self.config.queries
-        return self.config.scheme.queries(count) if self.training else count
+        return self.config.scheme.training_queries(count) if self.training else count
 
 
 def for_inference(model: Detector) -> Detector:

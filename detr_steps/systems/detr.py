@@ -107,7 +107,7 @@ class DETR(DenseEncoderDetector):
             for _ in range(config.decoder_layers)
         )
         self.decoder_norm = nn.LayerNorm(c)  # one, shared by the outputs of all layers
-        self.queries = nn.Embedding(config.scheme.queries(config.queries), c)
+        self.queries = nn.Embedding(config.scheme.training_queries(config.queries), c)
         self.class_head = config.classification.head(c, config.classes)
         self.box_head = MLP(c, c, c, 4)
 

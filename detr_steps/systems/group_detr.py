@@ -14,7 +14,7 @@ from ..nn.memory import Memory
 from ..nn.queries import Queries
 from ..objective.criterion import PredictionSets
 from .output import Output
-from .scheme import MOST_QUERIES, PLAIN, Scheme, run_layers
+from .scheme import PLAIN, Scheme, check_memory, run_layers
 
 if TYPE_CHECKING:
     from .detector import QueryDetector
@@ -42,19 +42,13 @@ class Groups(Scheme):
         if type(self.count) is not int or self.count < 1:
             raise ValueError(f"groups {self.count!r}: one at least (that is Plain())")
 
-    def queries(self, count: int) -> int:
+    def training_queries(self, count: int) -> int:
         """As many for each group."""
         return self.count * count
 
     def check(self, layers: int, queries: int) -> None:
         """Raise ValueError where the groups would not fit in memory."""
-        needed, most = layers * self.queries(queries), MOST_QUERIES
-        if needed > most:
-            raise ValueError(
-                f"{self.count} groups of {queries} queries in {layers} decoder layers "
-                f"are {needed:,} queries for each image, more than the {most:,} that "
-                f"fit in memory: take at most {most // (layers * queries)} groups"
-            )
+        check_memory(layers * self.training_queries(queries), self, "fewer groups")
 
     def run(
         self,

@@ -45,17 +45,17 @@ class Output(NamedTuple):
     `logits [Y, B, Q, outputs]` as `config.classification` reads them, `boxes
     [Y, B, Q, 4]` cxcywh in [0, 1] of the un-padded image; `trace` what attention saw,
     if asked for; `extra` sets that only training sees; `weight` of the layers' own loss
-    (Group DETR: one group's share); `real [B, Q]` False for queries that are padding
-    and answer for nothing, None where there are none; `content [B, Q, C]` of the
-    queries after the last layer; `masks` what a mask head makes them of, if the model
-    has one.
+    (Group DETR: one group's share), or of each layer's; `real [B, Q]` False for queries
+    that are padding and answer for nothing, None where there are none; `content
+    [B, Q, C]` of the queries after the last layer; `masks` what a mask head makes them
+    of, if the model has one.
     """
 
     logits: Tensor
     boxes: Tensor
     trace: Trace | None = None
     extra: tuple[PredictionSets, ...] = ()
-    weight: float = 1.0
+    weight: float | tuple[float, ...] = 1.0
     real: Tensor | None = None
     content: Tensor | None = None
     masks: MaskSource | None = None

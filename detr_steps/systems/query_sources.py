@@ -46,11 +46,17 @@ class LearnedPoints:
 @describable
 @dataclass(frozen=True)
 class Proposals:
-    """Two stages: the encoder's tokens propose boxes, the best become queries."""
+    """Two stages: the encoder's tokens propose boxes, the best become queries.
+
+    With `mixed`, only their positions come from the boxes and their contents are
+    learned: mixed query selection (Zhang et al. 2022, DINO, section 3.4).
+    """
+
+    mixed: bool = False
 
     def build(self, channels: int, queries: int) -> "ProposedQueries":
-        """Make the module with fresh weights; it learns nothing for single queries."""
-        return ProposedQueries(channels)
+        """Make the module with fresh weights."""
+        return (MixedQueries if self.mixed else ProposedQueries)(channels, queries)
 
 
 @describable
@@ -145,7 +151,7 @@ class ProposedQueries(QueryStart):
     Source: Zhu et al. 2020, section 4.2 and appendix A.4.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, queries: int) -> None:
         super().__init__()
         self.project = nn.Linear(channels, channels)
         self.project_norm = nn.LayerNorm(channels)
@@ -169,16 +175,37 @@ class ProposedQueries(QueryStart):
         boxes = torch.where(usable[..., None], boxes, 1.0)  # as the official code has
         best = logits[..., 0].topk(min(count, tokens.shape[1]), dim=1).indices
         chosen = boxes.gather(1, best[..., None].expand(-1, -1, 4)).detach()
-        positions, content = self._describe(chosen, tokens).chunk(2, dim=-1)
+        positions, content = self.describe_boxes(chosen, tokens)
         queries = Queries(content, positions, chosen, (chosen.shape[1],))
         proposals = PredictionSets(
             "proposals", logits[None], boxes[None], class_agnostic=True
         )
         return queries, (proposals,)
 
-    def _describe(self, boxes: Tensor, like: Tensor) -> Tensor:
+    def describe_boxes(self, boxes: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions and contents of queries at boxes `[B, Q, 4]`: `[B, Q, C]` each."""
         waves = sine_features(boxes * (2 * math.pi), like.shape[-1] // 2)  # x, y, w, h
-        return self.describe_norm(self.describe(waves.flatten(-2).to(like.dtype)))
+        both = self.describe_norm(self.describe(waves.flatten(-2).to(like.dtype)))
+        return both.chunk(2, dim=-1)
+
+
+class MixedQueries(ProposedQueries):
+    """Proposals give positions and references; the contents are learned.
+
+    The half that made contents of boxes is kept as in the official code: nothing reads
+    it, but the norm counts it in.
+    Source: Zhang et al. 2022 (DINO), section 3.4; Jia et al. 2023, official code.
+    """
+
+    def __init__(self, channels: int, queries: int) -> None:
+        super().__init__(channels, queries)
+        self.content = nn.Embedding(queries, channels)
+
+    def describe_boxes(self, boxes: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions of queries at boxes `[B, Q, 4]`, contents learned for each rank."""
+        positions, _ = super().describe_boxes(boxes, like)
+        content = self.content.weight[: boxes.shape[1]]
+        return positions, content.expand(boxes.shape[0], -1, -1)
 
 
 def token_boxes(memory: Memory) -> tuple[Tensor, Tensor]:

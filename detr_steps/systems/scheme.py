@@ -45,7 +45,7 @@ class Scheme:
         """The scheme for one batch, with its objects."""
         return self
 
-    def queries(self, count: int) -> int:
+    def training_queries(self, count: int) -> int:
         """Queries that training needs of a model that infers with `count`."""
         return count
 
@@ -95,6 +95,15 @@ class Plain(Scheme):
 
 
 PLAIN = Plain()
+
+
+def check_memory(queries: int, scheme: Scheme, cure: str) -> None:
+    """Raise ValueError for more queries of an image, over all layers, than fit."""
+    if queries > MOST_QUERIES:
+        raise ValueError(
+            f"{scheme} makes {queries:,} queries for each image over all decoder "
+            f"layers, more than the {MOST_QUERIES:,} that fit in memory: take {cure}"
+        )
 
 
 def check_scheme(scheme: object) -> None:

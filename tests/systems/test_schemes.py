@@ -22,7 +22,7 @@ from detr_steps.systems.scheme import Plain, Scheme
 class TwoGroups(Scheme):
     """Every layer on two groups of queries; the second is supervised as an extra."""
 
-    def queries(self, count: int) -> int:
+    def training_queries(self, count: int) -> int:
         return 2 * count
 
     def run(self, model, memory, queries, trace=False) -> Output:
