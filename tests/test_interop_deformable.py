@@ -288,9 +288,9 @@ def refused(load, model, *arguments) -> str:
         (
             "plain",
             "two_stage",
-            "LearnedPoints(), this one has query_source=Proposals()",
+            "LearnedPoints(), this one has query_source=Proposals(mixed=False)",
         ),
-        ("two_stage", "refine", "build the model with query_source=Proposals()"),
+        ("two_stage", "refine", "with query_source=Proposals(mixed=False)"),
         ("dab", "refine", "query_source=Anchors(), this one has"),
         ("refine", "dab", "this one has query_source=Anchors(): build the model with"),
     ],

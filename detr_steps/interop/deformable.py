@@ -57,13 +57,15 @@ def _outside_layers(config: DeformableDETRConfig, prefix: str) -> dict[str, str]
 def official(config: DeformableDETRConfig) -> dict[str, str]:
     """Names of github.com/fundamentalvision/Deformable-DETR; norms 1 and 2 swapped.
 
-    Also of IDEA-Research/DAB-DETR, its `dab_deformable_detr`.
+    Also of IDEA-Research/DAB-DETR, its `dab_deformable_detr`, and of H-DETR
+    (HDETR/H-Deformable-DETR), with rows for the queries of its one-to-many branch.
     """
     encoder, decoder = "transformer.encoder.layers.#.", "transformer.decoder.layers.#."
+    mixed = config.query_source == Proposals(mixed=True)  # H-DETR: contents alone
     return {
         "backbone.0.body.": "backbone.",
         "input_proj.#.": "pyramid.levels.#.",
-        "query_embed.": "queries.embedding.",
+        "query_embed.": "queries.content." if mixed else "queries.embedding.",
         **(ANCHORS if isinstance(config.query_source, Anchors) else {}),
         **_sampling(f"{encoder}self_attn", "encoder.#.attention"),
         **official_layer(encoder, "encoder.#.", "attention_norm", "feed_forward_norm"),
@@ -101,6 +103,8 @@ def settings_shown(state: Mapping[str, Tensor]) -> dict[str, object]:
     source = LearnedPoints()
     for part, other in SOURCES.items():
         source = other if any_has(part) else source
+    if source == Proposals() and any_has("query_embed."):
+        source = Proposals(mixed=True)
     shown: dict[str, object] = {"query_source": source}
     if any_has("decoder.bbox_embed."):
         shown["refine"] = True

@@ -22,7 +22,7 @@ from torch.nn import functional
 from ..data.scenes import Scenes
 from ..files import write_whole
 from ..images import MEAN, STD, normalise
-from ..systems.detector import Detector
+from ..systems.detector import Detector, for_inference
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".torchscript", "pt2": ".pt2"}
 NEEDED = ("onnx", "onnxscript", "onnxruntime")  # by ONNX alone
@@ -91,7 +91,7 @@ def export(
     if path.exists():
         raise FileExistsError(f"{path} exists: remove it, or choose another with --out")
     _check(model, options)
-    whole = model.for_export()
+    whole = for_inference(model).for_export()
     found: list[Differences] = []
 
     def write(part: Path) -> None:

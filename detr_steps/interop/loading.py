@@ -181,7 +181,7 @@ def _diagnose(
         mine, other = (len(x[wrong[0]]) for x in (ours, theirs))
         return (
             f"the checkpoint has {other} queries, the model {mine}: build the model "
-            f"with queries={other}"
+            f"with queries={other}{_scheme_for(other, mine)}"
         )
     other_sizes = differences(theirs, ours)
     if report.missing and not report.unexpected and not wrong:
@@ -201,6 +201,15 @@ def _diagnose(
         f"unexpected and {len(wrong)} of another shape, for a model of the same size: "
         f"compare what it was made with and the model's {config.__name__}"
     )
+
+
+def _scheme_for(theirs: int, ours: int) -> str:
+    """Which training schemes leave so many queries where inference has ours."""
+    if theirs <= ours:
+        return ""
+    groups = f"scheme=Groups({theirs // ours}) if it is a Group DETR, "
+    hybrid = f"scheme=Hybrid(queries={theirs - ours}) if it is an H-DETR"
+    return f"; or with {'' if theirs % ours else groups}{hybrid}"
 
 
 def _said(differences: list[str]) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 from .. import zoo
 from ..describable import from_json
 from ..systems.panoptic import PanopticDETR
+from ..systems.scheme import PLAIN
 from .classes import fits, names_of
 from .finding import Found, find
 from .layouts import layout_of, own_names
@@ -23,7 +24,15 @@ from .loading import (
     sign_of,
 )
 from .names import SIGNS
-from .recognising import HF, Foreign, class_rows, config_class, presets, recognise
+from .recognising import (
+    HF,
+    OF_SCHEMES,
+    Foreign,
+    class_rows,
+    config_class,
+    presets,
+    recognise,
+)
 from .unwrapping import CheckpointError
 
 # settings of a config that change what a model computes, but maybe no weight's shape
@@ -35,7 +44,16 @@ IN_CONFIG = {  # config.json
     "with_box_refine": "refine",
     "num_queries": "queries",
 }
-IN_OPTIONS = {"nheads": "heads", "dilation": "dilate_last", "num_queries": "queries"}
+IN_OPTIONS = {
+    "nheads": "heads",
+    "dilation": "dilate_last",
+    "num_queries": "queries",
+    "group_detr": "groups",  # Group DETR
+    "num_queries_one2one": "queries",  # H-DETR, as are these
+    "num_queries_one2many": "more_queries",
+    "k_one2many": "repeats",
+    "lambda_one2many": "many_weight",
+}
 OURS = "detr_steps itself"  # how SIGNS calls weights under our own names
 
 
@@ -217,7 +235,8 @@ def _config(source: str | Path, foreign: Foreign, preset: str | None) -> object:
             "preset of another system"
         )
     if chosen is not None:
-        foreign = replace(foreign, stated={})  # the preset decides
+        said = {k: v for k, v in foreign.stated.items() if k in OF_SCHEMES}
+        foreign = replace(foreign, stated=said)  # the preset decides all else
     try:
         return foreign.config(chosen)
     except CheckpointError as error:
@@ -261,9 +280,12 @@ def _fits(
 
 def _called(config: object) -> str:
     """The preset that a config is, but for the number of its classes and queries."""
-    free = {"classes": config.classes, "queries": config.queries}
+    free = {name: getattr(config, name) for name in ("classes", "queries", "scheme")}
+    trained = "" if config.scheme == PLAIN else f", trained with {config.scheme}"
     for name, make in presets().items():
         preset = make()
         if type(preset) is type(config) and replace(preset, **free) == config:
-            return f"{name}, {config.classes} classes, {config.queries} queries"
-    return f"a {type(config).__name__.removesuffix('Config')} of its own size"
+            counts = f"{config.classes} classes, {config.queries} queries"
+            return f"{name}, {counts}{trained}"
+    kind = type(config).__name__.removesuffix("Config")
+    return f"a {kind} of its own size{trained}"

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, fields, replace
 from torch import Tensor, nn
 
 from ..describable import KINDS
+from ..systems.group_detr import Groups
+from ..systems.h_detr import Hybrid
 from .differing import SAMPLING, sizes
 from .layouts import LAYOUTS, Layout
 from .loading import sign_of
@@ -13,6 +15,8 @@ from .names import HF_RENAMED, SIGNS, rename, split_fused
 from .unwrapping import CheckpointError
 
 OFFICIAL, HF = "official", "hf"
+# what may be stated of a training scheme; no preset has one
+OF_SCHEMES = ("groups", "more_queries", "repeats", "many_weight")
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class Foreign:
     """A checkpoint of somebody else: `state` under their names, made by `system`.
 
     `style` "official" or "hf", whose names they are; `stated` what was said beside the
-    weights about the model: `dilate_last`, `heads`, `refine`, `queries`.
+    weights about the model: `dilate_last`, `heads`, `refine`, `queries`, and of a
+    training scheme `groups` or `more_queries`, `repeats`, `many_weight`.
     """
 
     state: Mapping[str, Tensor]
@@ -87,9 +92,25 @@ class Foreign:
         rows = [len(ours[n]) for n in _several(self.layout.queries) if n in ours]
         # two stages keep no weight for a query
         found["queries"] = (rows or [self.stated.get("queries", config.queries)])[0]
+        found |= self._scheme(found["queries"], bool(rows))
         found |= self._heads(config, found)
         known = {each.name for each in fields(config)}
         return replace(config, **{k: v for k, v in found.items() if k in known})
+
+    def _scheme(self, queries: int, counted: bool) -> dict[str, object]:
+        """The scheme of Group DETR or H-DETR, where the options say so.
+
+        `counted`: are the queries those of the weights, of training that is?
+        """
+        groups, more = (self.stated.get(x, 0) for x in ("groups", "more_queries"))
+        if groups > 1:
+            own = queries // groups if counted else queries
+            return {"queries": own, "scheme": Groups(groups)}
+        if more > 0:
+            repeats, weight = self.stated["repeats"], self.stated["many_weight"]
+            own = queries - more if counted else queries
+            return {"queries": own, "scheme": Hybrid(more, repeats, weight)}
+        return {}
 
     def _heads(self, config: object, found: dict[str, object]) -> dict[str, object]:
         """Heads, and points of each: the weights show only their product."""
