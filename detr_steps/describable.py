@@ -5,7 +5,8 @@ puts it on the list of kinds that a description may name: an allow-list, so that
 recipe from elsewhere can choose numbers but never code.
 """
 
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, field, fields, is_dataclass
+from typing import Any
 
 KINDS: dict[str, type] = {}  # by name: what was decorated so far
 PLAIN = (str, int, float, bool, type(None))
@@ -32,13 +33,26 @@ def describable(kind: type) -> type:
     return kind
 
 
+def added(default: object) -> Any:
+    """A field that a kind got after recipes were written: `flag: bool = added(False)`.
+
+    They stay as they are, for it is written only where it is not the default.
+    """
+    return field(default=default, metadata={"added": True})
+
+
+def _written(of: Field, value: object) -> bool:
+    return not of.metadata.get("added") or getattr(value, of.name) != of.default
+
+
 def to_json(value: object) -> object:
     """Turn a config into plain JSON values: a dict with its `kind` and its fields.
 
     Raises: TypeError for anything that `from_json` could not make again.
     """
     if KINDS.get(type(value).__name__) is type(value):
-        inner = {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
+        written = (f.name for f in fields(value) if _written(f, value))
+        inner = {name: to_json(getattr(value, name)) for name in written}
         return {"kind": type(value).__name__, **inner}
     if isinstance(value, tuple | list):
         return [to_json(item) for item in value]

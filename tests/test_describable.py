@@ -20,6 +20,7 @@ from detr_steps.nn.conditional import Add, Shifted, Unchanged
 from detr_steps.nn.point_weights import Uniform
 from detr_steps.nn.within_levels import WithinLevels
 from detr_steps.systems.classifier import ClassifierConfig
+from detr_steps.systems.query_sources import Proposals
 
 
 @pytest.mark.parametrize(
@@ -107,3 +108,14 @@ def test_two_kinds_of_one_name_are_refused_and_a_reloaded_module_is_not(monkeypa
     assert KINDS["Scenes"] is Scenes
     again = describable.describable(scenes(Scenes.__module__))
     assert KINDS["Scenes"] is again
+
+
+def test_a_field_that_came_later_is_written_only_where_it_is_not_the_default():
+    """So that older recipes stay as they are, to the byte."""
+    for mixed, written in (
+        (False, {"kind": "Proposals"}),
+        (True, {"kind": "Proposals", "mixed": True}),
+    ):
+        source = Proposals(mixed)
+        assert to_json(source) == written and from_json(written) == source
+    assert from_json({"kind": "Proposals", "mixed": False}) == Proposals()

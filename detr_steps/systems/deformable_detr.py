@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..describable import describable
+from ..describable import added, describable
 from ..images import ImageBatch
 from ..nn.attention import Attention
 from ..nn.backbone import BackboneConfig, SmallConfig
@@ -53,7 +53,8 @@ class DeformableDETRConfig:
     queries: int = 300  # Q
     query_source: QuerySource = LearnedPoints()  # Proposals(): two-stage; Anchors()
     refine: bool = False  # each layer refines the boxes of the one before (4.2)
-    look_forward_twice: bool = False  # its loss trains that layer's step, too (DINO)
+    # and trains that layer's delta, too (Zhang et al. 2022, DINO, section 3.5)
+    look_forward_twice: bool = added(False)
     dropout: float = 0.1
     classification: Classification = Focal()
     cost: CostWeights = CostWeights(classification=2.0)

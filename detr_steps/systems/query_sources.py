@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ..describable import describable
+from ..describable import added, describable
 from ..nn.conditional import point_code
 from ..nn.heads import xavier_mlp
 from ..nn.memory import Memory
@@ -52,7 +52,7 @@ class Proposals:
     learned: mixed query selection (Zhang et al. 2022, DINO, section 3.4).
     """
 
-    mixed: bool = False
+    mixed: bool = added(False)
 
     def build(self, channels: int, queries: int) -> "ProposedQueries":
         """Make the module with fresh weights."""
