@@ -3,6 +3,7 @@
 from . import evaluation, interop, training, zoo
 from .detections import Detections, Instances, Panoptic
 from .images import ImageBatch
+from .systems.adamixer import AdaMixer, AdaMixerConfig
 from .systems.conditional_detr import ConditionalDETR, ConditionalDETRConfig
 from .systems.dab_detr import DABDETR, DABDETRConfig
 from .systems.deformable_detr import DeformableDETR, DeformableDETRConfig
@@ -21,6 +22,8 @@ __all__ = [
     "DABDETR",
     "DETR",
     "TSPFCOS",
+    "AdaMixer",
+    "AdaMixerConfig",
     "ConditionalDETR",
     "ConditionalDETRConfig",
     "DABDETRConfig",

@@ -62,6 +62,17 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
     return paired_giou(a[..., :, None, :], b[..., None, :, :])
 
 
+def iof(a: Tensor, b: Tensor) -> Tensor:
+    """Share of each corner box of `a [n, 4]` that lies in each of `b [m, 4]`: `[n, m]`.
+
+    "Intersection over foreground": in [0, 1], and 1 for a box within another.
+    Source: Gao et al. 2022 (AdaMixer), section 3.4.
+    """
+    a, b = a[..., :, None, :], b[..., None, :, :]
+    shared, _ = _intersection_and_union(a, b)
+    return shared / area(a).clamp(min=TINY)
+
+
 def nms(xyxy: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
     """Keep the best of every heap of boxes: indices `[k]`, best score first.
 

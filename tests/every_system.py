@@ -7,7 +7,12 @@ from collections.abc import Callable
 
 import torch
 from small import SIZES as SMALL_SIZES
-from small import small_deformable_config, small_detr, small_panoptic
+from small import (
+    small_adamixer_config,
+    small_deformable_config,
+    small_detr,
+    small_panoptic,
+)
 from torch import nn
 
 from detr_steps import ImageBatch, LoopLast
@@ -45,6 +50,17 @@ def deformable(**changes: object) -> nn.Module:
     return model
 
 
+def adamixer() -> nn.Module:
+    torch.manual_seed(0)
+    model = small_adamixer_config(queries=9).build()
+    for name, value in model.named_parameters():
+        if name.endswith(("offsets.weight", "kernels.weight")):
+            nn.init.normal_(value, std=0.05)  # or all queries do the same
+        if "box_heads" in name and name.endswith("weight"):  # or refine nothing
+            nn.init.normal_(value, std=0.1)
+    return model
+
+
 def dense_in(*parts: str) -> nn.Module:
     """One level; dense attention in the place of sampling."""
     both = {f"{part}_sampling": SMALL for part in ("encoder", "decoder")}
@@ -64,6 +80,7 @@ EVERY: dict[str, Callable[[], nn.Module]] = {
     "dense": lambda: dense_in("encoder", "decoder"),
     "dense encoder": lambda: dense_in("encoder"),
     "dense decoder": lambda: dense_in("decoder"),
+    "adamixer": adamixer,
     "looped": lambda: deformable(refine=True, scheme=LoopLast(3)),
 }
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 from small import (
+    small_adamixer_config,
     small_conditional_config,
     small_config,
     small_dab_config,
@@ -38,6 +39,7 @@ SYSTEMS = {
         encoder_sampling=Dense(4),
         decoder_sampling=Dense(4),
     ),
+    "adamixer": small_adamixer_config(),
 }
 TARGETS = [
     {"boxes": torch.tensor([[0.5, 0.5, 0.2, 0.4]]), "labels": torch.tensor([2])},

@@ -6,6 +6,7 @@ from torch import nn
 
 from detr_steps import (
     DETR,
+    AdaMixerConfig,
     ConditionalDETRConfig,
     DABDETRConfig,
     DeformableDETRConfig,
@@ -16,6 +17,7 @@ from detr_steps import (
     PanopticDETRConfig,
     TSPFCOSConfig,
 )
+from detr_steps.nn.adaptive_mixing import Mixing
 from detr_steps.nn.backbone import SmallConfig
 from detr_steps.nn.deform_attention import Sampling
 from detr_steps.nn.resnet import ResNetConfig
@@ -86,6 +88,21 @@ def small_deformable_config(**changes: object) -> DeformableDETRConfig:
         queries=5,
     )
     return DeformableDETRConfig.tiny(**(settings | changes))
+
+
+def small_adamixer_config(**changes: object) -> AdaMixerConfig:
+    """Two levels, of strides 4 and 8, and few points."""
+    settings = dict(
+        backbone=SmallConfig(channels=(16, 16), blocks=1),
+        maps=2,
+        channels=64,
+        heads=4,
+        ffn_channels=48,
+        decoder_layers=3,
+        mixing=Mixing(groups=2, points=3, out_points=5),
+        queries=5,
+    )
+    return AdaMixerConfig.tiny(**(settings | changes))
 
 
 def small_encoder_only_config(**changes: object) -> EncoderOnlyConfig:

@@ -3,7 +3,8 @@
 A checkpoint is read without running anything inside it, its names are translated by the
 tables of layouts.py, every weight is checked, and only then is the model changed. They
 are those of facebookresearch/detr, fundamentalvision/Deformable-DETR, Atten4Vis/
-ConditionalDETR and IDEA-Research/DAB-DETR on GitHub, and of transformers 5.23.0.
+ConditionalDETR, IDEA-Research/DAB-DETR, HDETR/H-Deformable-DETR and MCG-NJU/AdaMixer on
+GitHub, and of transformers 5.23.0.
 """
 
 from .loading import Report, load_hf, load_official

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ..systems.adamixer import AdaMixer
 from ..systems.conditional_detr import ConditionalDETR
 from ..systems.dab_detr import DABDETR
 from ..systems.deformable_detr import DeformableDETR
@@ -12,7 +13,7 @@ from ..systems.detr import DETR, DETRConfig
 from ..systems.encoder_only import EncoderOnly
 from ..systems.panoptic import PanopticDETR
 from ..systems.tsp import TSPFCOS
-from . import conditional, dab, deformable
+from . import adamixer, conditional, dab, deformable
 from .names import HF, OFFICIAL, PANOPTIC_HF, PANOPTIC_OFFICIAL
 
 Table = Mapping[str, str]
@@ -36,15 +37,15 @@ class Layout(OwnNames):
     """And what they are called elsewhere.
 
     `official(config)`, `hf(config)` tables of names.py; `official_sign`, `hf_sign` a
-    part of a name that shows such a checkpoint; `settings_shown(state)` what a
-    checkpoint tells about its config; `hf_settings(config)` what its config.json must
-    say.
+    part of a name that shows such a checkpoint (`hf`, `hf_sign` None for a system that
+    transformers does not have); `settings_shown(state)` what a checkpoint tells about
+    its config; `hf_settings(config)` what its config.json must say.
     """
 
     official: Callable[[object], Table]
-    hf: Callable[[object], Table]
+    hf: Callable[[object], Table] | None
     official_sign: str
-    hf_sign: str
+    hf_sign: str | None
     settings_shown: Callable[[Mapping[str, Tensor]], dict[str, object]]
     hf_settings: Callable[[object], dict[str, object]]
 
@@ -119,6 +120,17 @@ LAYOUTS = {
         ),
         settings_shown=deformable.settings_shown,
         hf_settings=deformable.hf_settings,
+    ),
+    AdaMixer: Layout(
+        official=adamixer.official,
+        hf=None,
+        official_sign="sampling_n_mixing.",
+        hf_sign=None,
+        class_heads="class_heads.",
+        no_object=0,
+        queries=("queries.weight", "boxes.weight"),
+        settings_shown=lambda state: {},
+        hf_settings=lambda config: {},
     ),
 }
 

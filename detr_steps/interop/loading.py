@@ -64,10 +64,11 @@ def load_official(
     """Load a checkpoint of a system's authors, then switch to eval.
 
     `model` a `DETR` or a `PanopticDETR` (facebookresearch/detr), a `DeformableDETR`
-    (fundamentalvision/Deformable-DETR), a `ConditionalDETR` (Atten4Vis/ConditionalDETR)
-    or a `DABDETR` (IDEA-Research/DAB-DETR); `path` a `.pth` with the key "model", a
-    plain state dict or a safetensors file of the same names. `class_head="keep"` leaves
-    the model's own class heads alone: to fine-tune on other classes.
+    (fundamentalvision/Deformable-DETR), a `ConditionalDETR`
+    (Atten4Vis/ConditionalDETR), a `DABDETR` (IDEA-Research/DAB-DETR) or an `AdaMixer`
+    (MCG-NJU/AdaMixer); `path` a `.pth` with the key "model", a plain state dict or a
+    safetensors file of the same names. `class_head="keep"` leaves the model's own class
+    heads alone: to fine-tune on other classes.
     Raises: CheckpointError, with nothing changed; TypeError for another system.
     Used in chapters/02_detr.ipynb.
     """
@@ -94,6 +95,11 @@ def load_hf(
     transformers 5 or 4. `class_head` and errors as in `load_official`.
     """
     layout = layout_of(model)
+    if layout.hf is None:
+        raise CheckpointError(
+            f"transformers has no {type(model).__name__}: load the authors' file, with "
+            "load_official"
+        )
     if isinstance(source, Mapping):
         state, notes = strip(dict(source))
     else:

@@ -161,6 +161,10 @@ PANOPTIC_HF = {f"detr.{a}": b for a, b in HF.items()} | MASKS | HF_MASKS
 
 # a part of a name that only one kind of checkpoint has; looked up in this order
 SIGNS = {
+    "sampling_n_mixing.": (
+        "the official AdaMixer, for interop.load_official with a detr_steps.AdaMixer"
+    ),
+    "cross_attention.kernels.": "detr_steps itself, for detr_steps.zoo.load",
     "mask_head.blocks.": "detr_steps itself, for detr_steps.zoo.load",
     "detr.transformer.decoder.": (
         "the official panoptic DETR, for interop.load_official with a "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..describable import describable
+from ..describable import added, describable
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -27,6 +27,13 @@ class FrozenBatchNorm2d(nn.Module):
             ("running_var", 1.0),
         ):
             self.register_buffer(name, torch.full((channels,), value))
+
+    def train_affine(self) -> None:
+        """Make weights of scale and shift; the statistics still stand."""
+        for name in ("weight", "bias"):
+            value = getattr(self, name)
+            delattr(self, name)
+            setattr(self, name, nn.Parameter(value))
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """All that batch norm does once its statistics stand still: `[C], [C]`."""
@@ -93,6 +100,9 @@ class ResNetConfig:
     depths: tuple[int, int, int, int] = (3, 4, 6, 3)  # blocks per stage: ResNet-50
     dilate_last: bool = False  # "DC5": stride 16 instead of 32
     freeze: int = 1  # stages that stay as pretrained, the stem included; 0 trains all
+    train_norms: bool = added(
+        False
+    )  # scale and shift of those that do not stay (AdaMixer)
 
     def build(self) -> "ResNet":
         """Make the module; its weights are to be loaded."""
@@ -123,10 +133,13 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
+            elif isinstance(module, FrozenBatchNorm2d) and config.train_norms:
+                module.train_affine()
         self._freeze(config.freeze)
 
     def _freeze(self, stages: int) -> None:
-        frozen = [self.conv1] + [getattr(self, f"layer{i + 1}") for i in range(stages)]
+        stem = [self.conv1, self.bn1]
+        frozen = stem + [getattr(self, f"layer{i + 1}") for i in range(stages)]
         for module in frozen if stages else []:
             module.requires_grad_(False)
 

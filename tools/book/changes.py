@@ -24,6 +24,7 @@ SYSTEMS = {
     "encoder_only": "detr",
     "tsp": "encoder_only",
     "panoptic": "detr",
+    "adamixer": "deformable_detr",
 }
 OTHER = "imports and constants"
 FOLDER = ROOT / "detr_steps" / "systems"
