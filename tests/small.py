@@ -99,7 +99,7 @@ def small_adamixer_config(**changes: object) -> AdaMixerConfig:
         heads=4,
         ffn_channels=48,
         decoder_layers=3,
-        mixing=Mixing(groups=2, points=3, out_points=5),
+        mixing=Mixing(groups=4, points=3, out_points=5),
         queries=5,
     )
     return AdaMixerConfig.tiny(**(settings | changes))

@@ -52,14 +52,17 @@ def test_maps_hold_what_was_attended_in_the_picture(model):
     real = seeing.extent(BATCH, 1, seen.trace.sizes[0])
     assert (real.height, real.width) == SIZES[1]
     queries = seeing.decoder_maps(seen, real)
-    cells = seeing.encoder_maps(seen, real)
     grid = (real.rows, real.columns)
     assert queries.shape == (3, 9, 4, *grid)
-    assert cells.shape == (2, real.rows * real.columns, 4, *grid)
-    for maps, layers in (
-        (queries, seen.trace.decoder_cross),
-        (cells, seen.trace.encoder),
-    ):
+    both = [(queries, seen.trace.decoder_cross)]
+    if seen.trace.encoder:
+        cells = seeing.encoder_maps(seen, real)
+        assert cells.shape == (2, real.rows * real.columns, 4, *grid)
+        both.append((cells, seen.trace.encoder))
+    else:  # AdaMixer
+        with pytest.raises(ValueError, match="no encoder layers: nothing to look at"):
+            seeing.encoder_maps(seen, real)
+    for maps, layers in both:
         sums = maps.sum((-2, -1))
         if isinstance(layers[0], seeing.AttentionMaps):
             assert torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
