@@ -65,7 +65,7 @@ DETR = to_json(DETRConfig.tiny())
     ("value", "said"),
     [
         ({"kind": "os.system", "command": "echo"}, "unknown kind 'os.system'.*Scenes"),
-        ({"command": "echo"}, "unknown kind None: there are Add, Anchors, "),
+        ({"command": "echo"}, "unknown kind None: there are AdaMixerConfig, Add, "),
         ({"kind": ["Scenes"]}, r"unknown kind \['Scenes'\]"),
         ({"kind": "Scenes", "side": 3}, "Scenes has no field 'side'.*are split, size"),
         (DETR | {"nms": 1, "anchors": 2}, "no field 'nms', 'anchors'.*queries"),
