@@ -245,7 +245,7 @@ def test_what_a_system_does_not_change_it_inherits():
 
 def test_a_system_that_the_course_does_not_name_is_a_fault(monkeypatch):
     monkeypatch.setattr(changes, "SYSTEMS", {"detr": "nothing"})
-    with pytest.raises(Fault, match="add to SYSTEMS .*: classifier"):
+    with pytest.raises(Fault, match="add to SYSTEMS .*: adamixer, classifier"):
         changes.pairs()
 
 
