@@ -5,8 +5,7 @@
 A file that is up to date is left as it is. What changed since the first edition:
 `hidden` is `ffn_channels`, the kind of classifier has a field of its own (`Softmax`,
 `Focal`), the two stages are a query source, and the training scheme is named; later the
-weights of the decoder layers' losses got a field, `layer_weights`, and the attention of
-a dense encoder, `encoder_attention`.
+weights of the decoder layers' losses got a field, `layer_weights`.
 """
 
 import json
@@ -14,7 +13,6 @@ import sys
 from pathlib import Path
 
 DETECTORS = ("DETRConfig", "DeformableDETRConfig")
-DENSE = ("DETRConfig", "ConditionalDETRConfig", "DABDETRConfig", "PanopticDETRConfig")
 
 
 def renewed(description: dict) -> dict:
@@ -24,8 +22,6 @@ def renewed(description: dict) -> dict:
         model = _detector(dict(model))
     if "scheme" in model and "layer_weights" not in model:
         model = _with_layer_weights(model)
-    if model["kind"] in (*DENSE, "EncoderOnlyConfig"):
-        model = _with_encoder_attention(model)
     return description | {"model": model}
 
 
@@ -58,16 +54,6 @@ def _with_layer_weights(old: dict) -> dict:
         if key == "loss":
             new["layer_weights"] = {"kind": "LayerWeights", "schedule": "uniform"}
     return new
-
-
-def _with_encoder_attention(old: dict) -> dict:
-    """After the last field of DETR's config, or of the encoder's."""
-    new = {}
-    for key, value in old.items():
-        new[key] = value
-        if key == ("scheme" if "scheme" in old else "layer_weights"):
-            new["encoder_attention"] = {"kind": "DotProduct"}
-    return new | {k: v for k, v in old.items() if k == "encoder_attention"}
 
 
 def rewrite(path: Path) -> bool:

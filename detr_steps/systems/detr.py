@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..describable import describable
+from ..describable import added, describable
 from ..nn.attention import Attention
 from ..nn.backbone import BackboneConfig, SmallConfig
 from ..nn.heads import MLP
@@ -47,7 +47,7 @@ class DETRConfig:
     loss: LossWeights = LossWeights()
     layer_weights: LayerWeights = LayerWeights()  # of the auxiliary losses
     scheme: Scheme = Plain()  # how training runs the decoder
-    encoder_attention: EncoderAttention = DotProduct()
+    encoder_attention: EncoderAttention = added(DotProduct())
 
     @classmethod
     def tiny(cls, **changes: object) -> "DETRConfig":

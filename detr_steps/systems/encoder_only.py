@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..describable import describable
+from ..describable import added, describable
 from ..images import ImageBatch
 from ..nn.backbone import BackboneConfig, SmallConfig
 from ..nn.heads import zero_init_box_head
@@ -41,7 +41,7 @@ class EncoderOnlyConfig:
     cost: CostWeights = CostWeights()
     loss: LossWeights = LossWeights()
     layer_weights: LayerWeights = LayerWeights()  # "none": the last layer alone learns
-    encoder_attention: EncoderAttention = DotProduct()
+    encoder_attention: EncoderAttention = added(DotProduct())
 
     def __post_init__(self) -> None:
         if self.encoder_layers < 1:

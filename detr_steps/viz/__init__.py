@@ -30,7 +30,6 @@ from .models.bench import anchor_bench
 from .models.film import time_lapse
 from .models.matching import matching_of
 from .models.points import Pixels, decoder_points, encoder_points
-from .models.ranking import ranking
 from .models.recollection import recollection
 
 __all__ = [
@@ -61,7 +60,6 @@ __all__ = [
     "overlaps",
     "picture",
     "play",
-    "ranking",
     "reads",
     "recollection",
     "roofline",

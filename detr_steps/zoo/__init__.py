@@ -10,6 +10,7 @@ import pkgutil
 from .. import data, nn, objective, systems
 from .ablation import compare, steps_to
 from .publishing import FILMED, publish, publish_film, publish_record
+from .ranking import ranking
 from .reading import (
     VARIABLE,
     checksum,
@@ -49,6 +50,7 @@ __all__ = [
     "publish",
     "publish_film",
     "publish_record",
+    "ranking",
     "recipe",
     "recipes",
     "record",

@@ -7,7 +7,7 @@ import pytest
 import sample_figures as figures
 from pages import live_figures, read
 
-from detr_steps import viz, zoo
+from detr_steps import zoo
 from detr_steps.viz.engine.ranking import Column, Entry, ranking_of
 from detr_steps.viz.engine.ranking_poster import beaten_by_none
 
@@ -65,7 +65,7 @@ def test_the_page_sorts_and_finds_the_same_front(page, watch, tmp_path):
 
 
 def test_the_zoos_rows_tell_how_they_are_made(tmp_path, monkeypatch):
-    figure = viz.ranking(
+    figure = zoo.ranking(
         {"base": "slow-base", "long": "slow-long"},
         {"times": {"slow-base": 1.0, "slow-long": 1.0}},
     )
@@ -92,7 +92,7 @@ def test_what_cannot_be_ranked_is_named():
     with pytest.raises(ValueError, match="better is 'big'"):
         ranking_of([Entry("a", [0.1], [])], (Column("AP", 2, "big"),))
     with pytest.raises(KeyError):
-        viz.ranking({"a": "slow-base"}, {"times": {}})
+        zoo.ranking({"a": "slow-base"}, {"times": {}})
 
 
 def test_a_single_score_needs_no_cost():

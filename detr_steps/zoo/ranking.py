@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from ... import zoo
-from ...training.folder import flat
-from ..engine.figure import InteractiveFigure
-from ..engine.ranking import Column, Entry, ranking_of
+from ..training.folder import flat
+from ..viz.engine.figure import InteractiveFigure
+from ..viz.engine.ranking import Column, Entry, ranking_of
+from .reading import recipe, scores
 
 LINES = 4  # of a recipe's differences that are told
 
@@ -30,7 +30,7 @@ def ranking(
     entries = [
         Entry(
             each,
-            zoo.scores(name, score),
+            scores(name, score),
             [cost[name] for cost in costs.values()],
             [f"detr-steps zoo train {name}", *_differs(names[0], name)],
         )
@@ -43,7 +43,7 @@ def ranking(
 
 def _differs(first: str, name: str) -> list[str]:
     """What one recipe has changed of another, in a few lines."""
-    before, after = (flat(zoo.recipe(each)) for each in (first, name))
+    before, after = (flat(recipe(each)) for each in (first, name))
     changed = {k: v for k, v in after.items() if before.get(k) != v}
     changed |= {k: "none" for k in before.keys() - after.keys()}
     lines = [f"{key}: {value}" for key, value in sorted(changed.items())]
