@@ -5,6 +5,7 @@ from .chapters.family import family_map
 from .chapters.overlap import two_boxes
 from .chapters.reads import reads, sectors, warp_loads
 from .chapters.roofline import floors
+from .chapters.segment_maps import segment_map
 from .chapters.small_maps import number_maps, seed_rows, triangles
 from .chapters.threads import butterfly, threads
 from .engine.answers import Answers, Words
@@ -31,6 +32,7 @@ from .models.film import time_lapse
 from .models.matching import matching_of
 from .models.points import Pixels, decoder_points, encoder_points
 from .models.recollection import recollection
+from .models.segments import segments
 
 __all__ = [
     "COLOURS",
@@ -66,6 +68,8 @@ __all__ = [
     "sampling_points",
     "sectors",
     "seed_rows",
+    "segment_map",
+    "segments",
     "small_png",
     "style",
     "table",

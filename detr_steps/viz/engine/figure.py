@@ -46,6 +46,7 @@ ANSWERS = " boxes?:FQ4 scores?:FQ labels?:FQ matched?:FQ truth?:N4 truth_labels?
 MAPS = "maps:FQMhw peaks:FQM spread?:FQ spread_heads?:FQM curve?:2n" + ANSWERS
 POINTS = "references:FQL2 locations:FQMLK2 weights:FQMLK" + ANSWERS
 BENCH = "content:Mhw scale:C shift:C sine:2CC sine_bias:2C key:2CC"
+SEGMENTS = "scores:FQ labels:FQ owner:FHW overlap:FQ maps:QMhw stages:QSab"
 COSTS = "parts:PQN boxes:Q4 truth:N4 scores?:Q labels?:Q truth_labels?:N"
 VIEWS = {
     name: View(file, max_pixels, dict(pair.split(":") for pair in shapes.split()))
@@ -58,6 +59,7 @@ VIEWS = {
         ("bench", "bench", 300_000, BENCH),
         ("sets", "sets", 300_000, "sets:N2"),
         ("ranking", "ranking", 300_000, "values:NK spread:N2 seeds:N"),
+        ("segments", "segments", 20_000, SEGMENTS + " true?:HW curve?:2n"),
     )
 }
 

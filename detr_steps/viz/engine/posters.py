@@ -16,6 +16,7 @@ from .bench_poster import anchor_bench
 from .poster_controls import fit, frame_row, glow, head_tiles, query_bars
 from .ranking_poster import draw_ranking
 from .readout import SCALE, State, colour_of
+from .segments_poster import draw_segments
 from .sets_poster import draw_sets
 from .sheet import ACCENT, INK, SOFT, Place, Sheet, ink_on
 
@@ -129,6 +130,7 @@ VIEWS: dict[str, Callable] = {
     "bench": anchor_bench,
     "sets": draw_sets,
     "ranking": draw_ranking,
+    "segments": draw_segments,
 }
 
 

@@ -92,3 +92,27 @@ def total_cost(parts: np.ndarray, weights: list[float] | None = None) -> np.ndar
     """Weighted sum of the parts of a cost: `[P, Q, N] -> [Q, N]`."""
     weights = np.ones(len(parts)) if weights is None else np.asarray(weights)
     return np.tensordot(weights, parts.astype(np.float64), 1)
+
+
+def tinted(state) -> np.ndarray:
+    """Segments in the colours of their classes over the grey picture.
+
+    Void is darkened, stuff tinted less than things, the state's own item more than all.
+    Returns uint8 `[H, W, 3]`.
+    """
+    grey = grey_of(state.figure.shown)
+    owner = state.arrays["owner"][state.frame]
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int)
+        for new, old in zip(grey.shape, owner.shape)
+    )
+    inks, shares = [(0, 0, 0)], [0.7]
+    for item in range(state.items):
+        colour, label = state.colour(item), state.at("labels", item)
+        inks.append([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+        share = 0.55 if label < state.notes["things"] else 0.2
+        shares.append(share + 0.2 * (item == state.item))
+    ids = owner[rows[:, None], columns]  # [H, W]
+    share = np.array(shares)[ids][..., None]
+    mixed = grey[..., None] * (1 - share) + np.array(inks)[ids] * share
+    return np.floor(mixed + 0.5).astype(np.uint8)
