@@ -1,9 +1,12 @@
 """One interactive figure of each view, from made-up numbers; the same every time."""
 
 import numpy as np
+import torch
 
+from detr_steps.viz.engine.answers import Answers, Words
 from detr_steps.viz.engine.figure import InteractiveFigure
 from detr_steps.viz.engine.ranking import Column, Entry, ranking_of
+from detr_steps.viz.engine.segments import Painted, segments_of_queries
 from detr_steps.viz.engine.sets import sets_of_queries
 
 NAMES = ["disc", "box", "ring"]
@@ -230,6 +233,39 @@ def ranking() -> InteractiveFigure:
     return ranking_of(entries, columns)
 
 
+def segments() -> InteractiveFigure:
+    """Three things and a sky at ten thresholds, which the queries leave one by one."""
+    random = torch.Generator().manual_seed(6)
+    scores = torch.tensor([0.95, 0.15, 0.75, 0.45])
+    thresholds = [i / 10 for i in range(10)]
+    owner = np.full((10, 24, 32), 4, np.uint8)  # the sky, query 3
+    owner[:, 3:9, 4:12], owner[:, 5:20, 20:24], owner[:, 14:22, 2:6] = 1, 2, 3
+    true = owner[0].copy()
+    owner[:, 3:9, 10:12] = 4  # less than the truth
+    for frame, least in enumerate(thresholds):
+        for query, score in enumerate(scores.tolist()):
+            if score <= least:
+                owner[frame][owner[frame] == query + 1] = 0
+    painted = Painted(
+        thresholds,
+        owner,
+        np.where(scores.numpy() > np.array(thresholds)[:, None], [0.75, 1, 1, 0.4], 0),
+        torch.rand(4, 8, 6, 8, generator=random),
+        torch.rand(4, 4, 12, 16, generator=random),
+        ["stride 16", "stride 8", "stride 4", "mask"],
+        true,
+        [0.9 - 0.09 * i for i in range(10)],
+    )
+    answers = Answers(
+        scores=scores.expand(10, -1),
+        labels=torch.tensor([0, 1, 2, 3]).expand(10, -1),
+        names=[*NAMES, "sky"],
+    )
+    words = Words("Who paints what", "Three things before a sky.", CAPTION)
+    start = {"frame": 3, "item": 0}
+    return segments_of_queries(painted, picture(), answers, 3, words, start=start)
+
+
 ALL = {
     make.__name__: make
     for make in (
@@ -243,5 +279,6 @@ ALL = {
         bench,
         sets,
         ranking,
+        segments,
     )
 }

@@ -9,13 +9,14 @@ ENOUGH = 3  # seeds on both sides before anything is more or less
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scores of a run before and after a change, one for each seed.
+    """Scores of a run before and after a change, one for each seed; `key` their name.
 
     Built in chapters/10_conditional_attention.ipynb.
     """
 
     before: list[float]
     after: list[float]
+    key: str = "AP"
 
     @property
     def seeds(self) -> int:
@@ -38,13 +39,20 @@ class Comparison:
             return "more"
         return "less" if max(self.after) < min(self.before) else "open: seeds overlap"
 
+    @property
+    def name(self) -> str:
+        """The score's name as one reads it: `mask_AP` is mask AP."""
+        return self.key.replace("_", " ")
+
     def holds(self, expected: str) -> bool | str:
         """Whether the verdict is `expected`, for `viz.claims`; open stays open."""
         said = self.verdict
         return said == expected if said in ("more", "less") else said
 
     def __str__(self) -> str:
-        gain = "no runs" if self.gain is None else f"{self.gain:+.1f} AP points"
+        gain = (
+            "no runs" if self.gain is None else f"{self.gain:+.1f} {self.name} points"
+        )
         return f"{gain} ({self.verdict})"
 
 
@@ -53,7 +61,7 @@ def compare(before: str, after: str, key: str = "AP") -> Comparison:
 
     Raises: KeyError for an unknown name.
     """
-    return Comparison(scores(before, key), scores(after, key))
+    return Comparison(scores(before, key), scores(after, key), key)
 
 
 def steps_to(name: str, goal: float, key: str = "AP") -> int | None:

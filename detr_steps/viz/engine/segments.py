@@ -51,7 +51,7 @@ def segments_of_queries(
     of `attention_maps`. Raises: ValueError for shapes that disagree.
     """
     names = [f"{threshold:g}" for threshold in painted.thresholds]
-    told = answers.notes(painted.owner.shape[0] and painted.overlap.shape[1])
+    told = answers.notes(painted.overlap.shape[1])
     told |= {"frame_name": "threshold", "frames": names, "item_name": "query"}
     told |= {"frame_x": [float(t) for t in painted.thresholds], "things": things}
     told |= {"stages": list(painted.stage_names), "start": {"head": -1} | (start or {})}
