@@ -1,6 +1,6 @@
 """COCO's panoptic format: a PNG of segment ids for each image, and one JSON file.
 
-For chapter 03, to come. Source: cocodataset.org, format of panoptic segmentation.
+Source: cocodataset.org, format of panoptic segmentation. Chapters do not build it.
 """
 
 import json

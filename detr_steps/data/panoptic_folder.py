@@ -1,4 +1,7 @@
-"""Pictures with COCO's panoptic ground truth, to be scored on (chapter 03, to come)."""
+"""Pictures with COCO's panoptic ground truth, to be scored on.
+
+Chapters do not build it.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Scenes with every pixel in a segment: things and stuff (for chapter 03, to come)."""
+"""Scenes with every pixel in a segment: things and stuff.
+
+Used throughout chapters/03_panoptic.ipynb.
+"""
 
 from dataclasses import dataclass, replace
 

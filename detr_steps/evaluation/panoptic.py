@@ -1,6 +1,6 @@
 """A model that paints masks, scored: boxes, masks and segments from one forward pass.
 
-For chapter 03, to come.
+Built in chapters/03_panoptic.ipynb.
 """
 
 from collections.abc import Sequence

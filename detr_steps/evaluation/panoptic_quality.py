@@ -1,4 +1,7 @@
-"""Panoptic quality with COCO's rules for void and crowds (for chapter 03, to come)."""
+"""Panoptic quality with COCO's rules for void and crowds.
+
+Built in chapters/03_panoptic.ipynb.
+"""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass

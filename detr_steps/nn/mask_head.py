@@ -1,6 +1,7 @@
-"""From attention maps to masks: the parts of a mask head (for chapter 03, to come).
+"""From attention maps to masks: the parts of a mask head.
 
 Carion et al. 2020, section 4.4 and figure 8.
+Built in chapters/03_panoptic.ipynb.
 """
 
 import math

@@ -1,6 +1,7 @@
-"""Panoptic DETR: the same queries paint masks (for chapter 03, to come).
+"""Panoptic DETR: the same queries paint masks.
 
 Carion et al. 2020, "End-to-End Object Detection with Transformers", section 4.4.
+Built in chapters/03_panoptic.ipynb.
 """
 
 from dataclasses import dataclass, fields

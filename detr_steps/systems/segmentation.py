@@ -1,7 +1,8 @@
-"""From mask logits to segments of an image, few masks at a time (for chapter 03).
+"""From mask logits to segments of an image, few masks at a time.
 
 Carion et al. 2020, section 4.4: every pixel goes to the query whose mask is surest of
 it. Only kept queries get a mask, and only a few at once are ever as large as the image.
+Built in chapters/03_panoptic.ipynb.
 """
 
 from collections.abc import Iterator
