@@ -2,7 +2,7 @@
 
 from .coco import coco_ap, detect, evaluate, score
 from .mask_ap import mask_ap
-from .panoptic import evaluate_panoptic
+from .panoptic import evaluate_panoptic, pairs_at
 from .panoptic_quality import panoptic_quality
 from .relabelled import Relabelled
 from .results import result_rows, results_of, write_results
@@ -14,6 +14,7 @@ __all__ = [
     "evaluate",
     "evaluate_panoptic",
     "mask_ap",
+    "pairs_at",
     "panoptic_quality",
     "result_rows",
     "results_of",

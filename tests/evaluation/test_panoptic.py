@@ -7,7 +7,13 @@ from small import small_panoptic
 
 from detr_steps.data.panoptic_scenes import PanopticScenes
 from detr_steps.detections import Instances, Panoptic, Segment
-from detr_steps.evaluation import evaluate, evaluate_panoptic, mask_ap, panoptic_quality
+from detr_steps.evaluation import (
+    evaluate,
+    evaluate_panoptic,
+    mask_ap,
+    pairs_at,
+    panoptic_quality,
+)
 from detr_steps.evaluation.mask_ap import found_rows, true_rows
 from detr_steps.evaluation.panoptic import panoptic_pair
 
@@ -121,3 +127,15 @@ def test_the_scores_are_those_of_the_answers(model):
     masks = mask_ap(truth, rows, DATA.class_names[:6], area_limits=DATA.area_limits)
     assert result["mask_AP"] == masks["AP"]
     assert sum(np.count_nonzero(pair.predicted) for pair in pairs) > 0
+
+
+def test_pairs_at_several_thresholds_score_like_each_alone(model):
+    thresholds = (0.0, 0.3, 2.0)  # the last keeps nothing
+    pairs = pairs_at(model, DATA, thresholds, batch=4, limit=6)
+    assert list(pairs) == list(thresholds) and model.training
+    kept = [sum(len(pair.classes) for pair in pairs[t]) for t in thresholds]
+    assert kept[0] >= kept[1] > kept[2] == 0
+    for threshold in thresholds:
+        alone = evaluate_panoptic(model, DATA, batch=4, limit=6, threshold=threshold)
+        quality = panoptic_quality(pairs[threshold], range(DATA.things))
+        assert quality["all"]["pq"] == alone["PQ"]
