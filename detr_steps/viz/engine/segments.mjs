@@ -3,10 +3,12 @@
 // Under the pointer a query; its attention maps and the stages of the head as small tiles. Frames
 // are thresholds. still.tinted draws the same.
 
-import { Figure, KEYS, VIEWS } from "./figure.mjs";
-import { Stage, change, make, range } from "./stage.mjs";
+import { Figure, VIEWS } from "./figure.mjs";
+import { Stage, make, range } from "./stage.mjs";
 
-const WORDS = { frame: "threshold lower, higher", head: "next map", true: "true segments on, off" };
+const SEGMENT_KEYS = [["← → ↑ ↓", "query before, after"], ["[ ]", "threshold lower, higher"],
+  ["space", "play, pause"], ["h", "next map or stage"], ["t", "true segments on, off"],
+  ["click, Enter", "pin"], ["Esc", "let go"]];
 
 class Segments extends Figure {
   measure() {
@@ -15,8 +17,7 @@ class Segments extends Figure {
     [, this.h, this.w] = owner.shape;
     [, this.maps] = maps.shape;
     this.heads = this.maps + stages.shape[1]; // all that a tile shows
-    this.state.truth &&= this.pressed; // outlines of the truth: only when asked for
-    this.keys = KEYS.map(([key, does]) => [key, WORDS[does.split(" ")[key === "h" ? 1 : 0]] ?? does]);
+    this.keys = SEGMENT_KEYS;
   }
 
   get threshold() { return this.notes.frame_x[this.state.frame]; }
@@ -25,6 +26,7 @@ class Segments extends Figure {
   }
 
   fill() {
+    this.state.truth = false; // its outlines: only when asked for
     this.main = this.stage(this.find("stages"));
     const box = this.find("panel").appendChild(make("div", { class: "heads", role: "group", "aria-label": "maps and stages" }));
     box.style.setProperty("--columns", 4);
