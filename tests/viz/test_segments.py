@@ -217,6 +217,20 @@ def test_a_still_map_tints_things_more_than_stuff_and_blackens_void():
     assert far[0, 0] > far[0, 1] > 0 and ax.get_title() == "it"
 
 
+def test_names_stand_well_inside_and_small_segments_have_none():
+    ids = torch.ones(40, 40, dtype=torch.int64)
+    ids[4:35, 20:39], ids[0, 0:5] = 2, 3
+    figure, ax = viz_axes()
+    names = ["disc", "sky", "speck"]
+    rgb = torch.zeros(3, 40, 40)
+    viz.segment_map(ax, rgb, ids, {1: 1, 2: 0, 3: 2}, 1, names)
+    places = {text.get_text(): text.get_position() for text in ax.texts}
+    assert set(places) == {"disc", "sky"}
+    x, y = places["disc"]
+    assert 27 <= x <= 31 and 12 <= y <= 26 and ids[int(places["sky"][1]), 9] == 1
+    assert places["sky"][0] < 19
+
+
 def viz_axes():
     import matplotlib.pyplot as plt
 

@@ -7,6 +7,7 @@ from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from ..engine.plots import COLOURS, picture
@@ -54,14 +55,10 @@ def borders(ids: np.ndarray) -> list:
 
 
 def _name(ax: Axes, mask: np.ndarray, name: str) -> None:
-    """Write at the pixel of a segment that is farthest from all others, roughly."""
-    inside = mask.astype(float)
-    for _ in range(6):  # blurred: highest well inside
-        padded = np.pad(inside, 1)
-        inside = (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2]) / 4
-        inside += padded[1:-1, 2:] / 4
-    y, x = np.unravel_index((inside * mask).argmax(), mask.shape)
+    """Write at the pixel of a segment that is farthest from all others."""
+    far = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(far.argmax(), mask.shape)
+    x = min(max(x, 0.1 * mask.shape[1]), 0.9 * mask.shape[1])  # room for the name
     rim = [patheffects.Stroke(linewidth=2.2, foreground="black"), patheffects.Normal()]
-    x = min(max(x, 0.1 * mask.shape[1]), 0.9 * mask.shape[1])
     words = ax.text(x, y, name, color="white", size=7, ha="center", va="center")
     words.set_path_effects(rim)
