@@ -78,7 +78,7 @@ class MaskAttention(nn.Module):
     """Where queries look, and nothing else: attention without values.
 
     Source: Carion et al. 2020, figure 8; the softmax over all heads and cells together
-    is the official code's.
+    is the official code's. Built in chapters/03_panoptic.ipynb.
     """
 
     def __init__(self, channels: int, heads: int, softmax: str = "joint") -> None:
@@ -125,6 +125,7 @@ class MaskHead(nn.Module):
     Two at the stride of the tokens, then one after each climb to a finer map of the
     backbone, which is added; the width halves every time. Masks of different queries
     know nothing of each other. Source: Carion et al. 2020, figure 8; official code.
+    Built in chapters/03_panoptic.ipynb.
     """
 
     def __init__(

@@ -74,6 +74,7 @@ class PanopticDETR(DETR):
 
     `panoptic` and `instances` answer with masks, `detect` with boxes as before.
     Source: Carion et al. 2020, section 4.4; official code.
+    Built in chapters/03_panoptic.ipynb.
     """
 
     def __init__(self, config: PanopticDETRConfig) -> None:
