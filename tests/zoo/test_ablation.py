@@ -32,6 +32,11 @@ def test_gain_is_the_difference_of_means_in_points():
     assert str(Comparison([], [0.3])) == "no runs (open: 0 seeds)"
 
 
+def test_a_comparison_says_of_which_score_it_is():
+    found = Comparison([0.2], [0.1], "mask_AP_S")
+    assert str(found) == "-10.0 mask AP S points (open: 1 seed)"
+
+
 def test_records_of_all_seeds_are_compared(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     for name, scores in (("base", (0.1, 0.2)), ("changed", (0.4,)), ("planned", ())):
@@ -44,7 +49,8 @@ def test_records_of_all_seeds_are_compared(tmp_path, monkeypatch):
             (tmp_path / name / file).write_text(text)
     found = compare("base", "changed")
     assert (found.before, found.after, found.seeds) == ([0.1, 0.2], [0.4], 1)
-    assert compare("base", "changed", "AP_S").after == [0.2]
+    small = compare("base", "changed", "AP_S")
+    assert small.after == [0.2] and "AP S points" in str(small)
     assert compare("base", "planned").verdict == "open: 0 seeds"
     with pytest.raises(KeyError, match="no 'nothing' in the zoo"):
         compare("base", "nothing")
