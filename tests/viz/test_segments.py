@@ -247,6 +247,13 @@ READ_CANVAS = """() => {
   return [height, width, btoa(String.fromCharCode(...data))];
 }"""
 
+INKED = """() => {
+  const root = document.getElementById("figure").shadowRoot;
+  const canvas = root.querySelector(".stages .overlay"), { width, height } = canvas;
+  const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+  return data.filter((value, i) => i % 4 === 3 && value > 0).length;
+}"""
+
 
 @pytest.fixture
 def opened(page, tmp_path):
@@ -289,9 +296,11 @@ def test_pointer_and_keys_find_segments(page, opened):
     assert move(0.1, 0.7) == 2 and move(0.9, 0.9) == 2  # void changes nothing
     page.keyboard.press("h")
     assert "shown: map 1" in read(frame)
+    before = frame.evaluate(INKED)
     page.keyboard.press("t")
     frame.evaluate(TWO_FRAMES)
     assert frame.evaluate(STATE)["truth"]
+    assert frame.evaluate(INKED) > before + 1000  # borders of the true segments
     frame.locator(".heads button").last.click()
     frame.evaluate(TWO_FRAMES)
     assert frame.evaluate(STATE)["head"] == 11 and "shown: mask" in read(frame)

@@ -65,8 +65,8 @@ class Segments extends Figure {
     main.begin();
     const owner = this.at("owner", frame);
     if (head < 0) main.stroke(this.edges(owner), "#fff", 0.8);
-    if (this.state.truth) main.stroke(this.edges(this.at("true")), "#fff", 1.4, [3, 3]);
     main.stroke(this.edges(owner, item + 1), "#fff", 2.4);
+    if (this.state.truth) main.stroke(this.edges(this.arrays.true.data), this.theme.changed, 1.6);
     const box = this.reach(owner, item + 1);
     if (box) main.name(box, `${this.itemName(item)} ${this.answer(frame, item)}`, this.labelColour(item));
   }
