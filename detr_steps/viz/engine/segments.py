@@ -11,8 +11,8 @@ from .figure import InteractiveFigure
 
 PAINTED_NOT_WHY = (
     "Maps and stages are each scaled to their own brightest cell. Stages show where a "
-    "query differs from the mean of all, not what their channels mean. White: segments; "
-    "orange, at the button: the true ones."
+    "query differs from the mean of all, not what their channels mean. White: "
+    "segments; orange, at the button: the true ones."
 )
 
 
