@@ -15,7 +15,7 @@ class Segments extends Figure {
     const { scores, owner, maps, stages } = this.arrays;
     [this.frames, this.items] = scores.shape;
     [, this.h, this.w] = owner.shape;
-    [, this.maps] = maps.shape;
+    this.maps = maps?.shape[1] ?? 0; // a head may read features alone
     this.heads = this.maps + stages.shape[1]; // all that a tile shows
     this.keys = SEGMENT_KEYS;
   }

@@ -21,15 +21,16 @@ class Painted:
     """Who owns which pixel at each of F thresholds, and what the masks were made of.
 
     `owner [F, H, W]` 1 + the query of each pixel, 0 for void; `overlap [F, Q]` IoU with
-    the best true segment of the same class; `maps [Q, M, h, w]` attention, `stages
-    [Q, S, a, b]` of the head, none negative, with their names; `true [H, W]` ids of the
-    true segments, 0 for void, or None; `quality [F]` the picture's PQ, or None.
+    the best true segment of the same class; `maps [Q, M, h, w]` attention, or
+    None; `stages [Q, S, a, b]` of the head, none negative, with their names; `true
+    [H, W]` ids of the true segments, 0 for void, or None; `quality [F]` the picture's
+    PQ, or None.
     """
 
     thresholds: Sequence[float]
     owner: np.ndarray
     overlap: np.ndarray
-    maps: Tensor
+    maps: Tensor | None
     stages: Tensor
     stage_names: Sequence[str]
     true: np.ndarray | None = None
@@ -60,7 +61,9 @@ def segments_of_queries(
         told["cover"] = [round(float(x), 5) for x in cover]
     arrays = {k: answers.arrays[k] for k in ("scores", "labels")}
     arrays |= {"owner": painted.owner, "overlap": painted.overlap.astype(np.float16)}
-    arrays |= {"maps": _bytes(painted.maps), "stages": _bytes(painted.stages)}
+    arrays["stages"] = _bytes(painted.stages)
+    if painted.maps is not None:
+        arrays["maps"] = _bytes(painted.maps)
     if painted.true is not None:
         arrays["true"] = painted.true
     if painted.quality is not None:

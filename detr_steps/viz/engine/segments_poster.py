@@ -73,7 +73,8 @@ def _reach(mask: np.ndarray) -> np.ndarray | None:
 
 def _tiles(sheet: Sheet, state: State, room: Place) -> None:
     """Attention maps, then the stages of the head, four in a row."""
-    maps, stages = (state.arrays[name][state.item] for name in ("maps", "stages"))
+    stages = state.arrays["stages"][state.item]
+    maps = state.arrays["maps"][state.item] if "maps" in state.arrays else ()
     names = [f"map {m + 1}" for m in range(len(maps))] + state.notes["stages"]
     rows = -(-len(names) // 4)
     cell = Place(0, 0, room.wide / 4 - 6, room.high / rows - 6)

@@ -182,12 +182,11 @@ def _painted(
     table = np.zeros(len(seen.found.scores) + 1, np.uint8)
     table[np.array(items) + 1] = np.arange(len(items)) + 1
     names, stages = head_stages(seen)
-    maps = seen.stages[0][:, :1] * 0 if seen.maps is None else seen.maps
     return Painted(
         THRESHOLDS,
         table[_fewer(owners)],
         overlap[:, items],
-        maps[items],
+        None if seen.maps is None else seen.maps[items],
         stages[items],
         names,
         None if true is None else _fewer(true).astype(np.uint8),
