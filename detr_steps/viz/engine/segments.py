@@ -10,9 +10,8 @@ from .answers import Answers, Words, as_picture
 from .figure import InteractiveFigure
 
 PAINTED_NOT_WHY = (
-    "Maps and stages are each scaled to their own brightest cell. Stages show where a "
-    "query differs from the mean of all, not what their channels mean. White: "
-    "segments; orange, at the button: the true ones."
+    "Each map and stage is scaled to its own brightest cell. Stages: where a query "
+    "differs from the mean of all. White: segments; orange (button): true ones."
 )
 
 
