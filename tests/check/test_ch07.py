@@ -23,7 +23,7 @@ def texts() -> dict[str, str]:
         source = "".join(cell["source"])
         for node in ast.parse(source).body if cell["cell_type"] == "code" else ():
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-                found[node.targets[0].id] = node.value.value
+                found |= {name.id: node.value.value for name in node.targets}
     return found
 
 

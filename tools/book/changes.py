@@ -17,6 +17,7 @@ from .library import CHAPTER_FILE, first_sentence
 
 # Each system and the one it is set beside, in the course's order: the list to add to.
 SYSTEMS = {
+    "parser": "classifier",
     "detr": "classifier",
     "deformable_detr": "detr",
     "conditional_detr": "detr",
