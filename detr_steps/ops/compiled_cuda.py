@@ -19,11 +19,10 @@ from pathlib import Path
 import torch
 
 from .building import NotCompiled, check_compiler, compiler, does_not_build, run
-from .compiled_extension import build_extension
+from .compiled_extension import Capability, build_extension
 from .compiled_objects import Unit, make_objects
 from .compiled_tools import Part, check_torch, load, torch_includes, torch_libraries
 
-Capability = tuple[int, int]  # (9, 0) is sm_90
 OLDEST_GPU = (7, 5)  # Turing: Colab's T4
 
 

@@ -22,7 +22,7 @@ from .building import NotCompiled, cache, digest, does_not_build
 from .compiled_objects import Unit
 from .compiled_tools import TARGET, Part
 
-Capability = tuple[int, int]
+Capability = tuple[int, int]  # (9, 0) is sm_90
 STALE = 10 * 60  # seconds: no build takes as long
 _FLAGS = ("-std=c++17", "-DUSE_CUDA", TARGET)  # as compiled_cuda.flags()
 
@@ -66,9 +66,13 @@ def build_extension(
 
 
 def build_folder(part: Part, folder: Path, capabilities: Sequence[Capability]) -> Path:
-    """Where a part is built: another folder for other sources' places, GPUs, torch."""
+    """Where a part is built: another folder for other sources' places, GPUs, tools.
+
+    Ninja looks at files and commands only: another nvcc in the same place would find
+    its objects made already.
+    """
     gpus = [f"{major}.{minor}" for major, minor in capabilities]
-    about = (part.name, str(folder), torch.__version__, *gpus)
+    about = (part.name, str(folder), torch.__version__, *gpus, *part.about())
     return cache() / f"extension-{digest(about)}"
 
 

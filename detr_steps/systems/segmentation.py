@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
 CELLS_AT_ONCE = 1 << 19  # of masks as the head makes them: its widest maps are 64 wide
 PIXELS_AT_ONCE = 1 << 22  # of masks at the size of the padded batch
-THRESHOLD, SMALLEST = (
-    0.85,
-    4,
-)  # the paper's: least score, and pixels that are no segment
+THRESHOLD = 0.85  # the paper's: the least score of a query that gets a mask
+SMALLEST = 4  # the paper's: so few pixels are no segment
 
 
 class Frame(NamedTuple):

@@ -93,18 +93,19 @@ def test_a_unit_that_is_right_is_left_alone(tmp_path):
     assert "BYTES 2" in file.read_text()
 
 
-@pytest.mark.parametrize("change", ["gpus", "torch", "sources"])
+@pytest.mark.parametrize("change", ["gpus", "torch", "sources", "toolkit"])
 def test_other_builds_have_folders_of_their_own(change, monkeypatch, tmp_path):
     part, folder = compiled.PARTS["cuda"], compiled.sources()
     before = compiled_extension.build_folder(part, folder, GPUS)
     wanted = [(8, 0)] if change == "gpus" else GPUS
     if change == "torch":
         monkeypatch.setattr(torch, "__version__", "2.99.0")
+    if change == "toolkit":
+        monkeypatch.setattr(compiled_cuda, "toolkit", lambda: "99.0")
     place = tmp_path if change == "sources" else folder
     assert compiled_extension.build_folder(part, place, wanted) != before
-    assert compiled_extension.build_folder(part, folder, GPUS) == before or change == (
-        "torch"
-    )
+    same = compiled_extension.build_folder(part, folder, GPUS) == before
+    assert same == (change in ("gpus", "sources"))
 
 
 def test_a_stale_lock_is_named(asked):

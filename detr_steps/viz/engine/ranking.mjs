@@ -4,7 +4,7 @@
 // ranking.py draws the same.
 
 import { Figure, VIEWS } from "./figure.mjs";
-import { change, clear, lowest, make, range } from "./stage.mjs";
+import { clear, lowest, make, range } from "./stage.mjs";
 
 const RANKING_KEYS = [["↑ ↓", "row before, after"], ["← →", "sort by another column"],
   ["click, Enter", "pin"], ["Esc", "let go"]];
