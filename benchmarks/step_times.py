@@ -1,10 +1,12 @@
-"""Time of a training step of some recipes, against the first of them.
+"""Time and memory of a training step of some recipes, against the first of them.
 
     python -m benchmarks.step_times slow-base slow-encoder-only slow-tsp-fcos …
 
 Forward, loss and backward of one batch of each recipe, with its teacher if it has one,
-without its optimiser; all in one process on one thread, taking turns; medians. Results:
-data/measured/step_times.json, under the first name; chapters read it.
+without its optimiser; all in one process on one thread, taking turns; medians. Memory
+is the most bytes of tensors that such a step holds at once, its gradients counted, its
+weights not. Results: data/measured/step_times.json, under the first name; chapters read
+it.
 """
 
 import argparse
@@ -18,7 +20,7 @@ from detr_steps.describable import from_json
 from detr_steps.training.freezing import frozen
 from detr_steps.training.teacher import Teacher
 
-from .measuring import MEASURED, machine, save, take_turns
+from .measuring import MEASURED, machine, memory, save, take_turns
 
 FILE = MEASURED / "step_times.json"
 
@@ -53,13 +55,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    taken = take_turns({name: step(name) for name in options.names}, options.rounds)
+    steps = {name: step(name) for name in options.names}
+    held = {name: round(memory(run)[1] / 1e6, 1) for name, run in steps.items()}
+    taken = take_turns(steps, options.rounds)
     first = options.names[0]
     times = {name: round(taken[name] / taken[first], 3) for name in options.names}
     for name, ratio in times.items():
-        print(f"{name:24} {ratio:.2f}")
+        print(f"{name:24} {ratio:.2f} {held[name]:8.1f} MB")
     found = json.loads(FILE.read_text("utf-8")) if FILE.exists() else {}
-    found[first] = {"machine": machine(), "seconds": taken[first], "times": times}
+    found[first] = {
+        "machine": machine(),
+        "seconds": taken[first],
+        "times": times,
+        "megabytes": held,
+    }
     save(FILE, dict(sorted(found.items())))
 
 
