@@ -1,6 +1,7 @@
 """The zoo's models side by side: score, cost, and how each is made."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from ..training.folder import flat
 from ..viz.engine.figure import InteractiveFigure
@@ -15,15 +16,17 @@ def ranking(
     costs: Mapping[str, Mapping[str, float]],
     *,
     score: str = "AP",
+    also: Sequence[str] = (),
     digits: Sequence[int] = (),
     title: str = "Who is best, and at what cost?",
 ) -> InteractiveFigure:
     """Sort trained models by score or cost; a row tells its recipe.
 
     `recipes` title -> name in the zoo; `costs` column -> {name: number}, lower is
-    better, with so many `digits` each (2 by default). A recipe is told as the command
-    that makes it, and what differs from the first one's. Raises: KeyError for an
-    unknown name or one without a cost; ValueError for one without a record.
+    better, with so many `digits` each (2 by default); `also` further scores, the means
+    of the seeds. A recipe is told as the command that makes it, and what differs from
+    the first one's. Raises: KeyError for an unknown name or one without a cost;
+    ValueError for one without a record.
     For chapter 12, to come.
     """
     names = list(recipes.values())
@@ -31,13 +34,15 @@ def ranking(
         Entry(
             each,
             scores(name, score),
-            [cost[name] for cost in costs.values()],
+            [cost[name] for cost in costs.values()]
+            + [fmean(scores(name, key)) for key in also],
             [f"detr-steps zoo train {name}", *_differs(names[0], name)],
         )
         for each, name in recipes.items()
     ]
     places = [*digits, *[2] * (len(costs) - len(digits))]
     columns = [Column(score, 3, "high"), *map(Column, costs, places)]
+    columns += [Column(key, 3, "high") for key in also]
     return ranking_of(entries, columns, title=title)
 
 

@@ -82,6 +82,20 @@ def test_the_zoos_rows_tell_how_they_are_made(tmp_path, monkeypatch):
     assert np.allclose(figure.arrays["values"][1, 0], np.mean(zoo.scores("slow-long")))
 
 
+def test_further_scores_are_columns_that_are_better_high():
+    figure = zoo.ranking(
+        {"base": "slow-base", "long": "slow-long"},
+        {"times": {"slow-base": 1.0, "slow-long": 2.0}},
+        also=("AP_S", "AP_L"),
+    )
+    assert [c["better"] for c in figure.notes["columns"]] == ["high", "low"] + 2 * [
+        "high"
+    ]
+    for k, key in ((2, "AP_S"), (3, "AP_L")):
+        wanted = [np.mean(zoo.scores(name, key)) for name in ("slow-base", "slow-long")]
+        assert np.allclose(figure.arrays["values"][:, k], wanted)
+
+
 def test_what_cannot_be_ranked_is_named():
     with pytest.raises(ValueError, match="nothing to rank"):
         ranking_of([], (SCORE,))
