@@ -28,12 +28,8 @@ from detr_steps.analysis.oracle import (
 )
 from detr_steps.data.dataset import Dataset
 from detr_steps.describable import from_json
-from detr_steps.training.folder import (
-    latest_weights,
-    read_description,
-    read_record,
-)
 
+from .finished import finished
 from .measuring import MEASURED, save
 
 FILE = MEASURED / "last_layer.json"
@@ -71,19 +67,11 @@ def row(model: nn.Module, data: Dataset, training: Dataset, images: int) -> dict
 
 
 def measure(run: Path, images: int) -> dict:
-    """The row of a run, with its pace.
-
-    Raises: FileNotFoundError without a run there, ValueError for an unfinished one.
-    """
-    description = read_description(run)
-    last, steps = read_record(run / "record.jsonl")[-1], description["recipe"]["steps"]
-    if last["step"] < steps:
-        raise ValueError(f"{run} is at step {last['step']} of {steps}: let it finish")
-    model = from_json(description["model"]).build()
-    model.load_state_dict(latest_weights(run))
+    """The row of a run, with its pace; raises as `finished` does."""
+    model, description, last = finished(run)
     data, training = (from_json(description[k]) for k in ("validation", "data"))
     pace = {"steps": last["step"], "seconds_per_step": last["seconds"] / last["step"]}
-    return pace | row(model.eval(), data, training, images)
+    return pace | row(model, data, training, images)
 
 
 def main() -> None:

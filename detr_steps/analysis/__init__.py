@@ -1,5 +1,6 @@
 """What the chapters measure on a trained model."""
 
+from .duplicates import Duplicates, duplicates
 from .fading import examples, rates, triangle
 from .layers import ap_by_layer, predictions
 from .looking import (
@@ -15,9 +16,11 @@ from .looking import (
 from .slots import slot_boxes
 
 __all__ = [
+    "Duplicates",
     "answering",
     "ap_by_layer",
     "before_layers",
+    "duplicates",
     "examples",
     "judge_maps",
     "predictions",
