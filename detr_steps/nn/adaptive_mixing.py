@@ -1,7 +1,7 @@
 """Queries that sample points in space and scale, and mix them by weights of their own.
 
-Gao et al. 2022, "AdaMixer: A Fast-Converging Query-Based Object Detector". For chapter
-12, to come.
+Gao et al. 2022, "AdaMixer: A Fast-Converging Query-Based Object Detector".
+Built in chapters/12_more_queries.ipynb.
 """
 
 import math

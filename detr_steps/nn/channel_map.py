@@ -12,7 +12,8 @@ class ChannelMap(nn.Module):
 
     `channels_in` of the maps, finest first; `channels` C, a multiple of 32. Nothing
     flows between levels: there is no feature pyramid.
-    Source: Gao et al. 2022 (AdaMixer), official code. For chapter 12, to come.
+    Source: Gao et al. 2022 (AdaMixer), official code.
+    For chapters/12_more_queries.ipynb.
     """
 
     def __init__(self, channels_in: Sequence[int], channels: int) -> None:

@@ -22,7 +22,8 @@ class OverlapAttention(Attention):
     IoF is the share of the query's own box that lies in the other's: a query listens to
     those around its box, with τ = 0 to all. Contents alone are compared; a position has
     to be added to them before.
-    Source: Gao et al. 2022 (AdaMixer), equation 11. For chapter 12, to come.
+    Source: Gao et al. 2022 (AdaMixer), equation 11.
+    For chapters/12_more_queries.ipynb.
     """
 
     def __init__(self, channels: int, heads: int, dropout: float = 0.0) -> None:

@@ -1,8 +1,8 @@
 """Boxes as centre, scale and aspect: (x, y, z, r), in pixels (AdaMixer).
 
 z = log2 of the square root of the area, r = log2 of height / width: a step of z means
-the same for every box, and the pixel stride of a level is a z as well. For chapter 12,
-to come.
+the same for every box, and the pixel stride of a level is a z as well. Built in
+chapters/12_more_queries.ipynb.
 """
 
 import math

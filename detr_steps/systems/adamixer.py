@@ -1,7 +1,7 @@
 """AdaMixer: no encoder; each query mixes what it samples, by weights of its own.
 
-Gao et al. 2022, "AdaMixer: A Fast-Converging Query-Based Object Detector". For chapter
-12, to come.
+Gao et al. 2022, "AdaMixer: A Fast-Converging Query-Based Object Detector".
+Built in chapters/12_more_queries.ipynb.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Group DETR: several groups of queries in training, one of them at inference.
 
 Chen et al. 2022, "Group DETR: Fast DETR Training with Group-Wise One-to-Many
-Assignment". For chapter 12, to come.
+Assignment". Built in chapters/12_more_queries.ipynb.
 """
 
 from dataclasses import dataclass

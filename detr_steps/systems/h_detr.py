@@ -1,6 +1,6 @@
 """H-DETR: one-to-many matching beside one-to-one matching, or in its place.
 
-Jia et al. 2023, "DETRs with Hybrid Matching". For chapter 12, to come.
+Jia et al. 2023, "DETRs with Hybrid Matching". Built in chapters/12_more_queries.ipynb.
 """
 
 import math

@@ -1,7 +1,6 @@
 """The zoo's models side by side: score, cost, and how each is made."""
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 
 from ..training.folder import flat
 from ..viz.engine.figure import InteractiveFigure
@@ -27,7 +26,7 @@ def ranking(
     of the seeds. A recipe is told as the command that makes it, and what differs from
     the first one's. Raises: KeyError for an unknown name or one without a cost;
     ValueError for one without a record.
-    For chapter 12, to come.
+    Built in chapters/12_more_queries.ipynb.
     """
     names = list(recipes.values())
     entries = [
@@ -35,7 +34,7 @@ def ranking(
             each,
             scores(name, score),
             [cost[name] for cost in costs.values()]
-            + [fmean(scores(name, key)) for key in also],
+            + [_mean(scores(name, key)) for key in also],
             [f"detr-steps zoo train {name}", *_differs(names[0], name)],
         )
         for each, name in recipes.items()
@@ -44,6 +43,10 @@ def ranking(
     columns = [Column(score, 3, "high"), *map(Column, costs, places)]
     columns += [Column(key, 3, "high") for key in also]
     return ranking_of(entries, columns, title=title)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(len(values), 1)  # of none: what has none is named later
 
 
 def _differs(first: str, name: str) -> list[str]:

@@ -107,6 +107,8 @@ def test_what_cannot_be_ranked_is_named():
         ranking_of([Entry("a", [0.1], [])], (Column("AP", 2, "big"),))
     with pytest.raises(KeyError):
         zoo.ranking({"a": "slow-base"}, {"times": {}})
+    with pytest.raises(ValueError, match="'a' has no scores: train it first"):
+        zoo.ranking({"a": "slow-teacher-800"}, {}, also=("AP_S",))
 
 
 def test_a_single_score_needs_no_cost():
