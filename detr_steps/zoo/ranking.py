@@ -15,33 +15,33 @@ def ranking(
     costs: Mapping[str, Mapping[str, float]],
     *,
     score: str = "AP",
-    also: Sequence[str] = (),
+    also: Mapping[str, str] | None = None,
     digits: Sequence[int] = (),
     title: str = "Who is best, and at what cost?",
 ) -> InteractiveFigure:
     """Sort trained models by score or cost; a row tells its recipe.
 
     `recipes` title -> name in the zoo; `costs` column -> {name: number}, lower is
-    better, with so many `digits` each (2 by default); `also` further scores, the means
-    of the seeds. A recipe is told as the command that makes it, and what differs from
-    the first one's. Raises: KeyError for an unknown name or one without a cost;
-    ValueError for one without a record.
+    better, with so many `digits` each (2 by default); `also` column -> further score,
+    the mean of the seeds. A recipe is told as the command that makes it, and what
+    differs from the first one's. Raises: KeyError for an unknown name or one without a
+    cost; ValueError for one without a record.
     Built in chapters/12_more_queries.ipynb.
     """
-    names = list(recipes.values())
+    names, also = list(recipes.values()), also or {}
     entries = [
         Entry(
             each,
             scores(name, score),
             [cost[name] for cost in costs.values()]
-            + [_mean(scores(name, key)) for key in also],
+            + [_mean(scores(name, key)) for key in also.values()],
             [f"detr-steps zoo train {name}", *_differs(names[0], name)],
         )
         for each, name in recipes.items()
     ]
     places = [*digits, *[2] * (len(costs) - len(digits))]
     columns = [Column(score, 3, "high"), *map(Column, costs, places)]
-    columns += [Column(key, 3, "high") for key in also]
+    columns += [Column(name, 2, "high") for name in also]
     return ranking_of(entries, columns, title=title)
 
 
@@ -54,7 +54,9 @@ def _differs(first: str, name: str) -> list[str]:
     before, after = (flat(recipe(each)) for each in (first, name))
     changed = {k: v for k, v in after.items() if before.get(k) != v}
     changed |= {k: "none" for k in before.keys() - after.keys()}
-    lines = [f"{key}: {value}" for key, value in sorted(changed.items())]
+    # another system differs in much: its kind is told first
+    order = sorted(changed.items(), key=lambda item: (item[0] != "model.kind", item))
+    lines = [f"{key}: {value}" for key, value in order]
     if len(lines) > LINES:
         lines = [*lines[: LINES - 1], f"and {len(lines) - LINES + 1} more"]
     return lines

@@ -86,14 +86,23 @@ def test_further_scores_are_columns_that_are_better_high():
     figure = zoo.ranking(
         {"base": "slow-base", "long": "slow-long"},
         {"times": {"slow-base": 1.0, "slow-long": 2.0}},
-        also=("AP_S", "AP_L"),
+        also={"small": "AP_S", "large": "AP_L"},
     )
-    assert [c["better"] for c in figure.notes["columns"]] == ["high", "low"] + 2 * [
-        "high"
+    assert [(c["name"], c["better"]) for c in figure.notes["columns"]] == [
+        ("AP", "high"),
+        ("times", "low"),
+        ("small", "high"),
+        ("large", "high"),
     ]
     for k, key in ((2, "AP_S"), (3, "AP_L")):
         wanted = [np.mean(zoo.scores(name, key)) for name in ("slow-base", "slow-long")]
         assert np.allclose(figure.arrays["values"][:, k], wanted)
+
+
+def test_another_system_is_told_by_its_kind_first():
+    costs = {"times": {"more-refine": 1.0, "more-adamixer": 1.0}}
+    figure = zoo.ranking({"a": "more-refine", "b": "more-adamixer"}, costs)
+    assert figure.notes["recipes"][1][1] == "model.kind: AdaMixerConfig"
 
 
 def test_what_cannot_be_ranked_is_named():
@@ -108,7 +117,7 @@ def test_what_cannot_be_ranked_is_named():
     with pytest.raises(KeyError):
         zoo.ranking({"a": "slow-base"}, {"times": {}})
     with pytest.raises(ValueError, match="'a' has no scores: train it first"):
-        zoo.ranking({"a": "slow-teacher-800"}, {}, also=("AP_S",))
+        zoo.ranking({"a": "slow-teacher-800"}, {}, also={"small": "AP_S"})
 
 
 def test_a_single_score_needs_no_cost():
