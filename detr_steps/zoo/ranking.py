@@ -54,6 +54,9 @@ def _differs(first: str, name: str) -> list[str]:
     before, after = (flat(recipe(each)) for each in (first, name))
     changed = {k: v for k, v in after.items() if before.get(k) != v}
     changed |= {k: "none" for k in before.keys() - after.keys()}
+    # how it is trained is written down in full only where weights are published
+    one_side = {k for k in before.keys() ^ after.keys() if k.startswith("recipe.")}
+    changed = {k: v for k, v in changed.items() if k not in one_side}
     # another system differs in much: its kind is told first
     order = sorted(changed.items(), key=lambda item: (item[0] != "model.kind", item))
     lines = [f"{key}: {value}" for key, value in order]
