@@ -14,6 +14,7 @@ BOOK = Path(__file__).resolve().parent
 TAGS = re.compile(r"(?is)<(style|script)\b.*?</\1>|<!--.*?-->|<[^>]*>")
 sys.path.insert(0, str(BOOK.parent))
 
+from tools.book import fonts  # noqa: E402
 from tools.book.chapters import every_chapter  # noqa: E402
 from tools.book.docstrings import Docstrings, sign, skip  # noqa: E402
 from tools.book.library import Library  # noqa: E402
@@ -55,7 +56,7 @@ html_theme = "sphinx_book_theme"
 html_title = "detr_steps"
 html_static_path = ["_static"]
 html_extra_path = []
-html_css_files = ["book.css"]
+html_css_files = ["fonts.css", "book.css"]
 html_js_files = [("book.js", {"defer": "defer"})]
 html_favicon = "_static/favicon.svg"
 html_copy_source = False
@@ -134,6 +135,12 @@ def drop_templates(app, error) -> None:
             path.unlink()
 
 
+def write_fonts(app, error) -> None:
+    """The letters of the pages, as a style sheet."""
+    if error is None:
+        fonts.write(BOOK / "fonts", Path(app.outdir) / "_static")
+
+
 def copy_notebooks(app, error) -> None:
     """The notebooks as they are, for the download buttons."""
     if error is None:
@@ -153,5 +160,6 @@ def setup(app) -> None:
     app.connect("html-page-context", keep_text)
     app.connect("build-finished", write_text)
     app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", write_fonts)
     app.connect("build-finished", drop_templates)
     app.connect("build-finished", copy_notebooks)

@@ -1,12 +1,14 @@
 """How the book's pages are made: terms, claims, uses, docstrings, diffs, links."""
 
+import base64
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tools.book import changes, docstrings, landing, ledger, markdown
+from tools.book import changes, docstrings, fonts, landing, ledger, markdown
 from tools.book.__main__ import main
 from tools.book.api import in_chapter
 from tools.book.chapters import Chapter, Fault
@@ -268,6 +270,26 @@ def test_a_fault_leaves_the_book_that_was_there(tmp_path, monkeypatch, capsys):
     assert main(["--out", str(tmp_path)]) == 1
     assert "a link to nothing" in capsys.readouterr().err
     assert (tmp_path / "searchindex.js").read_text() == "old"
+
+
+# --- fonts ----------------------------------------------------------------------
+
+
+def test_the_sheet_of_fonts_holds_each_file_and_travels_with_the_licences(tmp_path):
+    folder = Path(__file__).resolve().parents[1] / "book" / "fonts"
+    fonts.write(folder, tmp_path)
+    sheet = (tmp_path / "fonts.css").read_text(encoding="utf-8")
+    inside = re.findall(r"base64,([^\"]+)", sheet)
+    files = [(folder / font.file).read_bytes() for font in fonts.FONTS]
+    assert [base64.b64decode(each) for each in inside] == files
+    assert {path.name for path in folder.glob("*.woff2")} == {
+        font.file for font in fonts.FONTS
+    }
+    assert all(content[:4] == b"wOF2" for content in files)
+    assert sum(map(len, files)) < 250_000  # every page loads them
+    for font in fonts.FONTS:
+        licence = (tmp_path / f"{font.family}-OFL.txt").read_text(encoding="utf-8")
+        assert "SIL Open Font License, Version 1.1" in licence
 
 
 # --- pages ----------------------------------------------------------------------
