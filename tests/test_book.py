@@ -326,6 +326,34 @@ def test_the_names_on_the_map_stay_in_their_boxes(book, page):
         assert box[0] < number[0] < number[1] < name[0] < name[1] < box[1]
 
 
+@pytest.mark.browser
+def test_the_front_page_shows_its_figure_and_a_readable_lead_at_once(book, page):
+    page.set_viewport_size(DESKTOP)
+    page.goto((book.folder / "index.html").as_uri())
+    box = page.locator(".hero-figure iframe").bounding_box()
+    assert box["y"] > 0 and box["y"] + box["height"] < DESKTOP["height"]
+    assert box["x"] + box["width"] < DESKTOP["width"] and box["width"] == 820
+    weight, size = page.locator(".lead").evaluate(
+        "e => [getComputedStyle(e).fontWeight, getComputedStyle(e).fontSize]"
+    )
+    assert int(weight) >= 400 and float(size.removesuffix("px")) >= 18
+
+
+@pytest.mark.browser
+def test_pages_bring_their_own_letters(book, page, watch):
+    page.goto((book.folder / "notation.html").as_uri())
+    loaded = page.evaluate(
+        """async () => {
+        await document.fonts.ready;
+        return [...document.fonts].filter(font => font.status === "loaded")
+            .map(font => font.family.replaceAll('"', ""))}"""
+    )
+    for part, family in ((".bd-article p", "Inter"), (".bd-article h1", "Literata")):
+        names = page.locator(part).first.evaluate("e => getComputedStyle(e).fontFamily")
+        assert names.startswith(family) and family in loaded
+    assert watch.errors == [] and watch.outside == []
+
+
 # The lines of a title, as they are broken.
 LINES = """title => {
     const range = document.createRange(), lines = [];
