@@ -14,7 +14,7 @@ BOOK = Path(__file__).resolve().parent
 TAGS = re.compile(r"(?is)<(style|script)\b.*?</\1>|<!--.*?-->|<[^>]*>")
 sys.path.insert(0, str(BOOK.parent))
 
-from tools.book import fonts  # noqa: E402
+from tools.book import dark, fonts  # noqa: E402
 from tools.book.chapters import every_chapter  # noqa: E402
 from tools.book.docstrings import Docstrings, sign, skip  # noqa: E402
 from tools.book.library import Library  # noqa: E402
@@ -135,6 +135,12 @@ def drop_templates(app, error) -> None:
             path.unlink()
 
 
+def darken_plots(app, error) -> None:
+    """Plots have a twin for the dark theme."""
+    if error is None:
+        dark.add_to(sorted(Path(app.outdir).glob("chapters/*.html")))
+
+
 def write_fonts(app, error) -> None:
     """The letters of the pages, as a style sheet."""
     if error is None:
@@ -160,6 +166,7 @@ def setup(app) -> None:
     app.connect("html-page-context", keep_text)
     app.connect("build-finished", write_text)
     app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", darken_plots)
     app.connect("build-finished", write_fonts)
     app.connect("build-finished", drop_templates)
     app.connect("build-finished", copy_notebooks)

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlparse
 import pytest
 from bs4 import BeautifulSoup
 from pages import assert_figures_live, cut_off
+from PIL import Image
 
 from tools.notebooks import ROOT, chapters, is_folded, text_of
 
@@ -470,12 +471,33 @@ def test_interactive_figures_need_no_plate_in_the_dark(book, page):
 
 
 @pytest.mark.browser
-def test_pictures_lie_on_a_light_plate_in_the_dark(book, page):
+def test_pictures_lie_on_a_white_card_in_the_dark(book, page):
     page.emulate_media(color_scheme="dark")
     page.goto((book.folder / "chapters" / f"{CHAPTERS[0].stem}.html").as_uri())
     paper, plate = page.evaluate(
-        """() => [document.body, document.querySelector(".cell_output img")]
+        """() => [document.body, document.querySelector(".cell_output img:not(.plot)")]
         .map(e => getComputedStyle(e).backgroundColor.match(/\\d+/g).slice(0, 3))
         .map(parts => Math.max(...parts.map(Number)))"""
     )
-    assert paper < 60 and plate > 230
+    assert paper < 60 and plate > 250
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_plots_follow_the_theme(book, page, theme):
+    page.emulate_media(color_scheme=theme)
+    page.goto((book.folder / "chapters" / "11_sqr.html").as_uri())
+    shown = page.locator("img.plot:visible")
+    assert shown.count() > 3
+    assert shown.count() == page.locator(f"img.only-{theme}").count()
+    assert shown.count() == page.locator("img.plot").count() / 2
+    source, paper, plate = shown.first.evaluate(
+        """async image => {
+        await image.decode();
+        const colour = e => getComputedStyle(e).backgroundColor;
+        return [image.src, colour(document.body), colour(image)]}"""
+    )
+    image = Image.open(unquote(urlparse(source).path)).convert("RGB")
+    rgb = map(int, re.findall(r"\d+", paper))  # book.css and dark.py agree:
+    assert max(abs(a - b) for a, b in zip(image.getpixel((2, 2)), rgb)) <= 1
+    assert theme == "light" or plate == "rgba(0, 0, 0, 0)"

@@ -1,14 +1,20 @@
 """How the book's pages are made: terms, claims, uses, docstrings, diffs, links."""
 
 import base64
+import colorsys
+import io
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+from PIL import Image
 
-from tools.book import changes, docstrings, fonts, landing, ledger, markdown
+from detr_steps.viz.engine.inline import small_png
+from tools.book import changes, dark, docstrings, fonts, landing, ledger, markdown
 from tools.book.__main__ import main
 from tools.book.api import in_chapter
 from tools.book.chapters import Chapter, Fault
@@ -290,6 +296,126 @@ def test_the_sheet_of_fonts_holds_each_file_and_travels_with_the_licences(tmp_pa
     for font in fonts.FONTS:
         licence = (tmp_path / f"{font.family}-OFL.txt").read_text(encoding="utf-8")
         assert "SIL Open Font License, Version 1.1" in licence
+
+
+# --- plots in the dark ----------------------------------------------------------
+
+
+def drawn(draw) -> bytes:
+    """A figure of one axes, as notebooks keep it."""
+    figure, ax = plt.subplots(figsize=(4, 3))
+    draw(ax)
+    plt.close(figure)
+    return small_png(figure)
+
+
+def lines(ax) -> None:
+    ax.plot([0, 1, 2], [2, 0, 1], color="#E69F00", lw=3, label="AP")
+    ax.legend()
+
+
+def with_text(ax) -> None:
+    ax.bar([0, 1], [1, 2], color=["#0072B2", "#E69F00"], width=0.95)
+    ax.text(0, 0.4, "words on blue", ha="center")
+
+
+def values(cmap):
+    return lambda ax: ax.imshow(np.linspace(0, 1, 64).reshape(8, 8), cmap=cmap)
+
+
+def colour_bar(ax) -> None:
+    scatter = ax.scatter(range(9), range(9), c=range(9), s=9)
+    ax.figure.colorbar(scatter)
+
+
+@pytest.mark.parametrize(
+    ("draw", "plot"),
+    [
+        (lines, True),
+        (with_text, False),  # two large areas: more picture than paper
+        (lambda ax: ax.bar([0, 4], [1, 2], color=["#0072B2", "#E69F00"]), True),
+        (values("viridis"), False),
+        (values("Greys"), False),
+        (values("Oranges"), False),
+        (colour_bar, False),
+        (lambda ax: ax.barh([0], [1], color="0.7"), False),
+        (lambda ax: ax.imshow(np.random.default_rng(0).random((32, 32, 3))), False),
+    ],
+)
+def test_only_lines_and_bars_on_white_are_made_dark(draw, plot):
+    assert dark.is_plot(drawn(draw)) == plot
+
+
+def counted(png: bytes) -> list[tuple[int, int, int]]:
+    """A picture's colours, most pixels first."""
+    with Image.open(io.BytesIO(png)) as image:
+        found = image.convert("RGB").getcolors(1 << 20)
+    return [colour for _, colour in sorted(found, reverse=True)]
+
+
+def test_dark_plots_have_paper_ink_and_colours_that_keep_their_names():
+    colours = counted(dark.dark(drawn(lines)))
+    assert np.abs(np.subtract(colours[0], dark.PAPER)).max() <= 4
+    brightest = max(colours, key=min)
+    assert np.abs(np.subtract(brightest, dark.INK)).max() <= 8
+    hues = [colorsys.rgb_to_hsv(*(c / 255 for c in each)) for each in colours[1:6]]
+    orange = colorsys.rgb_to_hsv(0xE6 / 255, 0x9F / 255, 0)
+    assert any(abs(h - orange[0]) < 0.02 and s > 0.6 for h, s, _ in hues)
+    assert (255, 255, 255) not in colours
+
+
+def test_words_on_an_area_of_colour_stay_as_they_are():
+    blue, black = (0, 0x72, 0xB2), (0, 0, 0)
+    light, made = drawn(with_text), dark.dark(drawn(with_text))
+    near = lambda png, colour: min(  # noqa: E731
+        np.abs(np.subtract(each, colour)).max() for each in counted(png)
+    )
+    for colour in (blue, black):
+        assert near(light, colour) <= 8 and near(made, colour) <= 8
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "named"),
+    [
+        ("The black line is the mean.", "", True),
+        ("Darker cells are read more.", "", True),
+        ("The blue line is the mean.", "ax.plot(x, color='black')", False),
+        ("", 'ax.set(title="layers 1 (light) to 3")', True),
+        ("Grey: never read", "%time f()", True),
+        ("White: the object", "viz.family_map(here='05')", False),
+        ("In the highlights", "", False),
+    ],
+)
+def test_figures_whose_greys_are_named_keep_them(text, code, named):
+    assert dark.names_neutral(text, code) == named
+
+
+def test_a_plot_gets_its_twin_and_a_picture_none(tmp_path):
+    for folder in ("_images", "chapters"):
+        (tmp_path / folder).mkdir()
+    png, page = drawn(lines), tmp_path / "chapters" / "02.html"
+    (tmp_path / "_images" / "a.png").write_bytes(png)
+    other = '<img alt="x" src="../_images/b.png" />'
+    page.write_text(f'<img alt="x" class="plot" src="../_images/a.png" />{other}')
+    dark.add_to([page])
+    assert page.read_text() == (
+        '<img alt="x" class="plot only-light" src="../_images/a.png" />'
+        f'<img alt="x" class="plot only-dark" src="../_dark/a.png" />{other}'
+    )
+    assert (tmp_path / "_dark" / "a.png").read_bytes() == dark.dark(png)
+
+
+def test_a_page_marks_its_plots_unless_their_greys_are_named(converter):
+    made = chapter(("code", "draw()"), ("markdown", "The blue line."))
+    data = base64.b64encode(drawn(lines)).decode()
+    made.cells[1]["outputs"] = [
+        {"output_type": "display_data", "data": {"image/png": data}, "metadata": {}}
+    ]
+    for text, marked in (("The blue line.", True), ("The grey line.", False)):
+        made.cells[2]["source"] = text
+        cells = json.loads(converter.page(made, "end"))["cells"]
+        (code,) = (cell for cell in cells if cell["cell_type"] == "code")
+        assert ("classes" in code["metadata"]["mystnb"]["image"]) == marked
 
 
 # --- pages ----------------------------------------------------------------------

@@ -22,14 +22,31 @@ for (const summary of document.querySelectorAll("details.hide > summary")) {
   summary.removeAttribute("aria-label");
 }
 
-// A wide figure is small on a phone: a tap shows it by itself, to be zoomed.
+// A wide figure scrolls in a frame of its own on a phone, and says so; a tap shows it by
+// itself, to be zoomed.
+const widths = new ResizeObserver((seen) => {
+  for (const { target } of seen) {
+    const link = target.closest("a.figure");
+    link.nextElementSibling.hidden = link.scrollWidth <= link.clientWidth + 1;
+  }
+});
 for (const image of document.querySelectorAll(".cell_output > img")) {
   const link = document.createElement("a");
   link.href = image.src;
   link.className = "figure";
   link.title = "Show this figure by itself";
+  const hint = document.createElement("small");
+  hint.className = "swipe";
+  hint.hidden = true;
+  hint.textContent = "Swipe to see the rest, tap to see it by itself.";
+  for (const only of ["only-light", "only-dark"]) {
+    link.classList.toggle(only, image.classList.contains(only));
+  }
   image.replaceWith(link);
   link.append(image);
+  link.after(hint);
+  widths.observe(link);
+  widths.observe(image);
 }
 
 // Long names break between their parts rather than anywhere: in titles after a dot, in

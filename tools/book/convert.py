@@ -2,13 +2,15 @@
 
 import json
 import re
+from base64 import b64decode
 from pathlib import Path
 
 from tools.notebooks import BADGE, ROOT, SETUP, is_folded, is_solution, text_of
 
-from .chapters import CLAIMS, FOLD, HEADING, Chapter, Fault, is_words
+from . import dark, ledger
+from .chapters import CLAIMS, FOLD, HEADING, Chapter, Claim, Fault, is_words
 from .glossary import Glossary
-from .markdown import LINK, plain
+from .markdown import LINK, plain, table_rows
 
 WEB = re.compile(r"[a-z]+:|#")
 # What `predict` and `reveal` print where nobody guessed: a page takes no guesses.
@@ -34,7 +36,8 @@ class Converter:
         section = chapter.label
         for index, cell in enumerate(chapter.cells):
             if cell["cell_type"] != "markdown":
-                cells += [markdown(f"(cell-{cell['id']})="), code(cell, section)]
+                made = code(cell, section, words_after(chapter, index))
+                cells += [markdown(f"(cell-{cell['id']})="), made]
                 continue
             text = self.prose(chapter, body(cell["source"]) if not index else
                               cell["source"], seen)  # fmt: skip
@@ -107,8 +110,17 @@ def markdown(text: str) -> dict:
     return {"cell_type": "markdown", "metadata": {}, "source": text}
 
 
-def code(cell: dict, section: str) -> dict:
-    """A code cell as the book shows it: set-up and solutions folded away."""
+def words_after(chapter: Chapter, index: int) -> str:
+    """The text that follows a cell: the next cell of prose."""
+    later = (c for c in chapter.cells[index + 1 :] if c["cell_type"] == "markdown")
+    return next(later, {"source": ""})["source"]
+
+
+def code(cell: dict, section: str, after: str = "") -> dict:
+    """A code cell as the book shows it: set-up and solutions folded away.
+
+    `after` is the text that follows: it may name colours of the cell's figures.
+    """
     tags, settings = [], {"image": {"alt": f"Figure of “{section}”"}}
     if cell["source"].startswith(SETUP):
         tags.append("hide-cell")
@@ -128,11 +140,19 @@ def code(cell: dict, section: str) -> dict:
     told = [text for text in texts if text and text[0] not in "<✓✗["]
     if told and "\n" not in told[0]:
         settings["image"] = {"alt": told[0]}
+    if all_plots(outputs) and not dark.names_neutral(after, cell["source"]):
+        settings["image"]["classes"] = "plot"
     metadata = {"tags": tags, "mystnb": settings}
     return {key: cell[key] for key in ("cell_type", "execution_count", "source")} | {
         "metadata": metadata,
         "outputs": outputs,
     }
+
+
+def all_plots(outputs: list[dict]) -> bool:
+    """True for outputs with figures that are plots, all of them."""
+    pngs = [text_of(o.get("data", {}).get("image/png", "")) for o in outputs]
+    return any(pngs) and all(dark.is_plot(b64decode(png)) for png in pngs if png)
 
 
 def unfolded(output: dict) -> dict:
@@ -144,15 +164,17 @@ def unfolded(output: dict) -> dict:
 
 
 def shown(output: dict, cell: str) -> dict:
-    """An output as the book shows it: no asking for guesses, an id on the claims."""
+    """An output as the book shows it: no asking for guesses, claims as the ledger."""
     if "text" in output:
         return output | {"text": NO_GUESS.sub("", text_of(output["text"]))}
     data = output.get("data", {})
     text = text_of(data.get("text/markdown", ""))
     if not text.startswith(CLAIMS):
         return output
-    mark = f'<span id="claims-{cell}"></span>\n\n'
-    return output | {"data": data | {"text/markdown": mark + text}}
+    mark = f'<span id="claims-{cell}"></span>'
+    head, *rows = table_rows(text)
+    claims = [ledger.parts(Claim(*row, cell=cell)) for row in rows]
+    return output | {"data": {"text/html": mark + ledger.table(head, claims)}}
 
 
 def head(chapter: Chapter) -> str:

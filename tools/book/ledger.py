@@ -2,6 +2,7 @@
 
 import html
 from collections import Counter
+from collections.abc import Sequence
 
 from .chapters import Chapter, Claim
 
@@ -23,26 +24,42 @@ def page(chapters: list[Chapter]) -> str:
     claims = [(chapter, claim) for chapter in chapters for claim in chapter.claims]
     counts = Counter(kind(claim.verdict) for _, claim in claims)
     counts = {name: counts[name] for name in ("holds", "partly", "fails")}
-    head = "".join(f"<th>{name}</th>" for name in HEAD)
-    rows = "".join(row(chapter, claim) for chapter, claim in claims)
-    return ABOUT.format(count=len(claims), **counts) + (
+    rows = [[*parts(claim), link(chapter, claim)] for chapter, claim in claims]
+    return ABOUT.format(count=len(claims), **counts) + table(HEAD, rows)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of claims; each cell says its column's name for the cards."""
+    names = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    lines = "".join(
+        "<tr>"
+        + "".join(
+            f'<td data-head="{html.escape(name)}">{cell}</td>'
+            for name, cell in zip(head, row)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return (
         '<div class="pst-scrollable-table-container"><table class="table claims">'
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>\n"
+        f"<thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table></div>\n"
     )
 
 
-def row(chapter: Chapter, claim: Claim) -> str:
-    """One claim as a row; each cell says its column's name for the cards."""
+def parts(claim: Claim) -> tuple[str, str, str]:
+    """What was said, what was measured, and the verdict: a pill of its colour."""
     verdict = html.escape(claim.verdict)
-    address = f"chapters/{chapter.stem}.html#claims-{claim.cell}"
-    cells = (
+    return (
         html.escape(claim.said),
         html.escape(claim.measured),
         f'<span class="verdict {kind(claim.verdict)}">{verdict}</span>',
-        f'<a href="{address}">{html.escape(chapter.label)}</a>',
     )
-    parts = (f'<td data-head="{name}">{cell}</td>' for name, cell in zip(HEAD, cells))
-    return f"<tr>{''.join(parts)}</tr>"
+
+
+def link(chapter: Chapter, claim: Claim) -> str:
+    """A link to the table in the chapter."""
+    address = f"chapters/{chapter.stem}.html#claims-{claim.cell}"
+    return f'<a href="{address}">{html.escape(chapter.label)}</a>'
 
 
 def kind(verdict: str) -> str:
