@@ -359,15 +359,15 @@ def test_pages_bring_their_own_letters(book, page, watch):
 LINES = """title => {
     const range = document.createRange(), lines = [];
     const texts = document.createTreeWalker(title, NodeFilter.SHOW_TEXT);
-    let bottom = -Infinity;
+    let top = -Infinity; // letters of one line may reach into the next
     while (texts.nextNode()) {
         const text = texts.currentNode;
         for (let i = 0; i < text.data.length; i++) {
             range.setStart(text, i);
             range.setEnd(text, i + 1);
             const box = range.getBoundingClientRect();
-            if (box.width && box.top >= bottom) lines.push("");
-            if (box.width) bottom = Math.max(bottom, box.bottom - 1);
+            if (box.width && box.top > top + box.height / 2) lines.push("");
+            if (box.width) top = Math.max(top, box.top);
             lines[lines.length - 1] += text.data[i];
         }
     }
