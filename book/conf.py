@@ -1,20 +1,14 @@
 """How Sphinx makes the site. `python3 course.py book` writes the pages it reads."""
 
-import html
 import importlib.metadata
-import json
-import re
 import shutil
 import sys
 from pathlib import Path
 
-from docutils import nodes
-
 BOOK = Path(__file__).resolve().parent
-TAGS = re.compile(r"(?is)<(style|script)\b.*?</\1>|<!--.*?-->|<[^>]*>")
 sys.path.insert(0, str(BOOK.parent))
 
-from tools.book import dark, fonts  # noqa: E402
+from tools.book import dark, fonts, search  # noqa: E402
 from tools.book.chapters import every_chapter  # noqa: E402
 from tools.book.docstrings import Docstrings, sign, skip  # noqa: E402
 from tools.book.library import Library  # noqa: E402
@@ -57,7 +51,7 @@ html_title = "detr_steps"
 html_static_path = ["_static"]
 html_extra_path = []
 html_css_files = ["fonts.css", "book.css"]
-html_js_files = [("book.js", {"defer": "defer"})]
+html_js_files = [(name, {"defer": "defer"}) for name in ("book.js", "search.js")]
 html_favicon = "_static/favicon.svg"
 html_copy_source = False
 html_show_sourcelink = False
@@ -97,35 +91,18 @@ def copy_mathjax(app, error) -> None:
         shutil.copy(package.locate_file(inside), folder)
 
 
-def words(node: nodes.Node) -> str:
-    """What a reader sees of a part of a page: raw HTML without its tags."""
-    if isinstance(node, nodes.raw):
-        return html.unescape(TAGS.sub(" ", node.astext()))
-    if next(node.findall(nodes.raw), None):
-        return "".join(map(words, node.children))
-    return node.astext()
-
-
 def keep_text(app, pagename, templatename, context, doctree) -> None:
-    """Sphinx's html-page-context: the search page shows what it finds (search.js)."""
+    """Sphinx's html-page-context: what the search looks through (search.js)."""
     if doctree is not None:
-        blocks = [
-            words(each)
-            for each in doctree.findall(nodes.TextElement)
-            if not isinstance(each.parent, nodes.TextElement)
-        ]
-        app.env.book_text[pagename] = " ".join(" ".join(blocks).split())
+        app.env.book_text[pagename] = search.text_of(doctree)
     if pagename == "search":
         app.add_js_file("book-text.js")
-        app.add_js_file("search.js", loading_method="defer")
 
 
 def write_text(app, error) -> None:
     """The text of all pages, as a script: files may not be fetched."""
     if error is None:
-        text = json.dumps(app.env.book_text, ensure_ascii=False)
-        path = Path(app.outdir) / "_static" / "book-text.js"
-        path.write_text(f"globalThis.bookText = {text};\n", encoding="utf-8")
+        search.write(app.env.book_text, Path(app.outdir) / "_static")
 
 
 def drop_templates(app, error) -> None:

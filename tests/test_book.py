@@ -431,6 +431,84 @@ def test_search_finds_a_word_and_shows_where(book, page, watch):
 
 
 @pytest.mark.browser
+def test_search_lists_parts_of_pages_while_typing(book, page, watch):
+    page.goto((book.folder / "changes" / "index.html").as_uri())
+    page.keyboard.press("ControlOrMeta+k")
+    field = page.locator("#pst-search-dialog input")
+    found = page.locator("#book-found li:not(.more)")
+    field.press_sequentially("hungar")
+    found.first.wait_for()
+    part = found.filter(has_text="Who answers for which object?").first
+    assert "hungar" in part.locator("mark").first.inner_text().lower()
+    field.fill("glossary matching")
+    field.fill("queri")  # a word may be unfinished, anywhere a letter before it may not
+    page.wait_for_function("document.querySelectorAll('#book-found li').length > 5")
+    heads = found.locator("a").all_inner_texts()
+    assert all("queri" in text.lower() for text in heads)
+    field.fill("positional encoding")
+    page.get_by_text("Here it is called positions.").wait_for()
+    field.fill("zeppelin")
+    page.get_by_text("Nothing here has these words.").wait_for()
+    assert found.count() == 0
+    field.fill("AP75")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/glossary.html#term-AP75")
+    assert watch.errors == [] and watch.outside == []
+
+
+def test_each_part_to_search_begins_with_its_heading_and_is_there(book):
+    script = (book.folder / "_static" / "book-text.js").read_text(encoding="utf-8")
+    texts, parts = (
+        json.loads(line.partition(" = ")[2].removesuffix(";"))
+        for line in script.strip().split("\n")
+    )
+    assert set(parts) == set(texts) and len(parts["chapters/02_detr"]) > 10
+    for page, found in parts.items():
+        ids = book.pages[(book.folder / f"{page}.html").resolve()].ids
+        units = texts[page].encode("utf-16-le")  # as JavaScript counts
+        for begin, anchor, heading in found:
+            text = units[2 * begin :].decode("utf-16-le")
+            is_name = page.startswith("api/detr") and "." in anchor
+            assert heading in text[:200] if is_name else text.startswith(heading)
+            assert anchor in ids, f"{page}: {anchor}"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_figures_of_a_phone_are_legible_and_scroll_in_their_frames(book, page, path):
+    page.set_viewport_size(PHONE)
+    page.goto((book.folder / "chapters" / f"{path.stem}.html").as_uri())
+    page.wait_for_load_state("load")
+    looks = page.locator("a.figure:visible").evaluate_all(
+        """all => all.map(link => [link, link.firstChild]).map(([link, image]) => [
+            image.getBoundingClientRect().width / image.naturalWidth,
+            getComputedStyle(link).overflowX, link.getBoundingClientRect().right,
+            link.scrollWidth > link.clientWidth + 1,
+            link.nextElementSibling.checkVisibility()])"""
+    )
+    assert looks
+    for scale, overflow, right, wide, hinted in looks:
+        assert scale >= 0.75 and overflow == "auto" and right <= PHONE["width"]
+        assert wide == hinted
+
+
+@pytest.mark.browser
+def test_claims_are_cards_on_a_phone_in_chapters_too(book, page):
+    page.set_viewport_size(PHONE)
+    page.goto((book.folder / "chapters" / "11_sqr.html").as_uri())
+    table = page.locator(".cell_output table.claims")
+    assert (
+        table.locator("td").first.evaluate("e => getComputedStyle(e).display") == "grid"
+    )
+    wide = table.evaluate(
+        "e => [e.parentElement.scrollWidth, e.parentElement.clientWidth]"
+    )
+    assert wide[0] <= wide[1]
+    assert table.locator("td").first.get_attribute("data-head") == "it is said"
+
+
+@pytest.mark.browser
 def test_figures_are_told_whether_the_page_is_dark(book, page, watch):
     first = book.folder / "chapters" / f"{CHAPTERS[0].stem}.html"
     text = first.read_text(encoding="utf-8")
@@ -452,7 +530,8 @@ def test_figures_are_told_whether_the_page_is_dark(book, page, watch):
 
 def test_the_text_to_search_holds_no_tags(book):
     script = (book.folder / "_static" / "book-text.js").read_text(encoding="utf-8")
-    texts = json.loads(script.partition(" = ")[2].strip().removesuffix(";"))
+    first = script.split("\n")[0]  # the second line: where the parts begin
+    texts = json.loads(first.partition(" = ")[2].removesuffix(";"))
     tag = re.compile(r"</?(a|span|div|p|td|svg|img|iframe)\b[^>]*[=/]")
     assert [name for name, text in texts.items() if tag.search(text)] == []
     assert "what happened" in " ".join(texts["chapters/02_detr"].split())
