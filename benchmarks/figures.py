@@ -20,12 +20,12 @@ from playwright.sync_api import Browser, sync_playwright
 from detr_steps import DABDETRConfig, viz, zoo
 from detr_steps.data.scenes import Scenes
 from detr_steps.viz.engine.figure import InteractiveFigure
+from tools.chromium import find_chromium
 
 from .measuring import RESULTS, markdown_table, save
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 import sample_figures  # noqa: E402
-from conftest import find_chromium  # noqa: E402
 
 BUDGET = {"frame_p95_ms": 18, "draw_ms": 1}
 SIZES = {

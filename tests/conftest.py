@@ -1,9 +1,5 @@
 """What all tests share: no windows, and no browser tests without a browser."""
 
-import os
-import shutil
-from pathlib import Path
-
 import matplotlib
 import pytest
 
@@ -11,29 +7,10 @@ pytest.register_assert_rewrite("pages")  # before it is imported
 
 from pages import Gate, Watch  # noqa: E402
 
+from tools.chromium import NO_CHROMIUM, find_chromium  # noqa: E402
+
 # Not through MPLBACKEND: the notebooks' kernels would inherit it and draw nothing.
 matplotlib.use("Agg")
-
-NAMES = (
-    *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
-    *("chrome", "msedge", "microsoft-edge", "microsoft-edge-stable"),
-)
-PLACES = (
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-    "/Applications/Chromium.app/Contents/MacOS/Chromium",
-    os.path.expandvars(r"%ProgramFiles%\Google\Chrome\Application\chrome.exe"),
-    os.path.expandvars(r"%ProgramFiles(x86)%\Microsoft\Edge\Application\msedge.exe"),
-)
-NO_CHROMIUM = (
-    "no Chromium: install it (Debian, Ubuntu: apt install chromium; macOS, Windows: "
-    "Google Chrome), or set CHROMIUM to its path"
-)
-
-
-def find_chromium() -> str | None:
-    """Path of a Chromium of this machine: $CHROMIUM, the PATH, the usual places."""
-    found = [os.environ.get("CHROMIUM"), *map(shutil.which, NAMES), *PLACES]
-    return next((path for path in found if path and Path(path).exists()), None)
 
 
 @pytest.fixture(scope="session")
