@@ -5,6 +5,7 @@
     python3 course.py setup          only make or renew the environment in .venv
     python3 course.py run 02         run chapter 02 without a browser
     python3 course.py book --open    build the course as a site in build/book
+    python3 course.py book --pdf     and each of its chapters as a PDF, for paper
     python3 course.py student DIR    copies to hand out: no outputs, no solutions
     python3 course.py answers DIR    the key: the exercises and their solutions
     python3 course.py publish --repo OWNER/NAME --tag TAG
@@ -103,6 +104,9 @@ def parse(arguments: list) -> tuple:
     book = add("book", "build the course as a site that needs no server, in build/book")
     book.add_argument("--open", action="store_true", help="show it in the browser")
     book.add_argument("--out", metavar="FOLDER", help="another folder than build/book")
+    book.add_argument(
+        "--pdf", nargs="*", metavar="NN", help="print chapters too: all, or these"
+    )
     for name, text in HANDOUTS.items():
         add(name, text).add_argument("folder", nargs="?", metavar="FOLDER")
     publish = add("publish", "stamp a fork's name into badges and set-up cells")

@@ -16,9 +16,12 @@ from bs4 import BeautifulSoup
 from pages import assert_figures_live, cut_off
 from PIL import Image
 
+from tools.book import pdf
+from tools.chromium import find_chromium
 from tools.notebooks import ROOT, chapters, is_folded, text_of
 
 CHAPTERS = chapters()
+PRINTED = "05_deformable_conv"  # the one chapter that is printed here
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1440, "height": 900}
 # A frame like the interactive figures': it shows what the page told it.
@@ -32,6 +35,7 @@ def book(tmp_path_factory) -> SimpleNamespace:
     """The book as `course.py book` builds it, and what the build said."""
     folder = tmp_path_factory.mktemp("site") / "book"
     command = [sys.executable, "-m", "tools.book", "--out", str(folder)]
+    command += ["--pdf", PRINTED[:2]] if find_chromium() else []
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -237,6 +241,63 @@ def test_what_a_chapter_proves_is_linked_both_ways(book, chapter, name, cell):
     entry = soup(book.folder / "api" / f"{module}.html").find(id=name)
     back = entry.find_parent("dl").select("p.chapters a")
     assert f"../chapters/{chapter}.html#{cell}" in [a["href"] for a in back]
+
+
+# --- on paper -------------------------------------------------------------------
+
+
+@pytest.mark.browser
+def test_a_chapter_is_printed_and_linked_only_where_it_was(book):
+    made = book.folder / pdf.FOLDER
+    assert [path.stem for path in made.iterdir()] == [PRINTED]
+    linked = {
+        path.stem
+        for path in (book.folder / "chapters").glob("*.html")
+        if ".pdf" in path.read_text(encoding="utf-8")
+    }
+    assert linked == {PRINTED}
+    content = (made / f"{PRINTED}.pdf").read_bytes()
+    assert content.startswith(b"%PDF-") and content.rstrip().endswith(b"%%EOF")
+    assert len(re.findall(rb"/Type\s*/Page\b", content)) > 8
+    boxes = re.findall(rb"MediaBox \[0 0 (\d+)\S* (\d+)", content)
+    assert set(boxes) == {(b"595", b"842")}  # A4
+    assert b"/Title (Solutions and answers)" in content  # a bookmark
+    assert b"https://arxiv.org" in content  # links to the web stay
+    assert b"file:" not in content and os.fsencode(book.folder) not in content
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_paper_is_what_a_chapter_says_and_no_figure_is_cut(book, page, scheme):
+    page.set_viewport_size({"width": 673, "height": 994})  # A4 between its margins
+    page.emulate_media(media="print", color_scheme=scheme)
+    page.goto((book.folder / "chapters" / f"{PRINTED}.html").as_uri())
+    frames = page.locator("iframe").count()
+    folds = page.locator("details.hide").count()
+    moved = page.evaluate(pdf.PREPARE, pdf.LATER)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    assert moved == page.locator(".later a").count() >= 3 and frames >= 1 and folds
+    assert page.locator("iframe, details.hide, .at-the-end details").count() == 0
+    for gone in (".bd-sidebar-primary", ".prev-next-area", ".actions", ".swipe"):
+        assert not page.locator(gone).first.is_visible(), gone
+    assert page.locator(".bd-article h1").is_visible()
+    last = page.locator(".bd-article h2").last
+    assert last.inner_text() == "Solutions and answers"
+    figures = page.locator(".cell_output > img:visible, .still").evaluate_all(
+        """all => all.map(e => e.getBoundingClientRect())
+            .map(box => [box.left, box.right, box.height])"""
+    )
+    assert len(figures) > frames
+    assert all(
+        left >= 0 and right <= 673 and high < 960 for left, right, high in figures
+    )
+    still = page.locator(".still").first  # as high as its picture, nothing empty
+    assert still.evaluate("e => e.clientHeight - e.firstChild.clientHeight") <= 2
+    over = page.locator(".bd-article pre, .bd-article table").evaluate_all(
+        "all => all.filter(e => e.getBoundingClientRect().right > 674).length"
+    )
+    assert over == 0
 
 
 # --- in a browser ---------------------------------------------------------------

@@ -5,6 +5,8 @@ import colorsys
 import io
 import json
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from PIL import Image
 
 from detr_steps.viz.engine.inline import small_png
-from tools.book import changes, dark, docstrings, fonts, landing, ledger, markdown
+from tools.book import changes, dark, docstrings, fonts, landing, ledger, markdown, pdf
 from tools.book.__main__ import main
 from tools.book.api import in_chapter
 from tools.book.chapters import Chapter, Fault
@@ -23,6 +25,7 @@ from tools.book.diffs import diff
 from tools.book.glossary import Glossary, entries_of
 from tools.book.library import Library, first_sentence
 from tools.book.uses import uses_of
+from tools.notebooks import ROOT
 
 
 def chapter(*cells: tuple[str, str], stem: str = "02_detr") -> Chapter:
@@ -276,6 +279,54 @@ def test_a_fault_leaves_the_book_that_was_there(tmp_path, monkeypatch, capsys):
     assert main(["--out", str(tmp_path)]) == 1
     assert "a link to nothing" in capsys.readouterr().err
     assert (tmp_path / "searchindex.js").read_text() == "old"
+
+
+# --- PDFs -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def nothing_is_built(monkeypatch, tmp_path):
+    def fail():
+        raise AssertionError("it began to build")
+
+    monkeypatch.setattr("tools.book.__main__.Site", fail)
+    yield tmp_path / "book"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_browser_there_is_one_line_and_no_book(
+    nothing_is_built, monkeypatch, capsys
+):
+    monkeypatch.setattr(pdf, "find_chromium", lambda: None)
+    assert main(["--out", str(nothing_is_built), "--pdf"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(
+        "PDFs need Chromium: install it (Debian, Ubuntu: apt install"
+    )
+
+
+def test_a_chapter_that_is_not_there_cannot_be_printed(nothing_is_built, capsys):
+    assert main(["--out", str(nothing_is_built), "--pdf", "02", "77"]) == 1
+    assert "--pdf 77: no such chapter. There are 00, 01" in capsys.readouterr().err
+
+
+def test_chapters_to_print_are_all_or_those_named():
+    there = [chapter(stem=stem) for stem in ("00_start_here", "02_detr")]
+    assert pdf.chosen(there, []) == there
+    assert pdf.chosen(there, ["02"]) == there[1:]
+
+
+def test_a_browser_that_does_not_start_is_told(tmp_path):
+    code = (
+        "from pathlib import Path; from tools.book import pdf\n"
+        f"pdf.write(Path({str(tmp_path)!r}), [], {sys.executable!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("tools.book.chapters.Fault: no PDF of the browser: ")
 
 
 # --- fonts ----------------------------------------------------------------------

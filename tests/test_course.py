@@ -200,6 +200,8 @@ def test_the_book_is_built_inside_the_environment(monkeypatch):
     monkeypatch.setattr(course, "call", lambda *command: called.append(command) or 3)
     assert course.main(["book", "--open", "--out", "site"]) == 3
     assert called == [("-m", "tools.book", "--open", "--out", "site")]
+    assert course.main(["book", "--pdf", "02", "05"]) == 3
+    assert called[1:] == [("-m", "tools.book", "--pdf", "02", "05")]
     with pytest.raises(SystemExit):
         course.main(["book", "--port", "1"])
 

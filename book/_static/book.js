@@ -74,3 +74,13 @@ function mayBreak(element, places) {
 for (const [names, places] of Object.entries(breaks)) {
   document.querySelectorAll(names).forEach((element) => mayBreak(element, places));
 }
+
+// Paper is light, whatever the screen is.
+let onScreen;
+addEventListener("beforeprint", () => {
+  onScreen = page.dataset.theme;
+  page.dataset.theme = "light";
+});
+addEventListener("afterprint", () => {
+  page.dataset.theme = onScreen;
+});
