@@ -44,6 +44,7 @@ autodoc_class_signature = "mixed"
 python_maximum_signature_line_length = 72
 python_use_unqualified_type_names = True
 viewcode_line_numbers = False
+toc_object_entries_show_parents = "hide"  # forward() under DETR, not DETR.forward()
 
 # --- looks ---
 html_theme = "sphinx_book_theme"
