@@ -16,12 +16,12 @@ def differences(one: dict, other: dict) -> list[str]:
     The seed does not count, nor whether a setting is written out or is the default.
     Raises: ValueError where one of them is no description that could be trained.
     """
-    left, right = flat(_whole(one)), flat(_whole(other))
+    left, right = flat(full(one)), flat(full(other))
     keys = sorted(key for key in left | right if left.get(key) != right.get(key))
     return [f"{key}: {left.get(key)}, not {right.get(key)}" for key in keys]
 
 
-def _whole(description: dict) -> dict:
+def full(description: dict) -> dict:
     """All settings of a run with all defaults, as they come back from a file."""
     whole = {key: description[key] for key in description if key not in BESIDES}
     try:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from ..training.folder import flat
 from ..viz.engine.figure import InteractiveFigure
 from ..viz.engine.ranking import Column, Entry, ranking_of
+from .comparing import full
 from .reading import recipe, scores
 
 LINES = 4  # of a recipe's differences that are told
@@ -51,12 +52,9 @@ def _mean(values: Sequence[float]) -> float:
 
 def _differs(first: str, name: str) -> list[str]:
     """What one recipe has changed of another, in a few lines."""
-    before, after = (flat(recipe(each)) for each in (first, name))
+    before, after = (flat(full(recipe(each))) for each in (first, name))
     changed = {k: v for k, v in after.items() if before.get(k) != v}
     changed |= {k: "none" for k in before.keys() - after.keys()}
-    # how it is trained is written down in full only where weights are published
-    one_side = {k for k in before.keys() ^ after.keys() if k.startswith("recipe.")}
-    changed = {k: v for k, v in changed.items() if k not in one_side}
     # another system differs in much: its kind is told first
     order = sorted(changed.items(), key=lambda item: (item[0] != "model.kind", item))
     lines = [f"{key}: {value}" for key, value in order]
