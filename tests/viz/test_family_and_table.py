@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
 from detr_steps.boxes import giou, iou
@@ -27,6 +28,24 @@ def test_the_map_shows_every_chapter_and_where_we_are():
     shown = words(family_map(here="08"))
     assert set(CHAPTERS) <= set(shown)
     assert shown.count("you are here") == 1
+
+
+@pytest.mark.parametrize("here", CHAPTERS)
+def test_you_are_here_hides_neither_a_box_nor_an_upright_arrow(here):
+    figure = family_map(here=here)
+    (ax,) = figure.axes
+    figure.canvas.draw()
+    (mark,) = (text for text in ax.texts if text.get_text() == "you are here")
+    room = mark.get_window_extent()
+    boxes = [p.get_window_extent() for p in ax.patches if isinstance(p, FancyBboxPatch)]
+    assert not any(room.overlaps(box) for box in boxes)
+    arrows = [text for text in ax.texts if getattr(text, "arrow_patch", None)]
+    for arrow in arrows:
+        ends = ax.transData.transform([arrow.xy, arrow.xyann])
+        (x0, y0), (x1, y1) = ends
+        if abs(x0 - x1) < 1:
+            low, high = sorted((y0, y1))
+            assert not (room.x0 < x0 < room.x1 and room.y0 < high and low < room.y1)
 
 
 def test_every_chapter_stands_on_earlier_ones():

@@ -32,6 +32,17 @@ def test_zero_is_white_and_the_largest_is_full():
     viz.number_maps({"nothing": torch.zeros(2, 2)})  # no division by zero
 
 
+def test_a_larger_map_beside_a_small_one_has_room():
+    small, large = torch.zeros(2, 2), torch.zeros(4, 4)
+    wide, high = viz.number_maps({"a": small, "b": large}).get_size_inches()
+    assert (wide, high) == tuple(viz.number_maps({"b": large}).get_size_inches())
+    figure = viz.number_maps({"a": small, "b": large})
+    figure.canvas.draw()
+    first, second = figure.axes
+    ticks = [label.get_window_extent().x0 for label in second.get_yticklabels()]
+    assert min(ticks) > first.get_window_extent().x1
+
+
 def test_no_maps_are_an_error():
     with pytest.raises(ValueError, match="no maps"):
         viz.number_maps({})
@@ -63,6 +74,9 @@ def test_seeds_are_dots_with_a_mean():
     assert [line.get_xdata()[0] for line in means] == pytest.approx([0.3, 0.5])
     assert [label.get_text() for label in ax.get_yticklabels()][2] == "none yet"
     assert not ax.collections
+    assert [text.get_text().strip() for text in ax.texts] == ["not measured yet"]
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == ["a seed", "their mean"]  # nothing is shaded
     assert ax.get_xlim()[1] > 0.5  # the last dot is whole
 
 
@@ -73,5 +87,6 @@ def test_each_base_is_shaded_up_to_the_next():
     assert boxes[0].tolist() == pytest.approx([0.2, -0.4, 0.4, 1.4])
     assert boxes[1].tolist() == pytest.approx([0.1, 1.6, 0.1, 3.4])
     assert len(boxes) == 2  # c has no scores yet
+    assert "lowest to highest" in ax.get_legend().get_texts()[2].get_text()
     with pytest.raises(KeyError, match="nothing"):
         viz.seed_rows(scores, bases=("nothing",))

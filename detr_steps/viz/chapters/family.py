@@ -91,13 +91,21 @@ def _box(ax: Axes, number: str, stop: Stop, here: bool, done: bool) -> None:
 
 
 def _mark(ax: Axes, stop: Stop) -> None:
-    """Say "you are here": below the box, or beside it where another box is close."""
-    crowded = any(
-        other.column == stop.column and 0 < stop.row - other.row < 1
+    """Say "you are here" below the box, and hide neither a box nor an arrow.
+
+    Where another box is close, beside it; where an arrow is, on the arrow's left.
+    """
+    below = [
+        stop.row - other.row
         for other in CHAPTERS.values()
-    )
+        if other.column == stop.column and other.row < stop.row
+    ]
     x, y = stop.column * 1.6, stop.row
-    place = (x + WIDE / 2 + 0.12, y) if crowded else (x, y - HIGH / 2 - 0.16)
-    look = {"ha": "left" if crowded else "center", "va": "center", "weight": "bold"}
+    place, side = (x, y - HIGH / 2 - 0.16), "center"
+    if min(below, default=2) < 1:
+        place, side = (x + WIDE / 2 + 0.12, y), "left"
+    elif min(below, default=2) == 1:
+        place, side = (x - 0.08, place[1]), "right"
+    look = {"ha": side, "va": "center", "weight": "bold"}
     plate = {"fc": "white", "ec": "none", "pad": 1}
     ax.text(*place, "you are here", size=9, bbox=plate, **look)

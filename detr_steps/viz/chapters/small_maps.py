@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from torch import Tensor
 
 from ..engine.plots import COLOURS
@@ -26,9 +28,12 @@ def number_maps(
     if not maps:
         raise ValueError("no maps to draw: give a name and a [h, w] for each")
     rows = math.ceil(len(maps) / columns)
-    h, w = next(iter(maps.values())).shape
+    h, w = (max(each.shape[side] for each in maps.values()) for side in (0, 1))
     size = (columns * max(0.42 * w, 1.6), rows * (0.36 * h + 0.45))
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    apart = {"wspace": 0.25, "hspace": 0.45}  # room for the numbers of rows, for titles
+    figure, axes = plt.subplots(
+        rows, columns, figsize=size, squeeze=False, gridspec_kw=apart
+    )
     for ax in axes.flat[len(maps) :]:
         ax.set_visible(False)
     for ax, (name, values) in zip(axes.flat, maps.items()):
@@ -88,7 +93,8 @@ def seed_rows(
     """Draw scores of named runs: a dot for each seed, a line at their mean.
 
     The range of each of `bases` is shaded behind it and the rows that follow, up to the
-    next. Runs without scores stay empty. Raises: KeyError for an unknown base.
+    next. Runs without scores say so. A legend names the marks.
+    Raises: KeyError for an unknown base.
     Built in chapters/10_conditional_attention.ipynb.
     """
     figure, ax = plt.subplots(figsize=(6, 0.8 + 0.3 * len(scores)))
@@ -96,6 +102,8 @@ def seed_rows(
         ax.plot(values, [row] * len(values), "o", color=COLOURS[0], alpha=0.8)
         if values:
             ax.plot(sum(values) / len(values), row, "|", color="k", ms=14, mew=2)
+        else:
+            ax.text(0, row, " not measured yet", size=8, color="0.45", va="center")
     rows = {name: row for row, name in enumerate(scores)}
     starts = [rows[base] for base in bases]
     for base, start, end in zip(bases, starts, [*starts[1:], len(scores)]):
@@ -105,4 +113,18 @@ def seed_rows(
     ax.set(yticks=range(len(scores)), yticklabels=list(scores), xlabel=label)
     highest = max((max(values, default=0) for values in scores.values()), default=0)
     ax.set(ylim=(len(scores) - 0.5, -0.5), xlim=(0, 1.06 * highest or 1))
+    _seed_legend(ax, any(len(scores[base]) > 1 for base in bases))
     return figure
+
+
+def _seed_legend(ax: Axes, shaded: bool) -> None:
+    """What the marks of `seed_rows` mean, above the rows."""
+    marks = [
+        Line2D([], [], marker="o", ls="", color=COLOURS[0], alpha=0.8, label="a seed"),
+        Line2D([], [], marker="|", ls="", color="k", ms=12, mew=2, label="their mean"),
+    ]
+    if shaded:
+        name = "from lowest to highest seed of the row it begins at"
+        marks.append(Patch(color=COLOURS[1], alpha=0.3, lw=0, label=name))
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0}
+    ax.legend(handles=marks, ncols=3, frameon=False, fontsize=8, **place)
