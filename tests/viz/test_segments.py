@@ -15,10 +15,10 @@ from detr_steps.data.panoptic_scenes import PanopticScenes
 from detr_steps.evaluation.panoptic import panoptic_pair
 from detr_steps.evaluation.panoptic_quality import PanopticPair, panoptic_quality
 from detr_steps.images import normalise
-from detr_steps.viz.chapters.segment_maps import borders
+from detr_steps.viz.chapters.segment_maps import borders, classes_of
 from detr_steps.viz.engine import still
 from detr_steps.viz.engine.readout import State
-from detr_steps.viz.engine.segments_poster import fate_of
+from detr_steps.viz.engine.segments_poster import fate_of, shares_of
 from detr_steps.viz.models import segments as module
 
 SCENES = PanopticScenes("val", size=64)
@@ -109,7 +109,7 @@ def test_stages_are_the_heads_own(model, drawn, figure):
         output = model(single)
         head, source = model.mask_head, output.masks
         every = torch.arange(5)
-        x = torch.cat((source.grid.expand(5, -1, -1, -1), 512 * source.maps[0]), 1)
+        x = torch.cat((source.coarse.expand(5, -1, -1, -1), 512 * source.maps[0]), 1)
         x = head.blocks[1](head.blocks[0](x))
         stages = [x]
         for adapter, block, fine in zip(
@@ -190,6 +190,25 @@ def test_the_summary_says_who_owns_pixels(figure):
     assert "PQ of this picture is" in figure.summary
 
 
+def test_each_maps_share_of_the_querys_weight_is_told(model, drawn, figure):
+    with torch.no_grad():
+        maps = model(ImageBatch.from_pixels(drawn.images.pixels[1:])).masks.maps[0]
+    shares = figure.arrays["shares"].astype(float)  # joint softmax: they add up to 1
+    assert np.abs(shares - maps.sum((-2, -1)).numpy()).max() < 1e-3
+    assert np.abs(shares.sum(1) - 1).max() < 2e-3 and np.ptp(shares) > 0.01
+    said = shares_of(State(figure, item=2))
+    assert [int(text.removesuffix(" %")) for text in said] == pytest.approx(
+        100 * shares[2], abs=0.5
+    )
+    figure.arrays["shares"][:] = 0.125  # exactly between: up, as in the browser
+    assert shares_of(State(figure, item=2))[0] == "13 %"
+    figure.arrays["shares"][:] = shares
+
+
+def test_the_curve_says_from_where_to_where_it_goes():
+    assert figures.segments().notes["curve"]["reach"] == [0.09, 0.9]
+
+
 def test_fates():
     figure = figures.segments()
     said = [fate_of(State(figure, 3, item)) for item in range(4)]
@@ -205,6 +224,32 @@ def test_a_still_map_has_borders_between_segments_only():
     ids = np.array([[1, 1, 2], [1, 1, 2]])
     assert borders(ids) == [[(2, 0), (2, 1)], [(2, 1), (2, 2)]]
     assert borders(np.array([[1], [0]])) == [[(0, 1), (1, 1)]]
+
+
+def test_seams_are_borders_inside_a_class():
+    ids = np.array([[1, 2, 3]])
+    kinds = classes_of(ids, {1: 5, 2: 5, 3: 0})
+    assert kinds.tolist() == [[5, 5, 0]]
+    assert borders(ids, kinds) == [[(1, 0), (1, 1)]]
+    assert classes_of(np.array([[0, 1]]), {1: 5}).tolist() == [[-1, 5]]
+
+
+def test_segments_of_one_class_differ_in_shade_and_meet_in_a_red_seam():
+    ids = torch.tensor([[1, 2, 3]])
+    figure, ax = viz_axes()
+    text = {1: "query 7", 2: "query 9", 3: "query 2"}
+    rgb = torch.full((3, 1, 3), 0.5)
+    viz.segment_map(ax, rgb, ids, {1: 0, 2: 0, 3: 1}, 6, text)
+    first, second, _ = ax.images[0].get_array()[0]
+    assert np.abs(first - second).max() > 0.02
+    white, red = ax.collections
+    assert len(white.get_segments()) == 2
+    assert [line.tolist() for line in red.get_segments()] == [[[1, 0], [1, 1]]]
+    assert not ax.texts  # too small for a name
+    ids = ids.repeat_interleave(10, 0).repeat_interleave(10, 1)
+    big = rgb.repeat_interleave(10, 1).repeat_interleave(10, 2)
+    viz.segment_map(ax, big, ids, {1: 0, 2: 0, 3: 1}, 6, text)
+    assert [each.get_text() for each in ax.texts] == list(text.values())
 
 
 def test_a_still_map_tints_things_more_than_stuff_and_blackens_void():
@@ -295,7 +340,9 @@ def test_pointer_and_keys_find_segments(page, opened):
     assert "not kept" in read(frame)
     assert move(0.1, 0.7) == 2 and move(0.9, 0.9) == 2  # void changes nothing
     page.keyboard.press("h")
-    assert "shown: map 1" in read(frame)
+    shares = shares_of(State(figure, 5, 2))
+    assert f"shown: map 1 {shares[0]}" in read(frame)
+    assert frame.locator(".heads em").all_inner_texts() == [*shares, *4 * [""]]
     before = frame.evaluate(INKED)
     page.keyboard.press("t")
     frame.evaluate(TWO_FRAMES)

@@ -117,7 +117,8 @@ export class Controls {
     if (this.notes.flat) this.along(ink, each, high);
     if (!n) return;
     const near = lowest(range(n), (i) => Math.abs(data[i] - steps[frame]));
-    const right = frame > frames / 2, text = `${this.notes.curve.y} ${data[n + near].toFixed(2)}`;
+    const { y, reach } = this.notes.curve, ends = reach?.map((value) => value.toFixed(2)).join(" to ");
+    const right = frame > frames / 2, text = `${y} ${data[n + near].toFixed(2)}${ends ? ` (${ends})` : ""}`;
     ink.fillStyle = this.theme.accent;
     if (this.notes.flat) return ink.fillText(text, 2, 9); // above what `along` says
     ink.textAlign = right ? "right" : "left";

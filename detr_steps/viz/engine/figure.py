@@ -46,7 +46,7 @@ ANSWERS = " boxes?:FQ4 scores?:FQ labels?:FQ matched?:FQ truth?:N4 truth_labels?
 MAPS = "maps:FQMhw peaks:FQM spread?:FQ spread_heads?:FQM curve?:2n" + ANSWERS
 POINTS = "references:FQL2 locations:FQMLK2 weights:FQMLK" + ANSWERS
 BENCH = "content:Mhw scale:C shift:C sine:2CC sine_bias:2C key:2CC"
-SEGMENTS = "scores:FQ labels:FQ owner:FHW overlap:FQ maps?:QMhw stages:QSab"
+SEGMENTS = "scores:FQ labels:FQ owner:FHW overlap:FQ maps?:QMhw shares?:QM stages:QSab"
 COSTS = "parts:PQN boxes:Q4 truth:N4 scores?:Q labels?:Q truth_labels?:N"
 VIEWS = {
     name: View(file, max_pixels, dict(pair.split(":") for pair in shapes.split()))

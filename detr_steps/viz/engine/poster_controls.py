@@ -93,13 +93,21 @@ def _timeline(sheet: Sheet, state: State, row: Place) -> None:
     y = row.bottom - 2 - values / (values.max() or 1) * (row.high - 12)
     sheet.line(np.stack([x, y], -1).ravel(), ACCENT, 1.8)
     value = values[np.abs(steps - frames[state.frame]).argmin()]
-    words = f"{state.notes['curve']['y']} {value:.2f}"
+    words = f"{state.notes['curve']['y']} {value:.2f}{_reach(state.notes['curve'])}"
     if "flat" in state.notes:
         sheet.text(row.x + 2, row.y + 5, words, 11, ACCENT)
         return
     left = state.frame > state.frames / 2
     at = here + (-6 if left else 6), row.y + 5
     sheet.text(*at, words, 11, ACCENT, anchor="rs" if left else "ls")
+
+
+def _reach(curve: dict) -> str:
+    """From where to where a curve goes, in words, if the figure says so."""
+    if "reach" not in curve:
+        return ""
+    low, high = curve["reach"]
+    return f" ({low:.2f} to {high:.2f})"
 
 
 def _along(sheet: Sheet, state: State, row: Place, middles: np.ndarray) -> None:
@@ -115,8 +123,13 @@ def _along(sheet: Sheet, state: State, row: Place, middles: np.ndarray) -> None:
         sheet.polygon((x, y - 5, x + 4, y, x, y + 5, x - 4, y), INK)
 
 
-def query_bars(sheet: Sheet, state: State, row: Place) -> None:
-    """A bar for each query, as high as its score, in the colour of its class."""
+def query_bars(
+    sheet: Sheet, state: State, row: Place, least: float | None = None
+) -> None:
+    """A bar for each query, as high as its score, in the colour of its class.
+
+    Pale below `least`, by default the figure's threshold.
+    """
     if "scores" not in state.arrays:
         return
     name = state.notes.get("item_name", "query")
@@ -124,13 +137,14 @@ def query_bars(sheet: Sheet, state: State, row: Place) -> None:
     x = row.x + sheet.text(row.x, row.y + 21, words, 12, SOFT) + 8
     each = (row.right - x) / state.items
     gap = 1 if each > 5 else 0
+    least = state.notes.get("threshold", 0.5) if least is None else least
     for i in range(state.items):
         score, mine = float(state.at("scores", i)), i == state.item
         left, wide = x + i * each + gap, max(each - 2 * gap, 1)
         if mine:
             sheet.plate(Place(left, row.y, wide, row.high), LINE, radius=0)
             sheet.plate(Place(left, row.bottom - 3, wide, 3), INK, radius=0)
-        sure = mine or score >= state.notes.get("threshold", 0.5)
+        sure = mine or score >= least
         tall = 3 + (row.high - 10) * score
         bar = Place(left, row.bottom - 5 - tall, wide, tall)
         sheet.plate(bar, state.colour(i) + ("" if sure else "73"), radius=0)

@@ -4,7 +4,7 @@
 // are thresholds. still.tinted draws the same.
 
 import { Figure, VIEWS } from "./figure.mjs";
-import { Stage, make, range } from "./stage.mjs";
+import { Stage, change, make, range } from "./stage.mjs";
 
 const SEGMENT_KEYS = [["← → ↑ ↓", "query before, after"], ["[ ]", "threshold lower, higher"],
   ["space", "play, pause"], ["h", "next map or stage"], ["t", "true segments on, off"],
@@ -24,6 +24,11 @@ class Segments extends Figure {
   name(tile) {
     return tile < 0 ? "segments" : tile < this.maps ? `map ${tile + 1}` : this.notes.stages[tile - this.maps];
   }
+  // A map's share of all that the query's maps weigh: each is drawn as bright as the others.
+  share(tile) {
+    if (tile < 0 || tile >= this.maps || !this.arrays.shares) return "";
+    return `${Math.round(100 * this.at("shares", this.state.item, tile))} %`;
+  }
 
   fill() {
     this.state.truth = false; // its outlines: only when asked for
@@ -35,7 +40,9 @@ class Segments extends Figure {
       const stage = new Stage("", 4096), peek = (value) => () => this.set({ peek: value });
       const tile = this.button(box, "", this.name(head), () => this.state.head === head,
         () => this.set({ head: this.state.head === head ? -1 : head, peek: undefined }));
-      tile.append(stage.picture, make("span", {}, this.name(head)));
+      const share = make("em");
+      tile.append(stage.picture, make("span", {}, this.name(head)), share);
+      this.refresh.push(() => change(share, "textContent", this.share(head)));
       tile.addEventListener("pointerenter", peek(head));
       tile.addEventListener("pointerleave", peek(undefined));
       this.stages.push(stage);
@@ -136,7 +143,7 @@ class Segments extends Figure {
   }
 
   describe() {
-    const { frame, item } = this.state, shown = this.head < 0 ? "" : `shown: ${this.name(this.head)}`;
+    const { frame, item } = this.state, shown = this.head < 0 ? "" : `shown: ${this.name(this.head)} ${this.share(this.head)}`;
     return [[this.itemName(item), null, this.letGo], [this.answer(frame, item), this.labelColour(item)],
       [this.fate(frame, item)], [shown]];
   }

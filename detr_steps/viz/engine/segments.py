@@ -10,8 +10,9 @@ from .answers import Answers, Words, as_picture
 from .figure import InteractiveFigure
 
 PAINTED_NOT_WHY = (
-    "Each map and stage is scaled to its own brightest cell. Stages: where a query "
-    "differs from the mean of all. White: segments; orange (button): true ones."
+    "Maps and stages: each scaled to its brightest cell; %: a map's share of the "
+    "query's weight. Stages: where it differs from the mean of all queries. Bars: "
+    "scores, pale below the threshold. White: segments; orange (button): true ones."
 )
 
 
@@ -63,14 +64,27 @@ def segments_of_queries(
     arrays["stages"] = _bytes(painted.stages)
     if painted.maps is not None:
         arrays["maps"] = _bytes(painted.maps)
+        arrays["shares"] = _shares(painted.maps)
     if painted.true is not None:
         arrays["true"] = painted.true
     if painted.quality is not None:
         pairs = np.stack([painted.thresholds, painted.quality])
         arrays["curve"] = pairs.astype(np.float32)
-        told["curve"] = {"x": "threshold", "y": "PQ"}
+        reach = [round(float(f(painted.quality)), 2) for f in (min, max)]
+        told["curve"] = {"x": "threshold", "y": "PQ", "reach": reach}
     texts = words.texts(title="Who paints which pixel", caption=PAINTED_NOT_WHY)
     return InteractiveFigure("segments", arrays, told, picture=as_picture(rgb), **texts)
+
+
+def _shares(maps: Tensor) -> np.ndarray:
+    """Each map's part of the weight of its query: `[Q, M, h, w] -> [Q, M]`.
+
+    Scaled to their own brightest cells, a map that is nearly silent and one that holds
+    nearly all look alike.
+    """
+    weight = maps.sum((-2, -1))
+    whole = weight.sum(-1, keepdim=True).clamp(min=1e-12)
+    return (weight / whole).half().cpu().numpy()
 
 
 def _bytes(maps: Tensor) -> np.ndarray:

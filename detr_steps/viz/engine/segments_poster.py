@@ -7,7 +7,7 @@ from .poster_controls import fit, frame_row, query_bars
 from .readout import State
 from .sheet import ACCENT, Place, Sheet
 
-SIDE = 330  # width of words and tiles beside the stage
+SIDE = 364  # width of words and tiles beside the stage
 
 
 def fate_of(state: State) -> str:
@@ -22,6 +22,14 @@ def fate_of(state: State) -> str:
         return share
     found = "a hit" if overlap > 0.5 else "a false alarm"
     return f"{share}: {found}, IoU {overlap:.2f}"
+
+
+def shares_of(state: State) -> list[str]:
+    """Each map's share of all that the query's maps weigh, in words."""
+    if "shares" not in state.arrays:
+        return []
+    shares = state.arrays["shares"][state.item].astype(float)
+    return [f"{int(100 * share + 0.5)} %" for share in shares]  # as JavaScript rounds
 
 
 def draw_segments(sheet: Sheet, state: State, room: Place) -> None:
@@ -40,7 +48,8 @@ def draw_segments(sheet: Sheet, state: State, room: Place) -> None:
     side = Place(x, y + 72, SIDE, room.bottom - 48 - y - 72)
     _tiles(sheet, state, side)
     frame_row(sheet, state, stage._replace(y=room.bottom - 33, high=26))
-    query_bars(sheet, state, Place(x, room.bottom - 37, SIDE, 34))
+    least = state.notes["frame_x"][state.frame]
+    query_bars(sheet, state, Place(x, room.bottom - 37, SIDE, 34), least)
     box = _reach(owner == state.item + 1)
     if box is not None:
         words = f"{state.item_name} {state.answer}"
@@ -76,6 +85,7 @@ def _tiles(sheet: Sheet, state: State, room: Place) -> None:
     stages = state.arrays["stages"][state.item]
     maps = state.arrays["maps"][state.item] if "maps" in state.arrays else ()
     names = [f"map {m + 1}" for m in range(len(maps))] + state.notes["stages"]
+    shares = shares_of(state)
     rows = -(-len(names) // 4)
     cell = Place(0, 0, room.wide / 4 - 6, room.high / rows - 6)
     cell = fit(state, cell)
@@ -92,3 +102,7 @@ def _tiles(sheet: Sheet, state: State, room: Place) -> None:
         wide = sheet.text(x + 5, tile.bottom - 4, name, 10.5, "white") + 10
         sheet.plate(Place(x, tile.bottom - 16, wide, 16), "#000a", radius=4)
         sheet.text(x + 5, tile.bottom - 4, name, 10.5, "white")
+        if i < len(shares):
+            right, top = tile.right - 4, tile.y + 12
+            sheet.text(right + 0.7, top + 0.7, shares[i], 10, "#000c", anchor="rs")
+            sheet.text(right, top, shares[i], 10, "white", anchor="rs")
