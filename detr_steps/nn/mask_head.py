@@ -64,12 +64,12 @@ class MaskSource(NamedTuple):
     """All that the masks of a batch are made of; a mask itself is made on request.
 
     `maps [B, Q, M, h, w]` attention of the last queries, or None where the head reads
-    none; `grid [B, C, h, w]` the projected features, before the encoder; `features`
-    the backbone's finer maps, coarsest first; `pixels (H, W)` of the padded batch.
+    none; `coarse [B, C, h, w]` the backbone's last map, projected, before the encoder;
+    `features` its finer ones, coarsest first; `pixels (H, W)` of the padded batch.
     """
 
     maps: Tensor | None
-    grid: Tensor
+    coarse: Tensor
     features: tuple[Tensor, ...]
     pixels: tuple[int, int]
 
@@ -169,7 +169,7 @@ class MaskHead(nn.Module):
     def size(self, source: MaskSource) -> tuple[int, int]:
         """Height and width of the masks in cells."""
         climbed = source.features[: len(self.adapters)]
-        return tuple((source.grid, *climbed)[-1].shape[-2:])
+        return tuple((source.coarse, *climbed)[-1].shape[-2:])
 
     def _first(self, source: MaskSource, image: Tensor, query: Tensor) -> Tensor:
         """The first block, as if maps and features stood in one tensor.
@@ -179,13 +179,13 @@ class MaskHead(nn.Module):
         """
         block, inputs = self.blocks[0], self.config.inputs
         weight, bias = block.conv.weight, block.conv.bias
-        grid = source.grid.to(weight.dtype)
-        of_grid, of_maps = weight, weight
+        coarse = source.coarse.to(weight.dtype)
+        of_coarse, of_maps = weight, weight
         if inputs == "both":
-            of_grid, of_maps = weight.tensor_split((grid.shape[1],), dim=1)
+            of_coarse, of_maps = weight.tensor_split((coarse.shape[1],), dim=1)
         x = bias[:, None, None]
         if inputs != "maps":
-            x = x + functional.conv2d(grid, of_grid, padding=1)[image]
+            x = x + functional.conv2d(coarse, of_coarse, padding=1)[image]
         if inputs != "features":
             maps = source.maps[image, query].to(weight.dtype)  # [n, M, h, w]
             maps = maps * self.config.map_scale

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CELLS_AT_ONCE = 1 << 19  # of masks as the head makes them: its widest maps are 64 wide
 PIXELS_AT_ONCE = 1 << 22  # of masks at the size of the padded batch
 THRESHOLD = 0.85  # the paper's: the least score of a query that gets a mask
-SMALLEST = 4  # the paper's: so few pixels are no segment
+SMALLEST = 4  # so few pixels are no segment: the official code's (paper: under 4)
 
 
 class Frame(NamedTuple):

@@ -122,7 +122,7 @@ def plain_head(model, output, image, query) -> torch.Tensor:
     maps = source.maps
     if maps is not None:
         maps = maps * head.config.map_scale
-    parts = {"maps": maps, "features": source.grid[:, None]}
+    parts = {"maps": maps, "features": source.coarse[:, None]}
     inputs = head.config.inputs
     wanted = ("features", "maps") if inputs == "both" else (inputs,)
     x = torch.cat(
@@ -281,7 +281,7 @@ def test_half_precision_features_are_taken():
     model = small_panoptic()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = model(unequal_batch())
-    assert output.masks.grid.dtype == torch.bfloat16
+    assert output.masks.coarse.dtype == torch.bfloat16
     found = model.loss(output, TARGETS)
     exact = model.loss(model(unequal_batch()), TARGETS)
     assert found["dice"].dtype == torch.float32
