@@ -5,41 +5,64 @@ import torch
 from .trying import exercise, numbers
 
 
-def _quality(ious, alarms, misses, half=0.5, extra=True):
+def _quality(pictures, half=0.5, extra=True, missed=True):
     """PQ, SQ, RQ, right unless told to make a mistake."""
+    ious = [x for each, _, _ in pictures for x in each]
+    alarms = sum(each[1] for each in pictures) if extra else 0
+    misses = sum(each[2] for each in pictures) if missed else 0
     hits = len(ious)
     sq = sum(ious) / hits if hits else 0.0
-    all_ = hits + half * ((alarms if extra else 0) + misses)
-    rq = hits / all_ if hits else 0.0
+    rq = hits / (hits + half * (alarms + misses)) if hits else 0.0
     return torch.tensor([sq * rq, sq, rq])
 
 
-quality = exercise(__name__, "quality", """
-    Check exercise 1, `mine(ious, alarms, misses)` -> (PQ, SQ, RQ) of one class.
+def _mean_of_pictures(pictures, empty=True):
+    """The mistake: a quality for each picture, then their mean."""
+    shown = [each for each in pictures if empty or each[0]]
+    each = [_quality([picture]) for picture in shown] or [torch.zeros(3)]
+    return torch.stack(each).mean(0)
 
-    `ious` of the hits, a list. Source: Kirillov et al. 2019, equation 2.""",
-    praise="mean IoU of the hits, times hits over what there should be",
-    cases=[([0.9, 0.7], 1, 3), ([0.6], 0, 1), ([0.8, 0.9, 1.0], 2, 0), ([], 2, 1)],
+
+def _pq_of_the_mean(pictures):
+    """The mistake: PQ as the mean over hits alone, then SQ the same number."""
+    pq, _, rq = _quality(pictures)
+    return torch.stack([pq, pq, rq])
+
+
+quality = exercise(__name__, "quality", """
+    Check exercise 1, `mine(pictures)` -> (PQ, SQ, RQ) of one class.
+
+    `pictures` a list of (IoUs of the hits, false alarms, misses), one for each picture.
+    Source: Kirillov et al. 2019, equation 2.""",
+    praise="first all pictures summed, then mean IoU of the hits, times hits over what "
+    "there should be",
+    blank="your function returns None. First: all IoUs in one list, all false alarms "
+    "and all misses added up",
+    cases=[([([0.9, 0.7], 1, 3)],), ([([0.6], 0, 1), ([], 2, 0), ([0.9, 0.8], 1, 1)],),
+           ([([0.8, 0.9, 1.0], 2, 0), ([0.7], 0, 4)],), ([([], 2, 1), ([], 0, 1)],),
+           ([],)],
     answer=_quality,
     mistakes={
+        "sum first, divide then: you took the mean of the pictures' qualities, so that "
+        "one object in an empty picture counts as much as ten in a full one":
+            [_mean_of_pictures,
+             lambda pictures: _mean_of_pictures(pictures, empty=False)],
+        "all pictures count: you looked at the first alone":
+            {"pictures": lambda pictures: pictures[:1]},
         "false alarms and misses count half each: else an object that is painted "
         "badly would cost twice": {"half": 1.0},
         "false alarms are forgotten below the line": {"extra": False},
-        "misses are forgotten below the line":
-            lambda ious, alarms, misses: _quality(ious, alarms, 0),
+        "misses are forgotten below the line": {"missed": False},
         "PQ, SQ, RQ: in this order": {"result": lambda right: right[[1, 0, 2]]},
         "PQ, SQ, RQ, in this order: yours ends with SQ":
             {"result": lambda right: right[[0, 2, 1]]},
         "SQ is the mean over hits alone: alarms and misses are RQ's business":
-            lambda ious, alarms, misses: torch.tensor([
-                x := _quality(ious, alarms, misses)[0], x,
-                _quality(ious, alarms, misses)[2]]),
+            _pq_of_the_mean,
         "PQ is the product of SQ and RQ, not their mean": {"result": lambda right:
             torch.stack([right[1:].mean(), right[1], right[2]])},
-        "SQ is the mean of the IoUs, not their sum": lambda ious, alarms, misses:
-            _quality(ious, alarms, misses) * torch.tensor([len(ious), len(ious), 1.0]),
-        "only one half is a limit for hits, and that is done: all IoUs given count":
-            lambda ious, alarms, misses: _quality(ious[:1], alarms, misses),
+        "SQ is the mean of the IoUs, not their sum": lambda pictures:
+            _quality(pictures) * torch.tensor([n := sum(len(p[0]) for p in pictures), n,
+                                               1.0]),
     },
     errors={"division by zero": "without a hit it is 0 / 0: return 0 for all three"},
     convert=lambda value: torch.as_tensor([float(x) for x in value]),
@@ -139,6 +162,13 @@ def _apart(logits, labels, things, least):
     return torch.zeros(logits.shape[1:], dtype=torch.int64)
 
 
+def _renumbered(logits, labels, things, least):
+    """The mistake: ids count the segments that are left, in the queries' order."""
+    ids = _paint(logits, labels, things, least)
+    left = ids.unique()
+    return torch.searchsorted(left, ids) + (0 if (left == 0).any() else 1)
+
+
 LABELS = torch.tensor([2, 0, 1, 2, 1, 3])  # things 0 and 1, stuff 2 and 3
 DOWN = (0.6, 0.4, 0.6, 0.5, 0.7, 0.6)  # by how much: query 4 owns nothing, 5 little
 LOGITS = numbers(6, 5, 6) - torch.tensor(DOWN)[:, None, None]
@@ -149,8 +179,9 @@ paint = exercise(__name__, "paint", """
     the first of its queries; segments of at most `least` pixels go to the next best.
     Source: Carion et al. 2020, official code.""",
     praise="argmax, one segment for each stuff, splinters given to the next best",
+    blank="your function returns None. First `logits.argmax(0) + 1`, then stuff",
     cases=[(LOGITS, LABELS, 2, least) for least in (0, 2, 3, 5, 30)]
-    + [(LOGITS[:0], LABELS[:0], 2, 3), (LOGITS, LABELS, 9, 3)],
+    + [(LOGITS[:0], LABELS[:0], 2, 3), (LOGITS, LABELS, 9, 3), (LOGITS, LABELS, 1, 2)],
     answer=_paint,
     mistakes={
         "queries of the same stuff are one segment: the first of them":
@@ -158,6 +189,10 @@ paint = exercise(__name__, "paint", """
         "things of one class stay apart: only stuff, labels of at least `things`, is "
         "merged": {"merge": "all"},
         "ids start with 1: 0 means void": {"first": 0},
+        "an id is 1 + the query's number in what you were given, also after others "
+        "have left": _renumbered,
+        "labels from `things` on are stuff, `things` itself with them: >=, not >":
+            {"things": lambda things: things + 1},
         "pixels of a splinter are not void: they go to the next best that is left":
             {"again": False},
         "splinters are left in: take out segments of at most `least` pixels":

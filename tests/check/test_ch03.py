@@ -11,7 +11,13 @@ from detr_steps.systems.segmentation import Frame
 from detr_steps.systems.segmentation import paint as library_paint
 
 
-def quality(ious, alarms, misses):
+def summed(pictures):
+    """One list of IoUs, false alarms, misses of all pictures."""
+    ious = [x for each, _, _ in pictures for x in each]
+    return ious, *(sum(each[i] for each in pictures) for i in (1, 2))
+
+
+def of_sums(ious, alarms, misses):
     if not ious:
         return 0.0, 0.0, 0.0
     sq = sum(ious) / len(ious)
@@ -19,16 +25,27 @@ def quality(ious, alarms, misses):
     return sq * rq, sq, rq
 
 
-def by_counts(ious, alarms, misses):
-    found = Count(sum(ious), len(ious), alarms, misses).quality()
+def quality(pictures):
+    return of_sums(*summed(pictures))
+
+
+def by_counts(pictures):
+    """The library adds up the counts of pictures, then divides."""
+    total = Count()
+    for ious, alarms, misses in pictures:
+        total.add(Count(sum(ious), len(ious), alarms, misses))
+    if not total.tp:
+        return 0.0, 0.0, 0.0
+    found = total.quality()
     return found["pq"], found["sq"], found["rq"]
 
 
 def with_ratio(rule):
     """A quality whose RQ follows another rule."""
 
-    def mine(ious, alarms, misses):
-        sq = quality(ious, alarms, misses)[1]
+    def mine(pictures):
+        ious, alarms, misses = summed(pictures)
+        sq = quality(pictures)[1]
         rq = len(ious) and len(ious) / rule(len(ious), alarms, misses)
         return sq * rq, sq, rq
 
@@ -36,32 +53,39 @@ def with_ratio(rule):
 
 
 def reordered(*order):
-    return lambda *case: tuple(quality(*case)[i] for i in order)
+    return lambda pictures: tuple(quality(pictures)[i] for i in order)
+
+
+def mean_of(pictures, skip):
+    each = [quality([p]) for p in pictures if p[0] or not skip] or [(0.0, 0.0, 0.0)]
+    return tuple(sum(x) / len(each) for x in zip(*each))
+
+
+def sums_for_means(pictures):
+    ious, (_, _, rq) = summed(pictures)[0], quality(pictures)
+    return sum(ious) * rq, sum(ious), rq
+
+
+def careless(pictures):
+    ious, alarms, misses = summed(pictures)
+    return (sum(ious) / len(ious),) * 3
 
 
 QUALITIES = {
+    "mean of the pictures' qualities": lambda p: mean_of(p, skip=False),
+    "sum first, divide then": lambda p: mean_of(p, skip=True),
+    "the first alone": lambda pictures: quality(pictures[:1]),
     "count half each": with_ratio(lambda n, a, m: n + a + m),
     "false alarms are forgotten": with_ratio(lambda n, a, m: n + m / 2),
     "misses are forgotten": with_ratio(lambda n, a, m: n + a / 2),
     "in this order": reordered(1, 0, 2),
     "yours ends with SQ": reordered(0, 2, 1),
-    "mean over hits alone": lambda *case: (
-        quality(*case)[0],
-        quality(*case)[0],
-        quality(*case)[2],
-    ),
-    "product of SQ and RQ": lambda *case: (
-        sum(quality(*case)[1:]) / 2,
-        *quality(*case)[1:],
-    ),
-    "not their sum": lambda ious, a, m: (
-        sum(ious) * quality(ious, a, m)[2],
-        sum(ious),
-        quality(ious, a, m)[2],
-    ),
-    "all IoUs given count": lambda ious, a, m: quality(ious[:1], a, m),
-    "without a hit": lambda ious, a, m: (sum(ious) / len(ious),) * 3,
-    "three numbers": lambda ious, a, m: 1.0,
+    "mean over hits alone": reordered(0, 0, 2),
+    "product of SQ and RQ": lambda p: (sum(quality(p)[1:]) / 2, *quality(p)[1:]),
+    "not their sum": sums_for_means,
+    "without a hit": careless,
+    "three numbers": lambda pictures: 1.0,
+    "not yet: your function returns None. First": lambda pictures: None,
 }
 
 
@@ -186,6 +210,17 @@ def merged_late(logits, labels, things, least):
     return ids
 
 
+def renumbered(*case):
+    """Ids that count what is left: the library's, before they are turned back."""
+    ids, found = paint(*case), 0
+    new = torch.zeros_like(ids)
+    for number in range(1, len(case[1]) + 1):
+        if (ids == number).any():
+            found += 1
+            new[ids == number] = found
+    return new
+
+
 def test_other_wrong_paints():
     def says(mine):
         verdict = ch03.paint(mine)
@@ -195,6 +230,9 @@ def test_other_wrong_paints():
     assert "ids start with 1" in says(lambda *case: (paint(*case) - 1).clamp(min=0))
     assert "splinters are left in" in says(lambda a, b, c, d: paint(a, b, c, 0))
     assert "whole stuff" in says(merged_late)
+    assert ">=, not >" in says(lambda a, b, things, d: paint(a, b, things + 1, d))
+    assert "what you were given" in says(renumbered)
+    assert "First `logits.argmax(0) + 1`" in says(lambda *case: None)
     classes = torch.cat((torch.zeros(1, dtype=torch.int64), ch03.LABELS))
     assert "class of each pixel" in says(lambda *case: classes[paint(*case)])
     assert "return zeros" in says(
