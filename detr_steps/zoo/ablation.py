@@ -40,6 +40,34 @@ class Comparison:
         return "less" if max(self.after) < min(self.before) else "open: seeds overlap"
 
     @property
+    def reach(self) -> tuple[float, float] | None:
+        """Least and most that any two seeds differ, in points; None without a run."""
+        if not self.seeds:
+            return None
+        low, high = min(self.after) - max(self.before), max(self.after) - min(self.before)
+        return 100 * low, 100 * high
+
+    @property
+    def detail(self) -> str:
+        """The gain, from where to where any two seeds reach, and how many they are."""
+        if self.reach is None:
+            return "no runs"
+        low, high = self.reach
+        return f"{self.gain:+.1f} ({low:+.1f} to {high:+.1f}), seeds: {self.seeds}"
+
+    def alike(self, margin: float = 1.0) -> bool | str:
+        """Whether no two seeds differ by more than `margin` points, for `viz.claims`.
+
+        False where they do and do not overlap either; where they overlap, that no
+        difference is seen. With fewer than three seeds it is open.
+        """
+        if self.seeds < ENOUGH:
+            return self.verdict
+        if max(map(abs, self.reach)) <= margin:
+            return True
+        return "no difference seen" if self.verdict.startswith("open") else False
+
+    @property
     def name(self) -> str:
         """The score's name as one reads it: `mask_AP` is mask AP."""
         return self.key.replace("_", " ")

@@ -62,3 +62,26 @@ def test_a_claim_holds_fails_or_stays_open():
     more = Comparison([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
     assert more.holds("more") is True and more.holds("less") is False
     assert Comparison([0.1], [0.4]).holds("more") == "open: 1 seed"
+
+
+def test_the_reach_is_that_of_any_two_seeds():
+    found = Comparison([0.1, 0.2], [0.25, 0.3, 0.26])
+    assert found.reach == pytest.approx((5.0, 20.0))
+    assert found.detail == "+12.0 (+5.0 to +20.0), seeds: 2"
+    nothing = Comparison([], [0.3])
+    assert nothing.reach is None and nothing.detail == "no runs"
+
+
+@pytest.mark.parametrize(
+    ("after", "says"),
+    [
+        ([0.495, 0.5, 0.505], True),  # none is farther than a point
+        ([0.48, 0.5, 0.505], "no difference seen"),
+        ([0.52, 0.53, 0.53], False),
+        ([0.47, 0.47, 0.46], False),
+        ([0.5, 0.5], "open: 2 seeds"),
+        ([], "open: 0 seeds"),
+    ],
+)
+def test_alike_is_within_a_margin(after, says):
+    assert Comparison([0.5, 0.5, 0.502], after).alike(1.0) == says
