@@ -87,6 +87,17 @@ def test_each_base_is_shaded_up_to_the_next():
     assert boxes[0].tolist() == pytest.approx([0.2, -0.4, 0.4, 1.4])
     assert boxes[1].tolist() == pytest.approx([0.1, 1.6, 0.1, 3.4])
     assert len(boxes) == 2  # c has no scores yet
-    assert "lowest to highest" in ax.get_legend().get_texts()[2].get_text()
+    assert "range of the row" in ax.get_legend().get_texts()[2].get_text()
     with pytest.raises(KeyError, match="nothing"):
         viz.seed_rows(scores, bases=("nothing",))
+
+
+def test_the_legend_leaves_the_rows_their_room():
+    long = {"a name of many words, as runs have": [0.2, 0.4], "another": [0.5]}
+    with plt.rc_context({"figure.constrained_layout.use": True}):
+        figure = viz.seed_rows(long, bases=list(long)[:1])
+        figure.canvas.draw()
+        wide = figure.axes[0].get_position().width
+        figure.axes[0].get_legend().remove()
+        figure.canvas.draw()
+    assert wide == pytest.approx(figure.axes[0].get_position().width, rel=0.02)

@@ -99,7 +99,8 @@ def seed_rows(
     """
     figure, ax = plt.subplots(figsize=(6, 0.8 + 0.3 * len(scores)))
     for row, values in enumerate(map(list, scores.values())):
-        ax.plot(values, [row] * len(values), "o", color=COLOURS[0], alpha=0.8)
+        look = {"color": COLOURS[0], "alpha": 0.8, "clip_on": False}  # whole also at 0
+        ax.plot(values, [row] * len(values), "o", **look)
         if values:
             ax.plot(sum(values) / len(values), row, "|", color="k", ms=14, mew=2)
         else:
@@ -124,7 +125,8 @@ def _seed_legend(ax: Axes, shaded: bool) -> None:
         Line2D([], [], marker="|", ls="", color="k", ms=12, mew=2, label="their mean"),
     ]
     if shaded:
-        name = "from lowest to highest seed of the row it begins at"
+        name = "range of the row where it begins"
         marks.append(Patch(color=COLOURS[1], alpha=0.3, lw=0, label=name))
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0}
-    ax.legend(handles=marks, ncols=3, frameon=False, fontsize=8, **place)
+    place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0}
+    tight = {"handletextpad": 0.3, "columnspacing": 1.0, "handlelength": 1.2}
+    ax.legend(handles=marks, ncols=3, frameon=False, fontsize=8, **place, **tight)
