@@ -44,7 +44,8 @@ class Comparison:
         """Least and most that any two seeds differ, in points; None without a run."""
         if not self.seeds:
             return None
-        low, high = min(self.after) - max(self.before), max(self.after) - min(self.before)
+        low = min(self.after) - max(self.before)
+        high = max(self.after) - min(self.before)
         return 100 * low, 100 * high
 
     @property
