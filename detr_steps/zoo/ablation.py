@@ -50,11 +50,14 @@ class Comparison:
 
     @property
     def detail(self) -> str:
-        """The gain, from where to where any two seeds reach, and how many they are."""
+        """The gain, and from where to where any two seeds reach; the verdict is apart.
+
+        "-1.0 (-1.8 to +0.1)"; "no runs" without any.
+        """
         if self.reach is None:
             return "no runs"
         low, high = self.reach
-        return f"{self.gain:+.1f} ({low:+.1f} to {high:+.1f}), seeds: {self.seeds}"
+        return f"{self.gain:+.1f} ({low:+.1f} to {high:+.1f})"
 
     def alike(self, margin: float = 1.0) -> bool | str:
         """Whether no two seeds differ by more than `margin` points, for `viz.claims`.

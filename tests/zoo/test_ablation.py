@@ -67,7 +67,7 @@ def test_a_claim_holds_fails_or_stays_open():
 def test_the_reach_is_that_of_any_two_seeds():
     found = Comparison([0.1, 0.2], [0.25, 0.3, 0.26])
     assert found.reach == pytest.approx((5.0, 20.0))
-    assert found.detail == "+12.0 (+5.0 to +20.0), seeds: 2"
+    assert found.detail == "+12.0 (+5.0 to +20.0)"
     nothing = Comparison([], [0.3])
     assert nothing.reach is None and nothing.detail == "no runs"
 
