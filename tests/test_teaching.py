@@ -10,7 +10,7 @@ from tools.teaching import count, prose_words
 SHARE, WORDS, CELLS, LINES = 0.60, 1800, 35, 400
 # Chapters that miss a limit today, with today's number: a floor that only rises, a
 # ceiling that only falls. Take an entry out once the chapter keeps the limit.
-SHARES = {"09": 0.56, "11": 0.52}
+SHARES = {"11": 0.52}
 TOO_LONG = {  # (words, lines)
     "00": (1803, 406),
     "01": (1834, 400),
@@ -18,7 +18,6 @@ TOO_LONG = {  # (words, lines)
     "06": (1906, 448),
     "07": (1983, 550),
     "08": (1834, 571),
-    "09": (1990, 400),
     "10": (2176, 472),
     "11": (1879, 488),
 }
