@@ -58,6 +58,9 @@ def test_what_stands_under_a_solution_is_folded_everywhere(path):
         assert metadata["transient"] == {"remove_source": True}  # nbconvert's
         first = text_of(cell["source"]).splitlines()[0]
         assert re.fullmatch(r"# @title Solution( \d+)?: unfold after trying", first)
+        # what is printed no export folds: a verdict that is displayed folds itself
+        kinds = {output["output_type"] for output in cell["outputs"]}
+        assert "stream" not in kinds, f"{cell['id']} prints: use display, or assert"
 
 
 @pytest.mark.parametrize("path", chapters(), ids=lambda path: path.stem)

@@ -42,7 +42,7 @@ def counted(check: Callable, module: str, name: str) -> Callable:
     def judge(*arguments: object, **options: object) -> object:
         verdict = check(*arguments, **options)
         _met.add(chapter)
-        if _is_solution(sys._getframe(1)):
+        if in_solution():
             return replace(verdict, folded=True)
         _note(chapter, name, verdict)
         return verdict
@@ -58,8 +58,11 @@ def _note(chapter: str, name: str, verdict: object) -> None:
     entry.solved = entry.solved or verdict.right
 
 
-def _is_solution(frame: object) -> bool:
-    """True where the calling cell begins as a solution's does."""
+def in_solution() -> bool:
+    """True where the cell that runs, whatever it calls, begins as a solution's does."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
     lines = linecache.getlines(frame.f_code.co_filename)
     return bool(lines and SOLUTION.match(lines[0]))
 

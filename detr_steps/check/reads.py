@@ -1,8 +1,10 @@
 """A reader's drawing of who reads what, against what a kernel's warp did."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from . import Verdict, right, wrong
+from .progress import in_solution
 from .trying import Trial, compare
 
 LANES, WIDTH, EIGHT = 32, 32, 8  # of a warp; channels; numbers of a sector
@@ -37,7 +39,8 @@ def drawn(
     slips = {words: numbers(slip) for words, slip in SLIPS.items() if by_eights}
     fault = compare([mine], Trial([()], real, slips, otherwise=_one_lane))
     panels = {"drawn": list(enumerate(mine)), "the kernel": load}
-    return wrong(fault) if fault else right(_used(set(mine))), panels
+    verdict = wrong(fault) if fault else right(_used(set(mine)))
+    return replace(verdict, folded=in_solution()), panels
 
 
 def _fault(pairs: list, queries: int) -> str | None:

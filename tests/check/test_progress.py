@@ -64,6 +64,20 @@ def test_the_courses_own_solution_is_not_counted(session, tmp_path, first):
     assert (entry.exercise, entry.solved, entry.tries) == ("square", False, 0)
 
 
+def test_a_solution_that_calls_an_exercises_function_is_not_counted(session, tmp_path):
+    names = {"square": session[0]}
+    for name, code in {
+        "exercise": "def judge(mine):\n    return square(mine)",
+        "solution": "# @title Solution: unfold\nverdict = judge(lambda x: x * x)",
+    }.items():
+        file = tmp_path / f"{name}.py"
+        file.write_text(code)
+        exec(compile(code, str(file), "exec"), names)
+    assert names["verdict"].folded
+    assert progress.progress()[0].tries == 0
+    assert not names["judge"](lambda x: x * x).folded  # a reader's own cell
+
+
 def test_a_notebook_tells_a_solution_from_an_exercise():
     sources = [
         "from detr_steps import check\nfrom detr_steps.check import ch05",
