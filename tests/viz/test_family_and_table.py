@@ -48,6 +48,16 @@ def test_you_are_here_hides_neither_a_box_nor_an_upright_arrow(here):
             assert not (room.x0 < x0 < room.x1 and room.y0 < high and low < room.y1)
 
 
+@pytest.mark.parametrize("here", CHAPTERS)
+def test_where_we_are_covers_no_other_word(here):
+    figure = family_map(here)
+    figure.canvas.draw()
+    texts = {text.get_text(): text for text in figure.axes[0].texts}
+    mark = texts.pop("you are here").get_window_extent()
+    hidden = [t for t, each in texts.items() if mark.overlaps(each.get_window_extent())]
+    assert not hidden
+
+
 def test_every_chapter_stands_on_earlier_ones():
     for number, stop in CHAPTERS.items():
         assert all(before < number for before in stop.after)

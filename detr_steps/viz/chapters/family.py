@@ -59,9 +59,9 @@ def family_map(here: str = "00") -> Figure:
             _road(ax, CHAPTERS[before], stop)
     for number, stop in CHAPTERS.items():
         _box(ax, number, stop, number == here, number < here)
-    for row, answer in ROADS:
+    for row, answer in ROADS:  # close above its box: below the one over it is `_mark`
         look = {"size": 8.5, "style": "italic", "c": "#555"}
-        ax.text(3 * 1.6 - WIDE / 2, row + 0.37, answer, **look)
+        ax.text(3 * 1.6 - WIDE / 2, row + 0.34, answer, **look)
     ax.set(xlim=(-0.8, 6 * 1.6 + 0.8), ylim=(-1.5, 2.15))
     ax.axis("off")
     return figure
@@ -101,7 +101,7 @@ def _mark(ax: Axes, stop: Stop) -> None:
         if other.column == stop.column and other.row < stop.row
     ]
     x, y = stop.column * 1.6, stop.row
-    place, side = (x, y - HIGH / 2 - 0.16), "center"
+    place, side = (x, y - HIGH / 2 - 0.1), "center"
     if min(below, default=2) < 1:
         place, side = (x + WIDE / 2 + 0.12, y), "left"
     elif min(below, default=2) == 1:
