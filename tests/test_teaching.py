@@ -11,12 +11,11 @@ SHARE, WORDS, CELLS, LINES = 0.60, 1800, 35, 400
 # Chapters that are too long today, with today's numbers: ceilings that only fall. Take
 # an entry out once the chapter keeps the limit.
 TOO_LONG = {  # (words, lines)
-    "00": (1803, 406),
     "01": (1834, 400),
-    "02": (1863, 400),
+    "02": (1862, 400),
     "06": (1906, 448),
     "07": (1983, 545),
-    "08": (1834, 571),
+    "08": (1809, 571),
 }
 
 
