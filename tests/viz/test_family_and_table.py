@@ -10,7 +10,7 @@ from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
 from detr_steps.boxes import giou, iou
-from detr_steps.viz import claims, family_map, small_png, table, two_boxes
+from detr_steps.viz import claims, family_map, small_png, style, table, two_boxes
 from detr_steps.viz.chapters.family import CHAPTERS
 
 
@@ -50,8 +50,10 @@ def test_you_are_here_hides_neither_a_box_nor_an_upright_arrow(here):
 
 @pytest.mark.parametrize("here", CHAPTERS)
 def test_where_we_are_covers_no_other_word(here):
-    figure = family_map(here)
-    figure.canvas.draw()
+    with plt.rc_context():
+        style()  # as every chapter does
+        figure = family_map(here)
+        figure.canvas.draw()
     texts = {text.get_text(): text for text in figure.axes[0].texts}
     mark = texts.pop("you are here").get_window_extent()
     hidden = [t for t, each in texts.items() if mark.overlaps(each.get_window_extent())]
