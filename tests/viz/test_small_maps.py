@@ -101,3 +101,13 @@ def test_the_legend_leaves_the_rows_their_room():
         figure.axes[0].get_legend().remove()
         figure.canvas.draw()
     assert wide == pytest.approx(figure.axes[0].get_position().width, rel=0.02)
+
+
+def test_the_legend_names_a_single_base():
+    scores = {"base": [0.2, 0.4], "new": [0.5, 0.6], "third": [0.1, 0.2]}
+    for bases, said in (
+        (["base"], "range of base"),
+        (["base", "third"], "range of the row where it begins"),
+    ):
+        (ax,) = viz.seed_rows(scores, bases=bases).axes
+        assert ax.get_legend().get_texts()[-1].get_text() == said

@@ -114,18 +114,20 @@ def seed_rows(
     ax.set(yticks=range(len(scores)), yticklabels=list(scores), xlabel=label)
     highest = max((max(values, default=0) for values in scores.values()), default=0)
     ax.set(ylim=(len(scores) - 0.5, -0.5), xlim=(0, 1.06 * highest or 1))
-    _seed_legend(ax, any(len(scores[base]) > 1 for base in bases))
+    wide = any(len(scores[base]) > 1 for base in bases)
+    _seed_legend(ax, [base for base in bases if len(scores[base])] if wide else [])
     return figure
 
 
-def _seed_legend(ax: Axes, shaded: bool) -> None:
+def _seed_legend(ax: Axes, shaded: Sequence[str]) -> None:
     """What the marks of `seed_rows` mean, above the rows."""
     marks = [
         Line2D([], [], marker="o", ls="", color=COLOURS[0], alpha=0.8, label="a seed"),
         Line2D([], [], marker="|", ls="", color="k", ms=12, mew=2, label="their mean"),
     ]
     if shaded:
-        name = "range of the row where it begins"
+        one = len(shaded) == 1
+        name = f"range of {shaded[0]}" if one else "range of the row where it begins"
         marks.append(Patch(color=COLOURS[1], alpha=0.3, lw=0, label=name))
     place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0}
     tight = {"handletextpad": 0.3, "columnspacing": 1.0, "handlelength": 1.2}
