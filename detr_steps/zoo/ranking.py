@@ -29,16 +29,17 @@ def ranking(
     cost; ValueError for one without a record.
     Built in chapters/12_more_queries.ipynb.
     """
-    names, also = list(recipes.values()), also or {}
+    also = also or {}
+    settings = [flat(full(recipe(name))) for name in recipes.values()]
     entries = [
         Entry(
             each,
             scores(name, score),
             [cost[name] for cost in costs.values()]
             + [_mean(scores(name, key)) for key in also.values()],
-            [f"detr-steps zoo train {name}", *_differs(names[0], name)],
+            [f"detr-steps zoo train {name}", *_differs(settings[0], own)],
         )
-        for each, name in recipes.items()
+        for (each, name), own in zip(recipes.items(), settings)
     ]
     places = [*digits, *[2] * (len(costs) - len(digits))]
     columns = [Column(score, 3, "high"), *map(Column, costs, places)]
@@ -50,9 +51,8 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / max(len(values), 1)  # of none: what has none is named later
 
 
-def _differs(first: str, name: str) -> list[str]:
-    """What one recipe has changed of another, in a few lines."""
-    before, after = (flat(full(recipe(each))) for each in (first, name))
+def _differs(before: Mapping, after: Mapping) -> list[str]:
+    """What one recipe has changed of another, in a few lines; all settings of each."""
     changed = {k: v for k, v in after.items() if before.get(k) != v}
     changed |= {k: "none" for k in before.keys() - after.keys()}
     # another system differs in much: its kind is told first
