@@ -8,6 +8,7 @@ from .chapters.roofline import floors
 from .chapters.segment_maps import segment_map
 from .chapters.small_maps import number_maps, seed_rows, triangles
 from .chapters.threads import butterfly, threads
+from .chapters.travelled import travelled
 from .engine.answers import Answers, Words
 from .engine.figure import InteractiveFigure
 from .engine.inline import small_png
@@ -30,7 +31,12 @@ from .models.attention import decoder_attention, encoder_attention, layers
 from .models.bench import anchor_bench
 from .models.film import time_lapse
 from .models.matching import matching_of
-from .models.points import Pixels, decoder_points, encoder_points
+from .models.points import (
+    Pixels,
+    decoder_points,
+    encoder_points,
+    points_since_start,
+)
 from .models.recollection import recollection
 from .models.segments import segments
 
@@ -61,6 +67,7 @@ __all__ = [
     "number_maps",
     "overlaps",
     "picture",
+    "points_since_start",
     "play",
     "reads",
     "recollection",
@@ -75,6 +82,7 @@ __all__ = [
     "table",
     "threads",
     "time_lapse",
+    "travelled",
     "triangles",
     "two_boxes",
     "warp_loads",

@@ -8,6 +8,7 @@ from small import small_deformable_config, small_detr
 from detr_steps import DeformableDETRConfig, viz
 from detr_steps.data.scenes import Scenes
 from detr_steps.images import ImageBatch
+from detr_steps.nn.deform_attention import star
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +109,40 @@ def test_what_reads_no_points_is_refused(model, scene):
     bare = DeformableDETRConfig.tiny(encoder_layers=0).build()
     with pytest.raises(ValueError, match="no encoder layers"):
         viz.encoder_points(bare, scene, 0)
+
+
+# --- since the start ------------------------------------------------------------
+
+
+def test_points_stand_beside_the_star_they_began_with(model, scene):
+    """From boxes, K steps end on the border; all of them weigh the same."""
+    figure = viz.points_since_start(model, scene)
+    trained = viz.decoder_points(model, scene)
+    at, weights = figure.arrays["locations"], figure.arrays["weights"]
+    assert figure.notes["frames"] == ["star", "trained"]
+    assert np.allclose(at[1], trained.arrays["locations"][-1], atol=2e-3)
+    with torch.no_grad():
+        box = model.eval()(scene.images, trace=True).trace.references[-1][0]
+    model.train()
+    heads, levels, points = at.shape[2:5]
+    steps = star(heads, levels, points) / (2 * points) * box[:, None, None, None, 2:]
+    assert np.allclose(at[0], box[:, None, None, None, :2] + steps, atol=2e-3)
+    assert np.allclose(weights[0], 1 / (levels * points), atol=1e-3)
+    assert np.allclose(weights[1], trained.arrays["weights"][-1], atol=1e-3)
+
+
+def test_from_points_the_star_counts_pixels(scene):
+    torch.manual_seed(0)
+    model = small_deformable_config(classes=6, refine=False).build()
+    figure = viz.points_since_start(model, scene, max_queries=3, query=2)
+    at = torch.tensor(figure.arrays["locations"], dtype=torch.float32)
+    assert at.shape[1] == 3 and torch.allclose(at[0], at[1], atol=2e-3)  # untrained
+    middle = torch.tensor(figure.arrays["references"], dtype=torch.float32)[0, :, 0]
+    wide = torch.tensor([(w, h) for h, w in figure.notes["levels"]])[:, None]  # [L, 1]
+    moved = (at[0] - middle[:, None, None, None]) * wide
+    assert torch.allclose(moved, star(*at.shape[2:5]).expand_as(moved), atol=0.1)
+
+
+def test_a_model_that_samples_no_points_has_no_star(scene):
+    with pytest.raises(TypeError, match="samples no points"):
+        viz.points_since_start(small_detr(classes=6), scene)

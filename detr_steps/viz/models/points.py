@@ -1,5 +1,6 @@
 """Sampling points of a model at work: one call for its queries, one for its pixels."""
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ...analysis.attention import check_decoder
+from ...nn.deform_attention import MultiScaleDeformableAttention, ReferencePoints
+from ...nn.references import on_levels
 from ...nn.trace import SamplingPoints
-from ...systems.output import Output
+from ...systems.output import Output, Trace
 from ..engine.answers import Answers, Words
 from ..engine.figure import InteractiveFigure
 from ..engine.points import sampling_points
@@ -36,13 +39,17 @@ def decoder_points(
     chapters/08_multi_scale.ipynb.
     """
     opened = open_up(source, batch, image, names, targets)
-    check_decoder(opened.seen.trace)
-    if not samples(opened.seen.trace.decoder_cross):
+    _check_samples(opened.seen.trace)
+    return query_points(opened, max_queries, query, title)
+
+
+def _check_samples(trace: Trace) -> None:
+    check_decoder(trace)
+    if not samples(trace.decoder_cross):
         raise TypeError(
             "this decoder attends to whole maps and samples no points: use "
             "viz.decoder_attention"
         )
-    return query_points(opened, max_queries, query, title)
 
 
 def query_points(
@@ -61,6 +68,50 @@ def query_points(
         Words(title),
         {} if query is None else {"item": items.index(query)},
     )
+
+
+def points_since_start(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    image: int = 0,
+    names: Sequence[str] | None = None,
+    targets: list[dict] | None = None,
+    max_queries: int | None = None,
+    query: int | None = None,
+) -> InteractiveFigure:
+    """Hover a box: the last decoder layer's points, as the star and as trained.
+
+    The star lies at the same references, its points all weigh the same. Arguments and
+    errors as of `decoder_points`. Built in chapters/06_deformable_attention.ipynb.
+    """
+    opened = open_up(model, batch, image, names, targets)
+    trace = opened.seen.trace
+    _check_samples(trace)
+    trained = trace.decoder_cross[-1]
+    fresh = copy.deepcopy(model.decoder[-1].cross_attention)
+    frames = [_star(fresh, trace), trained]
+    answers = opened.answers.of([-1, -1])
+    items = answers.choose(12 * trained.weights[0, 0].numel(), max_queries, query)
+    return _figure(
+        opened,
+        [_of(frame, items) for frame in frames],
+        trace.references[-1][:, items, :2].expand(2, -1, -1),
+        answers.select(items),
+        Words(frame="points", frames=("star", "trained")),
+        {} if query is None else {"item": items.index(query)},
+    )
+
+
+@torch.no_grad()
+def _star(attention: MultiScaleDeformableAttention, trace: Trace) -> SamplingPoints:
+    """The points of an attention that has learned nothing; changes `attention`."""
+    attention.reset_parameters()
+    points = on_levels(trace.references[-1], trace.valid)
+    queries = points.new_zeros(*points.shape[:2], attention.offsets.in_features)
+    locations = attention.locate(queries, ReferencePoints(points, trace.sizes))
+    even = 1 / math.prod(locations.shape[3:5])
+    return SamplingPoints(locations, torch.full_like(locations[..., 0], even))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,51 @@
+"""Offsets around the star they started from."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from detr_steps import viz
+from detr_steps.nn.deform_attention import star
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def test_each_offset_is_a_dot_of_its_head():
+    start = star(8, 1, 4)[:, 0]  # [M, K, 2]
+    offsets = start + torch.tensor([0.5, 0.0])
+    left, right = viz.travelled(offsets.expand(3, -1, -1, -1), start, "here").axes
+    dots = [line for line in left.lines if line.get_marker() == "."]
+    assert len(dots) == 8 and left.get_title() == "here"
+    assert np.allclose(dots[2].get_xydata()[:4], offsets[2])
+    crosses = next(line for line in left.lines if line.get_marker() == "x")
+    assert len(crosses.get_xydata()) == 32
+    assert [text.get_text() for text in left.texts] == [str(m) for m in range(1, 9)]
+    assert {text.get_text() for text in right.get_legend().texts} == {"star", "trained"}
+
+
+def test_whole_distances_lie_inside_their_bins():
+    """The star's points lie 1 to 4 pixels away: no edge may cut there."""
+    _, right = viz.travelled(torch.zeros(1, 4, 4, 2), star(4, 1, 4)[:, 0]).axes
+    bars = [
+        (bar.get_x(), bar.get_width(), bar.get_height()) for bar in right.patches[:25]
+    ]
+    filled = [x + width / 2 for x, width, high in bars if high > 0]
+    assert filled == pytest.approx([1.0, 2.0, 3.0, 4.0])
+
+
+def test_far_points_are_counted_though_not_shown():
+    near, far = torch.zeros(1, 2, 1, 2), torch.full((1, 2, 1, 2), 40.0)
+    start = torch.ones(2, 1, 2)
+    _, right = viz.travelled(torch.cat((near, far)), start).axes
+    outline = right.patches[-1].get_xy()
+    assert outline[:, 1].max() == pytest.approx(1.0)  # half of them in half a pixel
+
+
+def test_a_star_of_other_heads_is_refused():
+    with pytest.raises(ValueError, match=r"give \[n, M, K, 2\]"):
+        viz.travelled(torch.zeros(3, 8, 4, 2), star(4, 1, 4)[:, 0])
