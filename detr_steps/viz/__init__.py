@@ -8,7 +8,7 @@ from .chapters.roofline import floors
 from .chapters.segment_maps import segment_map
 from .chapters.small_maps import number_maps, seed_rows, triangles
 from .chapters.threads import butterfly, threads
-from .chapters.travelled import travelled
+from .chapters.travelled import reads_of_map, star_points, travelled
 from .engine.answers import Answers, Words
 from .engine.figure import InteractiveFigure
 from .engine.inline import small_png
@@ -70,6 +70,7 @@ __all__ = [
     "points_since_start",
     "play",
     "reads",
+    "reads_of_map",
     "recollection",
     "roofline",
     "sampling_points",
@@ -78,6 +79,7 @@ __all__ = [
     "segment_map",
     "segments",
     "small_png",
+    "star_points",
     "style",
     "table",
     "threads",

@@ -49,3 +49,28 @@ def test_far_points_are_counted_though_not_shown():
 def test_a_star_of_other_heads_is_refused():
     with pytest.raises(ValueError, match=r"give \[n, M, K, 2\]"):
         viz.travelled(torch.zeros(3, 8, 4, 2), star(4, 1, 4)[:, 0])
+
+
+def test_the_star_has_a_line_and_a_number_for_each_head():
+    ax = viz.star_points(star(8, 1, 4)[:, 0], "a star")
+    lines = [line.get_xydata() for line in ax.lines if line.get_marker() == "o"]
+    assert len(lines) == 8 and ax.get_title() == "a star"
+    assert np.allclose(lines[1], [[k, k] for k in (1, 2, 3, 4)])
+    assert max(ax.get_xlim()) > 4 and ax.get_ylim()[0] > ax.get_ylim()[1]  # y down
+
+
+def test_reads_stand_where_they_are_on_the_map():
+    """Shares become pixels; dots are as large as their weights."""
+    values = 10 * torch.arange(5.0)[:, None] + torch.arange(7.0)
+    references = torch.tensor([[0.5, 0.5], [1 / 7, 0.5]])
+    locations = torch.tensor([[[4.5 / 7, 0.5], [0.5, 0.3]], [[1.5 / 7, 0.5]] * 2])
+    weights = torch.tensor([[0.75, 0.25], [0.5, 0.5]])
+    ax = viz.reads_of_map(values, references, locations, weights)
+    numbers = {text.get_text() for text in ax.texts}
+    assert {"0", "46", "A", "B"} <= numbers and len(ax.texts) == 37
+    crosses = [line.get_xydata()[0] for line in ax.lines if line.get_marker() == "x"]
+    assert np.allclose(crosses, [[3.5, 2.5], [1, 2.5]])
+    first, second = ax.collections
+    assert np.allclose(first.get_offsets(), [[4.5, 2.5], [3.5, 1.5]])
+    assert np.allclose(first.get_sizes(), [225, 75])
+    assert np.allclose(second.get_offsets()[0], [1.5, 2.5])

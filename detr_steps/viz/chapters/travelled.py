@@ -1,6 +1,11 @@
-"""Where sampling points went since the star they started from."""
+"""Sampling points by hand: a small map's, the star, and where they went since."""
+
+import math
 
 import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -40,3 +45,56 @@ def travelled(offsets: Tensor, star: Tensor, title: str = "") -> Figure:
     right.set(xlim=(0, BINS[-1]))
     right.legend(fontsize=8)
     return figure
+
+
+def star_points(star: Tensor, title: str = "") -> Axes:
+    """Draw the offsets `[M, K, 2]` that heads start with, a line and a number for each.
+
+    Built in chapters/06_deformable_attention.ipynb.
+    """
+    _, ax = plt.subplots(figsize=(3.4, 3.4))
+    for head, points in enumerate(star):
+        ax.plot(*points.T, "o-", color=COLOURS[head % len(COLOURS)], ms=7, lw=1)
+        ax.text(*(points[-1] * 1.17), head + 1, ha="center", va="center", size=9)
+    ax.plot(0, 0, "kx", ms=8)
+    wide = math.ceil(float(star.abs().max()))
+    ticks = range(-wide, wide + 1)
+    ax.set(xlim=(-1.3 * wide, 1.3 * wide), ylim=(1.3 * wide, -1.3 * wide))
+    ax.set(xticks=ticks, yticks=ticks, aspect="equal")
+    ax.set(xlabel="dx, pixels", ylabel="dy, pixels")
+    ax.set_title(title, size=10)
+    ax.grid(color="#8884")
+    return ax
+
+
+def reads_of_map(
+    values: Tensor, references: Tensor, locations: Tensor, weights: Tensor
+) -> Axes:
+    """Draw a few queries' reads of a small map `[h, w]`, its numbers in their cells.
+
+    A cross is a reference of `[Q, 2]`, a dot one of its `locations [Q, K, 2]` (both in
+    shares), as large as its weight of `[Q, K]`; queries are lettered. Built in
+    chapters/06_deformable_attention.ipynb.
+    """
+    h, w = values.shape
+    extent = torch.tensor([w, h])
+    _, ax = plt.subplots(figsize=(0.74 * w, 0.68 * h))
+    for (row, column), number in np.ndenumerate(values.numpy()):
+        # below the centre, where a point may lie
+        at = (column + 0.5, row + 0.86)
+        ax.text(*at, f"{number:.0f}", color="#888", ha="center", size=8)
+    for q, start in enumerate((references * extent).tolist()):
+        look = {"color": COLOURS[3 * q % len(COLOURS)]}
+        ends = locations[q] * extent
+        ax.plot(*start, "x", ms=9, mew=2.5, **look)
+        name = chr(ord("A") + q)
+        ax.text(start[0] - 0.3, start[1] - 0.2, name, weight="bold", **look)
+        ax.scatter(*ends.T, s=300 * weights[q], alpha=0.75, **look)
+        for end in ends.tolist():
+            ax.plot(*zip(start, end), lw=1, **look)
+    ax.set(xlim=(0, w), ylim=(h, 0), xticks=range(w + 1), yticks=range(h + 1))
+    ax.set(xlabel="x, pixels from the left edge", ylabel="y, from the top")
+    ax.set_title("x: reference; dot: point, as large as its weight", size=10)
+    ax.set_aspect("equal")
+    ax.grid(color="#8884")
+    return ax
