@@ -20,7 +20,7 @@ def test_each_offset_is_a_dot_of_its_head():
     offsets = start + torch.tensor([0.5, 0.0])
     left, right = viz.travelled(offsets.expand(3, -1, -1, -1), start, "here").axes
     dots = [line for line in left.lines if line.get_marker() == "."]
-    assert len(dots) == 8 and left.get_title() == "here"
+    assert len(dots) == 8 and left.get_title() == "here · x: the star"
     assert np.allclose(dots[2].get_xydata()[:4], offsets[2])
     crosses = next(line for line in left.lines if line.get_marker() == "x")
     assert len(crosses.get_xydata()) == 32

@@ -28,23 +28,32 @@ def travelled(offsets: Tensor, star: Tensor, title: str = "") -> Figure:
             "[n, M, K, 2] and [M, K, 2]"
         )
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.6))
-    for head, (dots, tip) in enumerate(zip(offsets.unbind(1), star[:, -1])):
-        left.plot(*dots.reshape(-1, 2).T, ".", ms=1.5, c=COLOURS[head % len(COLOURS)])
-        left.text(*(tip * 1.3), head + 1, ha="center", va="center", size=9)
-    left.plot(*star.reshape(-1, 2).T, "kx", ms=5, mew=1.2, label="the star")
-    wide = 1.25 * max(float(offsets.abs().flatten().quantile(0.995)), float(star.max()))
-    left.set(xlim=(-wide, wide), ylim=(wide, -wide), aspect="equal")
-    left.set(xlabel="dx, pixels", ylabel="dy, pixels", title=title)
-    left.legend(loc="upper right", fontsize=8)
-    far, from_star = offsets.norm(dim=-1).flatten(), star.norm(dim=-1).flatten()
-    bins = [*BINS, max(BINS[-1] + 1, float(far.max()))]  # the rest in the last one
-    right.hist(from_star, bins, density=True, alpha=0.35, color="#888", label="star")
-    look = {"histtype": "step", "color": COLOURS[0], "lw": 2}
-    right.hist(far, bins, density=True, label="trained", **look)
-    right.set(xlabel="distance from the reference, pixels", ylabel="share per pixel")
-    right.set(xlim=(0, BINS[-1]))
-    right.legend(fontsize=8)
+    most = float(offsets.abs().flatten().quantile(0.995))
+    wide = 1.3 * max(most, float(star.abs().max()))
+    _around_the_star(left, offsets, star, wide)
+    left.set_title(f"{title} · x: the star".removeprefix(" · "), size=10)
+    _distances(right, offsets.norm(dim=-1).flatten(), star.norm(dim=-1).flatten())
+    right.set(xlim=(0, 1.3 * wide))
     return figure
+
+
+def _around_the_star(ax: Axes, offsets: Tensor, star: Tensor, wide: float) -> None:
+    for head, (dots, tip) in enumerate(zip(offsets.unbind(1), star[:, -1])):
+        ax.plot(*dots.reshape(-1, 2).T, ".", ms=1.5, c=COLOURS[head % len(COLOURS)])
+        edge = tip * 0.93 * wide / tip.abs().max()
+        ax.text(*edge, head + 1, ha="center", va="center", size=9)
+    ax.plot(*star.reshape(-1, 2).T, "kx", ms=5, mew=1.2)
+    ax.set(xlim=(-wide, wide), ylim=(wide, -wide), aspect="equal")
+    ax.set(xlabel="dx, pixels", ylabel="dy, pixels")
+
+
+def _distances(ax: Axes, trained: Tensor, star: Tensor) -> None:
+    bins = [*BINS, max(BINS[-1] + 1, float(trained.max()))]  # the rest in the last one
+    ax.hist(star, bins, density=True, alpha=0.35, color="#888", label="star")
+    look = {"histtype": "step", "color": COLOURS[0], "lw": 2}
+    ax.hist(trained, bins, density=True, label="trained", **look)
+    ax.set(xlabel="distance from the reference, pixels", ylabel="share per pixel")
+    ax.legend(fontsize=8)
 
 
 def star_points(star: Tensor, title: str = "") -> Axes:
