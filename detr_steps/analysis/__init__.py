@@ -2,6 +2,7 @@
 
 from .duplicates import Duplicates, duplicates
 from .fading import examples, rates, triangle
+from .frozen_points import freeze_points
 from .layers import ap_by_layer, predictions
 from .looking import (
     answering,
@@ -22,6 +23,7 @@ __all__ = [
     "before_layers",
     "duplicates",
     "examples",
+    "freeze_points",
     "judge_maps",
     "predictions",
     "rates",
