@@ -6,6 +6,7 @@ Nothing is said about waiting: a real kernel is slower than its floor, never fas
 Built in chapters/07_cuda_kernel.ipynb.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..ops.read_points import Sizes
@@ -264,3 +265,51 @@ def step_work(
     if step == "fixed":
         adds /= 2  # its sums are whole numbers of 8 bytes
     return work(case, direction, per_sample, hits, adds)
+
+
+# Kernels of the encoder by pass: the one released with the paper, then our steps.
+STEPS = {
+    "forward": ("released", "naive", "points", "vectors", "tiles"),
+    "backward": ("released", "naive", "vectors", "sorted"),
+}
+
+
+def step_floors(
+    counted: Mapping[str, Mapping], points: str = "trained", card: Card = H200
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Seconds that each resource needs, by pass, kernel and resource, in the encoder.
+
+    `counted`: instructions of the kernels, of data/measured/kernel_instructions.json.
+    Of a walk's `if` both sides are counted there; here it is taken as often as a
+    simulation found for such points (CHANGES).
+    Raises: KeyError for a card or spread that nobody has simulated.
+    Built in chapters/07_cuda_kernel.ipynb.
+    """
+    taken, found = CHANGES[points], {}
+    for way, names in STEPS.items():
+        codes = {"released": counted["official"][way]} | dict(counted[way])
+        steps = found[f"encoder, {way}"] = {}
+        for name in names:
+            most = codes[name][card.arch]["per_sample"]
+            least = codes[name][card.arch].get("at_least", most)
+            issued = least + taken * (most - least)
+            asked = step_work(ENCODER, way, name, issued, points, card)
+            steps[name] = floors(card, asked)
+    return found
+
+
+def step_times(
+    rows: Iterable[Mapping], points: str = "trained"
+) -> dict[tuple[str, str], float]:
+    """Measured seconds by (pass, kernel), named as `step_floors` names them.
+
+    `rows`: the table of data/measured/kernel_times.json; float32 in the encoder.
+    Built in chapters/07_cuda_kernel.ipynb.
+    """
+    wanted, own = ("encoder", points, "fp32"), {"official": "released"}
+    return {
+        (f"encoder, {row['direction']}", own.get(row["step"], row["step"])): 1e-6
+        * row["us"]
+        for row in rows
+        if (row["case"], row["points"], row["dtype"]) == wanted
+    }

@@ -70,6 +70,21 @@ def blocks(
     return torch.cat(found)
 
 
+def enlarged(offsets: Tensor, size: tuple[int, int]) -> Tensor:
+    """Locations on a map of `size`, whose pixels repeat the offsets of a smaller map.
+
+    `offsets [h, w, M, K, 2]` (x, y), in pixels from the centre of each pixel of the
+    smaller one. Gives shares of the larger one, `[1, H * W, M, 1, K, 2]`: each of its
+    pixels is a query. Built in chapters/07_cuda_kernel.ipynb.
+    """
+    h, w = size
+    row, column = torch.arange(h)[:, None], torch.arange(w)
+    moved = offsets[row % offsets.shape[0], column % offsets.shape[1]]
+    centres = torch.stack(torch.broadcast_tensors(column + 0.5, row + 0.5), -1)
+    places = (centres[:, :, None, None] + moved) / torch.tensor([w, h])
+    return places.flatten(0, 1)[None, :, :, None]
+
+
 def _count(locations: Tensor, size: tuple[int, int], block: Tensor) -> tuple[int, int]:
     """`single` and `grouped` of one level, from `[B, Q, M, K, 2]`."""
     b, _, m, _, _ = locations.shape

@@ -1,6 +1,7 @@
 """Pictures: still plots, figures to hover over, figures with sliders, tables."""
 
 from .chapters import roofline
+from .chapters.adds import block_adds
 from .chapters.family import family_map
 from .chapters.overlap import two_boxes
 from .chapters.reads import reads, sectors, warp_loads
@@ -49,6 +50,7 @@ __all__ = [
     "anchor_bench",
     "attention",
     "attention_maps",
+    "block_adds",
     "boxes_on",
     "butterfly",
     "claims",

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from detr_steps import zoo
 from detr_steps.cuda_lab import roofline
 from detr_steps.cuda_lab.roofline import A100, DECODER, ENCODER, H200, T4
 from detr_steps.ops.sample import four_corners
@@ -111,3 +112,47 @@ def test_every_number_of_a_card_has_a_source(card):
         card.sources[name].startswith("assumed") for name in ("l2", "reductions")
     )
     assert set(card.rates()) == {"dram", "l2", "l1", "issue", "reductions"}
+
+
+# --- all kernels ----------------------------------------------------------------
+
+
+def held(steps):
+    """What each kernel's floor is."""
+    return {name: max(each, key=each.get) for name, each in steps.items()}
+
+
+def test_what_holds_each_kernel_of_the_encoder():
+    found = roofline.step_floors(zoo.measured("kernel_instructions"))
+    there, back = found["encoder, forward"], found["encoder, backward"]
+    assert held(there) == {
+        "released": "issue", "naive": "issue", "points": "l2", "vectors": "l2",
+        "tiles": "l2",
+    }  # fmt: skip
+    assert there["points"]["l2"] == there["vectors"]["l2"] > there["tiles"]["l2"]
+    assert there["points"]["issue"] > max(there["tiles"].values())
+    assert held(back) == {
+        "released": "issue", "naive": "issue", "vectors": "reductions",
+        "sorted": "issue",
+    }  # fmt: skip
+
+
+def test_an_if_counts_as_often_as_it_is_taken():
+    code = {"sm_90": {"per_sample": 100.0, "at_least": 50.0}}
+    ours = {name for names in roofline.STEPS.values() for name in names} - {"released"}
+    counted = {way: dict.fromkeys(ours, code) for way in roofline.STEPS}
+    counted["official"] = {"forward": code, "backward": {"sm_90": {"per_sample": 100}}}
+    back = roofline.step_floors(counted, "gaussian")["encoder, backward"]
+    assert back["sorted"]["issue"] / back["released"]["issue"] == pytest.approx(0.72)
+
+
+def test_times_of_a_card_carry_the_names_of_the_floors():
+    row = {"case": "encoder", "direction": "forward", "step": "official",
+           "points": "trained", "dtype": "fp32", "us": 500.0}  # fmt: skip
+    others = [row | {"case": "decoder"}, row | {"points": "uniform"},
+              row | {"dtype": "bf16"}]  # fmt: skip
+    found = roofline.step_times([row, *others, row | {"step": "tiles", "us": 90.0}])
+    wanted = {"released": 5e-4, "tiles": 9e-5}
+    assert found == pytest.approx(
+        {("encoder, forward", name): time for name, time in wanted.items()}
+    )

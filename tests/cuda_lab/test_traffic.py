@@ -64,3 +64,15 @@ def test_queries_that_are_no_pixels_do_not_lie_in_tiles():
         traffic.blocks(300, SIZES)
     with pytest.raises(ValueError, match="'rows'"):
         traffic.blocks(PIXELS, SIZES, "rows")
+
+
+def test_a_larger_map_repeats_offsets_from_its_own_centres():
+    offsets = torch.arange(2 * 3 * 1 * 4 * 2.0).view(2, 3, 1, 4, 2)
+    found = traffic.enlarged(offsets, (5, 7))
+    assert found.shape == (1, 35, 1, 1, 4, 2)
+    for row, column in ((0, 0), (1, 2), (4, 6), (3, 5)):
+        at = found[0, row * 7 + column, 0, 0] * torch.tensor([7, 5])
+        wanted = offsets[row % 2, column % 3, 0] + torch.tensor(
+            [column + 0.5, row + 0.5]
+        )
+        torch.testing.assert_close(at, wanted)
