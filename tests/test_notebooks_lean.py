@@ -11,6 +11,7 @@ from small import small_figure
 from tools.notebooks import STAMP, chapters, is_run, setup_cell, stamp_text, text_of
 
 MACHINE = re.compile(r"/(work|farm|root|home|Users)/[\w.-]+|[A-Z]:\\+Users\\+")
+MINUS_ZERO = re.compile(r"(?<![\w.])[-−]0(?:\.0+)?(?![\w.])")
 FORBIDDEN_KEYS = {"widgets", "colab"}
 
 
@@ -92,6 +93,23 @@ def faults(text: str, chapter: int) -> list[str]:
 @pytest.mark.parametrize("path", chapters(), ids=lambda path: path.stem)
 def test_chapter_is_lean(path: Path):
     assert faults(path.read_text("utf-8"), int(path.stem[:2])) == []
+
+
+@pytest.mark.parametrize("path", chapters(), ids=lambda path: path.stem)
+def test_no_number_is_minus_zero(path: Path):
+    book = json.loads(path.read_text("utf-8"))
+    written = outputs_of(book, "text/plain") + outputs_of(book, "text/markdown")
+    for cell in book["cells"]:
+        written += [text_of(o["text"]) for o in cell.get("outputs", ()) if "text" in o]
+    assert not [text for text in written if MINUS_ZERO.search(text)]
+    code = "\n".join(text_of(cell["source"]) for cell in book["cells"])
+    assert ".bar_label(" not in code, "viz.bar_values leaves the sign of zero away"
+
+
+@pytest.mark.parametrize("text", ["-0.0", "a −0.00, b", "| -0 |", "+3 -0.0 AP"])
+def test_a_minus_zero_is_found(text):
+    assert MINUS_ZERO.search(text)
+    assert not MINUS_ZERO.search("-0.01, 3-0.0, 10-0, -0.0e-5")
 
 
 def lean_notebook() -> dict:

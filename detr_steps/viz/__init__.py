@@ -2,6 +2,7 @@
 
 from .chapters import roofline
 from .chapters.adds import block_adds
+from .chapters.clocks import clocks
 from .chapters.family import family_map
 from .chapters.overlap import two_boxes
 from .chapters.reads import reads, sectors, warp_loads
@@ -19,6 +20,7 @@ from .engine.play import play
 from .engine.plots import (
     COLOURS,
     attention,
+    bar_values,
     boxes_on,
     curves,
     gallery,
@@ -51,9 +53,11 @@ __all__ = [
     "attention",
     "attention_maps",
     "block_adds",
+    "bar_values",
     "boxes_on",
     "butterfly",
     "claims",
+    "clocks",
     "curves",
     "decoder_attention",
     "decoder_points",

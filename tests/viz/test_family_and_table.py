@@ -119,3 +119,7 @@ def test_two_boxes_show_what_the_measures_say():
     assert y.max() == pytest.approx(1, abs=0.02)  # on the way B lies on A
     assert x[y.argmax()] == pytest.approx(2)
     assert len(plane.patches) == 3
+
+
+def test_a_zero_has_no_sign():
+    assert "| 0.00 | -0.01 |" in table(("a", "b"), [(-0.001, -0.006)])._repr_markdown_()

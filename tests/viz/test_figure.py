@@ -17,6 +17,7 @@ from scipy.optimize import linear_sum_assignment
 
 from detr_steps.viz.engine import still
 from detr_steps.viz.engine.figure import InteractiveFigure, module
+from detr_steps.viz.engine.readout import State
 
 everyone = pytest.mark.parametrize("make", figures.ALL.values(), ids=figures.ALL)
 
@@ -246,6 +247,45 @@ def test_the_glow_is_the_still_plots_one():
     alpha = 0.35 + 0.45 * 200 / 255
     expected = grey[..., None] * (1 - alpha) + np.array(colour) * 255 * alpha
     assert np.abs(still.glow(grey, values) - expected).max() <= 1
+
+
+def test_a_poster_of_cells_shows_all_of_few_frames():
+    figure = figures.encoder()
+    maps, peaks = (figure.arrays[name] for name in ("maps", "peaks"))
+    for frame in (0, 1):  # of two: what changes in either is seen, whichever is first
+        changed = maps.copy()
+        changed[frame] = changed[frame, ::-1]
+        for first in (0, 1):
+            notes = figure.notes | {"start": {"frame": first, "item": 5}}
+            before, after = (
+                pixels(
+                    figures.attention(arrays={"maps": m, "peaks": peaks}, notes=notes)
+                )
+                for m in (maps, changed)
+            )
+            halves = (before != after).any((0, 2))[17:803].reshape(2, -1).any(1)
+            assert halves.tolist() == [frame == 0, frame == 1]
+
+
+def test_the_words_of_a_head_give_its_own_spread():
+    figure = figures.attention()
+    heads = np.arange(72, dtype=np.float16).reshape(3, 6, 4)
+    figure.arrays["spread_heads"] = heads
+    said = {head: State(figure, 2, 1, head).lines[-1][0] for head in (-1, 3)}
+    assert said[-1].endswith("spread over 12.3 cells")
+    assert said[3].endswith(f"spread over {heads[2, 1, 3]:.1f} cells")
+
+
+def test_no_cost_of_a_poster_is_minus_zero(monkeypatch):
+    written = []
+    monkeypatch.setattr(
+        "detr_steps.viz.engine.posters.Sheet.text",
+        lambda self, x, y, words, *more, **look: written.append(words) or 0,
+    )
+    figure = figures.matching(2, 1)
+    figure.arrays["parts"] = np.full((3, 2, 1), -0.004, np.float32)
+    figure.poster()
+    assert written.count("0.0") == 2
 
 
 def test_a_matching_poster_frames_the_cheapest_pairs():

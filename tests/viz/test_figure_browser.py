@@ -439,6 +439,14 @@ def pixels(page) -> np.ndarray:
 # --- matching and points -------------------------------------------------------------
 
 
+def test_no_cost_is_minus_zero(show):
+    figure = figures.matching(3, 1)
+    figure.arrays["parts"] = np.array([-0.004, -0.5, 0], "f4").reshape(1, 3, 1)
+    figure.notes |= {"parts": ["cost"], "weights": [1], "limits": [[0, 4]]}
+    cells = show(figure).locator("td").all_text_contents()
+    assert cells == ["0.0", "−0.5", "0.0"]
+
+
 ASSIGN = "cost => document.getElementById('figure').detrFigure.assign(cost)"
 
 

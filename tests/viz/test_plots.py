@@ -50,6 +50,12 @@ def test_attention_glows_where_the_map_is_largest():
     viz.attention(ax, torch.rand(3, 8, 8), torch.zeros(4, 4))  # no division by zero
 
 
+def test_values_of_bars_have_no_sign_at_zero():
+    ax = plt.subplots()[1]
+    texts = viz.bar_values(ax, ax.bar(range(3), (-0.0004, 0.014, -0.02)), 1, times=100)
+    assert [text.get_text() for text in texts] == ["0.0", "1.4", "-2.0"]
+
+
 def test_curves_skip_lines_without_the_number():
     _, ax = plt.subplots()
     record = [{"step": 1, "AP": 0.1}, {"step": 2}, {"step": 3, "AP": None}]

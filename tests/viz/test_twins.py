@@ -69,6 +69,12 @@ def test_reach_draws_a_curve_for_each_player(boards):
     assert [set(line.get_ydata()) for line in curves[:2]] == [{1.0}, {0.0}]
 
 
+def test_curves_that_coincide_are_both_seen(boards):
+    right = {name: boards.twin[None] >= 0 for name in "abc"}
+    curves = reach(boards, right).lines[:3]
+    assert len({line.get_linestyle() for line in curves}) == 3
+
+
 def test_reach_of_another_answer_names_it_and_its_guess(boards):
     ax = plt.subplots()[1]
     reach(boards, {"all": boards.twin[None] >= 0}, ax, "columns", 0.125)

@@ -37,7 +37,7 @@ def number_maps(
     for ax in axes.flat[len(maps) :]:
         ax.set_visible(False)
     for ax, (name, values) in zip(axes.flat, maps.items()):
-        _numbers(ax, values, digits)
+        write_numbers(ax, values, digits)
         ax.set_title(name, size=9)
         if cell is not None:
             corner = (cell[1] - 0.5, cell[0] - 0.5)
@@ -45,12 +45,13 @@ def number_maps(
     return figure
 
 
-def _numbers(ax: Axes, values: Tensor, digits: int) -> None:
+def write_numbers(ax: Axes, values: Tensor, digits: int) -> None:
+    """Write a map `[h, w]` of numbers into its cells, red above zero, blue below."""
     most = float(values.abs().max()) or 1.0
     ax.imshow(values.numpy(), cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
     for y, line in enumerate(values.tolist()):
         for x, number in enumerate(line):
-            text = f"{round(number, digits) + 0.0:.{digits}f}"  # no -0.0
+            text = f"{number:z.{digits}f}"
             ink = "white" if abs(number) > 0.65 * most else "black"
             ax.text(x, y, text, ha="center", va="center", size=7, color=ink)
     ax.set(xticks=range(values.shape[1]), yticks=range(values.shape[0]))

@@ -18,6 +18,7 @@ MARKERS = ("o", "s", "^", "P")  # disc, square, triangle, plus
 LETTERS = "ABCDEFGH"  # one for each colour: two objects of a letter are twins
 FRAME = "black"
 LETTER_IN = {"^": (0.46, 0.07), "P": (0.36, 0.0)}  # its size, and how much lower
+DASHES = ("-", "--", ":")  # two curves that coincide are both seen
 DARK, DIM, PALE = "#3f454d", "#565d66", "#d9dde2"  # of board_picture
 # as COLOURS, but a dark red that is not taken for orange, and black for grey
 PAINTS = (*COLOURS[:3], "#8B1A1A", *COLOURS[4:7], "#111111")
@@ -121,11 +122,14 @@ def reach(
     for number, (name, answers) in enumerate(right.items()):
         shares = by_distance(boards, answers)  # [seeds, distances]
         look = {"lw": max(4.5 - number, 1.5), "ms": max(8 - 1.5 * number, 4)}
-        (line,) = ax.plot(steps, shares.mean(0), "o-", label=name, **look)
+        look |= {"marker": "o", "ls": DASHES[number % len(DASHES)], "label": name}
+        (line,) = ax.plot(steps, shares.mean(0), **look)
         low, high = shares.amin(0), shares.amax(0)
         ax.fill_between(steps, low, high, color=line.get_color(), alpha=0.25)
     ax.axhline(guess, color="0.6", ls=":", zorder=0)
-    ax.text(steps[-1], guess + 0.015, "guessing", color="0.4", size=8, ha="right")
+    # beside the axes: over them it would lie on the curves of who guesses
+    place = {"transform": ax.get_yaxis_transform(), "ha": "left", "va": "center"}
+    ax.text(1.01, guess, "guessing", color="0.4", size=8, **place)
     ax.set(
         xlabel="cells to the twin (rows or columns, whichever is more)",
         ylabel=f"share of right {answer}",

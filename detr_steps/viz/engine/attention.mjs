@@ -1,7 +1,7 @@
 // Views of attention maps: one frame with all heads, or all frames (layers) side by side.
 
 import { Figure, VIEWS } from "./figure.mjs";
-import { Stage, change, clamp, farness, lowest, make, range } from "./stage.mjs";
+import { Stage, change, clamp, farness, fixed, lowest, make, range } from "./stage.mjs";
 
 class Attention extends Figure {
   measure() {
@@ -34,7 +34,7 @@ class Attention extends Figure {
     ink.beginPath();
     for (const f of range(this.frames)) ink.lineTo((f + 0.5) * each, y(this.sparsity(f)));
     ink.stroke();
-    ink.fillText(`sparsity ${this.sparsity(frame).toFixed(2)}`.replace("-", "−"), 2, 23);
+    ink.fillText(`sparsity ${fixed(this.sparsity(frame), 2)}`, 2, 23);
     ink.fillStyle = this.theme.ink;
     for (const f of this.changes(item)) {
       ink.beginPath(); // a diamond

@@ -53,11 +53,15 @@ export class Controls {
     place.append(box);
   }
 
-  // One bar per query: as high as its score, in the colour of its class.
+  // One bar per query: as high as its score, in the colour of its class. The label is its key.
   itemBars() {
     const place = this.find("items"), name = this.notes.item_name ?? "query";
     if (this.items < 2) return;
-    place.append(make("label", {}, name === "query" ? "queries" : `${name}s`));
+    const several = name === "query" ? "queries" : `${name}s`;
+    const label = make("label", {}, this.arrays.scores ? `${name} scores` : several);
+    const drawn = this.arrays.labels ? "; its colour is the class" : "";
+    if (this.arrays.scores) label.title = `a bar is as high as the score of a ${name}${drawn}`;
+    place.append(label);
     this.strip(place, name, this.items, () => this.state.item, (item, pin) => {
       if (pin || !this.state.pinned) this.set(pin ? { item, pinned: true } : { item });
     }, (ink, wide, high) => {

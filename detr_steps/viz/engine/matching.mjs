@@ -1,7 +1,7 @@
 // The view of matching: what each query would cost for each object, and who gets whom.
 
 import { Figure, KEYS, VIEWS } from "./figure.mjs";
-import { change, clamp, farness, lowest, make, range } from "./stage.mjs";
+import { change, clamp, farness, fixed, lowest, make, range } from "./stage.mjs";
 
 // The cheapest way to pair rows with columns: the row of each column, or -1. Rows join one by
 // one, each along the cheapest path of swaps (Kuhn 1955; Jonker and Volgenant 1987). The prices
@@ -109,7 +109,7 @@ class Matching extends Figure {
     this.grid.cells.forEach((row, q) => row.forEach((cell, n) => {
       const cheap = (1 - (this.sign * this.cost[q][n] - low) / wide) ** 2;
       const pair = this.rowOf[n] === q, was = this.before?.[n] === q;
-      cell.textContent = this.cost[q][n].toFixed(digits).replace("-", "−");
+      cell.textContent = fixed(this.cost[q][n], digits);
       cell.style.setProperty("--cheap", `${Math.round(6 + 84 * cheap)}%`);
       for (const [name, on] of Object.entries({ good: cheap > 0.6, pair, new: pair && !was,
         was: was && !pair })) cell.classList.toggle(name, on);
@@ -149,7 +149,7 @@ class Matching extends Figure {
 
   describe() {
     const { item, column, weights, pinned } = this.state, owner = this.rowOf[column];
-    const number = (value) => value.toFixed(2).replace("-", "−");
+    const number = (value) => fixed(value, 2);
     if (this.bare) {
       return [[`${this.rowName(item)} and ${this.columnName(column)}`, null, pinned ? "pinned" : ""],
         [`${this.notes.parts[0]} ${number(this.cost[item][column])}`]];

@@ -160,7 +160,7 @@ def _summary(table: Tensor, notes: dict) -> str:
         return text
     matched = costs.assign(cost[None, None], [cost.shape[1]])[0, 0]  # [N]
     pairs = [
-        f"{columns[n]} to {rows[q]} at {cost[q, n]:.2f}"
+        f"{columns[n]} to {rows[q]} at {cost[q, n]:z.2f}"
         for n, q in enumerate(matched.tolist())
         if q >= 0
     ]

@@ -8,6 +8,7 @@ import torch
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from torch import Tensor
@@ -147,6 +148,14 @@ def attention(
     ax.spines[:].set_visible(False)
     if box is not None:
         boxes_on(ax, box[None])
+
+
+def bar_values(
+    ax: Axes, bars: BarContainer, digits: int = 2, times: float = 1.0
+) -> list[Text]:
+    """Write each bar's value, `times` a factor, at its end; zero without a sign."""
+    texts = [f"{times * value:z.{digits}f}" for value in bars.datavalues]
+    return ax.bar_label(bars, texts, size=8, padding=1)
 
 
 def curves(

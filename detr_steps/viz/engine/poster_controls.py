@@ -24,13 +24,15 @@ def fit(state: State, room: Place) -> Place:
     return Place(room.x, room.y, width * scale, height * scale)
 
 
-def head_tiles(sheet: Sheet, state: State, room: Place) -> None:
-    """Small maps of the mean and of each head, as large as fit."""
+def head_tiles(
+    sheet: Sheet, state: State, room: Place, columns: int | None = None
+) -> None:
+    """Small maps of the mean and of each head, as large as fit; so many in a row."""
     heads = state.arrays["maps"].shape[2]
     if heads < 2:
         return
     height, width = still.size_of(state.figure)
-    columns = max(
+    columns = columns or max(
         range(1, heads + 2),  # those that make the largest tiles
         key=lambda n: min(340 / n, 290 / -(-(heads + 1) // n) * width / height),
     )
@@ -115,7 +117,7 @@ def _along(sheet: Sheet, state: State, row: Place, middles: np.ndarray) -> None:
     values = state.sparsity()
     y = row.y + 4 + values / state.notes["flat"] * (row.high - 18)
     sheet.line(np.stack([middles, y], -1).ravel(), CHANGED, 1.8)
-    words = f"sparsity {values[state.frame]:.2f}".replace("-", "−")
+    words = f"sparsity {values[state.frame]:z.2f}".replace("-", "−")
     sheet.text(row.x + 2, row.y + 19, words, 11, CHANGED)
     each = row.wide / state.frames
     for frame in state.changes():
@@ -132,8 +134,7 @@ def query_bars(
     """
     if "scores" not in state.arrays:
         return
-    name = state.notes.get("item_name", "query")
-    words = "queries" if name == "query" else f"{name}s"
+    words = f"{state.notes.get('item_name', 'query')} scores"  # the key of the bars
     x = row.x + sheet.text(row.x, row.y + 21, words, 12, SOFT) + 8
     each = (row.right - x) / state.items
     gap = 1 if each > 5 else 0

@@ -50,11 +50,34 @@ def poster(figure, size: tuple[int, int], kind: str = "png", hint: str = "") -> 
 
 
 def _attention(sheet: Sheet, state: State, room: Place) -> None:
+    if state.notes.get("pick") == "cell" and 1 < state.frames < 4:
+        _side_by_side(sheet, state, room)
+        return
     stage, side = _columns(state, room)
     glow(sheet, state, stage)
     _marks(sheet, state, stage)
     _controls(sheet, state, room, state.lines)
     head_tiles(sheet, state, side._replace(y=side.y + 100, high=side.high - 140))
+
+
+def _side_by_side(sheet: Sheet, state: State, room: Place) -> None:
+    """All of a few frames, with their heads: a still has no buttons."""
+    columns, tiles = state.frames, state.arrays["maps"].shape[2] + 1
+    wide = (room.wide + 18) / columns - 18
+    sheet.text(room.x, room.y + 14, state.lines[0][0], 14, bold=True)
+    for frame in range(columns):
+        each = State(state.figure, frame)
+        column = Place(room.x + frame * (wide + 18), room.y + 28, wide, room.high - 28)
+        sheet.text(column.x, column.y + 13, each.frame_name, 12.5, bold=True)
+        row = fit(state, Place(0, 0, wide / tiles, 110)).high if tiles > 2 else 0
+        stage = Place(column.x, column.y + 22, wide, column.high - row - 84)
+        stage = fit(state, stage)
+        glow(sheet, each, stage)
+        _marks(sheet, each, stage)
+        y, (words, colour) = stage.bottom + 18, each.lines[1]
+        lines = _line(sheet, column.x, y, words, colour, 12, int(wide / 8))
+        place = column._replace(y=y + 18 * lines - 8, high=row + 12)
+        head_tiles(sheet, each, place, tiles)
 
 
 def _layers(sheet: Sheet, state: State, room: Place) -> None:
@@ -156,7 +179,13 @@ def _controls(sheet: Sheet, state: State, room: Place, lines: Lines) -> None:
 
 
 def _line(
-    sheet: Sheet, left: float, y: float, words: str, colour: str | None, size: int
+    sheet: Sheet,
+    left: float,
+    y: float,
+    words: str,
+    colour: str | None,
+    size: int,
+    letters: int = 42,
 ) -> int:
     """Write words, wrapped, from a baseline down; returns how many lines they took."""
     x = left
@@ -166,7 +195,7 @@ def _line(
     elif colour:
         sheet.plate(Place(x, y - 9, 10, 10), colour, radius=3)
         x += 16
-    wrapped = textwrap.wrap(words, 42)
+    wrapped = textwrap.wrap(words, letters)
     for line, text in enumerate(wrapped):
         sheet.text(left if line else x, y + 18 * line, text, size, bold=size > 13)
     return len(wrapped)
@@ -270,7 +299,7 @@ def _table(
             colour = _mix(ACCENT, "#ffffff", 0.06 + 0.84 * float(good[q, n]))
             mine = pairs.get(n) == q
             sheet.plate(cell, colour, 2, INK if mine else None)
-            value = f"{cost[q, n]:.{notes.get('digits', 1)}f}".replace("-", "−")
+            value = f"{cost[q, n]:z.{notes.get('digits', 1)}f}".replace("-", "−")
             middle = cell.x + cell.wide / 2
             sheet.text(middle, y + high - 5, value, 10.5, ink_on(colour), mine, "ms")
 

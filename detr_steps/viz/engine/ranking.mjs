@@ -4,7 +4,7 @@
 // ranking.py draws the same.
 
 import { Figure, VIEWS } from "./figure.mjs";
-import { clear, lowest, make, range } from "./stage.mjs";
+import { clear, fixed, lowest, make, range } from "./stage.mjs";
 
 const RANKING_KEYS = [["↑ ↓", "row before, after"], ["← →", "sort by another column"],
   ["click, Enter", "pin"], ["Esc", "let go"]];
@@ -42,7 +42,7 @@ class Ranking extends Figure {
     this.sortBy(this.state.sort);
   }
 
-  said(i, k) { return this.at("values", i, k).toFixed(this.notes.columns[k].digits); }
+  said(i, k) { return fixed(this.at("values", i, k), this.notes.columns[k].digits); }
 
   sortBy(k) {
     const sign = this.notes.columns[k].better === "high" ? -1 : 1;

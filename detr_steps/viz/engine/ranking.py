@@ -63,7 +63,7 @@ def ranking_of(
         "start": {"item": best},
         "item_name": "row",
     }
-    first = f"{columns[0].name} {means[best]:.{columns[0].digits}f}"
+    first = f"{columns[0].name} {means[best]:z.{columns[0].digits}f}"
     summary = f"{len(entries)} models. Best: {entries[best].title}, {first}."
     return InteractiveFigure(
         "ranking",

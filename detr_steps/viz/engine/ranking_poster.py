@@ -75,7 +75,7 @@ def _ticks(most: float, digits: int) -> list[tuple[float, str]]:
     step = next(n * power for n in (1, 2, 5, 10) if most / (n * power) <= 5)
     places = max(0, min(digits, -int(np.floor(np.log10(step)))))
     values = np.arange(0, most, step).tolist()
-    return [(value, f"{value:.{places}f}") for value in values]
+    return [(value, f"{value:z.{places}f}") for value in values]
 
 
 def beaten_by_none(values: np.ndarray, x: int, high: bool) -> set[int]:
@@ -104,6 +104,6 @@ def _rows(sheet: Sheet, state: State, room: Place) -> None:
             sheet.plate(room._replace(y=y, high=high), TINT, 3)
         sheet.text(room.x + 6, y + high - 7, state.notes["titles"][i], 12, bold=here)
         for k, column in enumerate(columns):
-            words = f"{values[i, k]:.{column['digits']}f}"
+            words = f"{values[i, k]:z.{column['digits']}f}"
             right = left + (k + 1) * each - 8
             sheet.text(right, y + high - 7, words, 12, bold=here, anchor="rs")

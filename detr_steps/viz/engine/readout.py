@@ -105,11 +105,23 @@ class State:
             words += f", IoU {overlap:.2f}"
         return words
 
+    @property
+    def spread(self) -> float | None:
+        """As over how many cells the map shown is spread; None where it is unknown."""
+        found = self._spreads
+        return None if found is None else float(found[self.frame])
+
     def sparsity(self) -> np.ndarray:
         """Negative entropy of the item's map in each frame, as attention.mjs has it."""
+        return -np.log(self._spreads.astype(float))
+
+    @property
+    def _spreads(self) -> np.ndarray | None:
         one = self.head < 0 or self.arrays["maps"].shape[2] == 1
         name, head = ("spread", ()) if one else ("spread_heads", (self.head,))
-        return -np.log(self.arrays[name][(slice(None), self.item, *head)].astype(float))
+        if name not in self.arrays:
+            return None
+        return self.arrays[name][(slice(None), self.item, *head)]
 
     def changes(self) -> list[int]:
         """Frames at which the item has another object than in the frame before."""
@@ -122,8 +134,7 @@ class State:
         peak = still.peak_of(self.at("maps"), self.at("peaks"), self.head)
         who = f"{self.head_name}: " if self.arrays["maps"].shape[2] > 1 else ""
         weight = f"{who}heaviest cell {peak:.2f}"
-        spread = self.at("spread")
-        if spread is not None and self.head < 0:
+        if (spread := self.spread) is not None:
             weight += f", spread over {spread:.1f} cells"
         if self.notes.get("pick") == "cell":
             row, column = self.cell

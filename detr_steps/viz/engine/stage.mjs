@@ -37,6 +37,8 @@ export const clamp = (x, low, high) => Math.max(low, Math.min(high, x));
 export const range = (count) => Array.from({ length: count }, (_, i) => i);
 export const lowest = (list, cost) =>
   list.map((x) => [cost(x), x]).reduce((a, b) => (b[0] < a[0] ? b : a))[1];
+// A number with so many digits, zero without a sign.
+export const fixed = (value, digits) => value.toFixed(digits).replace(/^-(?=0\.?0*$)/, "").replace("-", "−");
 export const corners = ([x, y, w, h]) => [x - w / 2, y - h / 2, x + w / 2, y + h / 2];
 
 export function iou(a, b) {

@@ -9,7 +9,8 @@ class Table:
     """Rows under a header; a notebook shows a real table, a terminal aligned text.
 
     `header` names of the columns; `rows` as many cells each. Floats are shown with
-    `digits` decimals, None as a dash. Built in chapters/00_start_here.ipynb.
+    `digits` decimals, zero without a sign, None as a dash.
+    Built in chapters/00_start_here.ipynb.
     Raises: ValueError for a row of another length than the header.
     """
 
@@ -29,7 +30,7 @@ class Table:
     def _text(self, cell: object) -> str:
         if cell is None:
             return "–"
-        return f"{cell:.{self.digits}f}" if isinstance(cell, float) else str(cell)
+        return f"{cell:z.{self.digits}f}" if isinstance(cell, float) else str(cell)
 
     def _repr_markdown_(self) -> str:
         head, *body = self._lines()

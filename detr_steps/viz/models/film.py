@@ -83,7 +83,7 @@ def _changes(film: Film, shot: Shot, start: int) -> str:
     first, last = (-float(shot.spread[i, start].float().log()) for i in (0, -1))
     when = f"changed at step {', '.join(map(str, at))}" if at else "never changed"
     return (
-        f" Sparsity (negative entropy) {first:.2f} and {last:.2f}; its object {when}."
+        f" Sparsity (negative entropy) {first:z.2f} and {last:z.2f}; its object {when}."
     )
 
 
