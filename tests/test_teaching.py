@@ -11,8 +11,6 @@ SHARE, WORDS, CELLS, LINES = 0.60, 1800, 35, 400
 # Chapters that are too long today, with today's numbers: ceilings that only fall. Take
 # an entry out once the chapter keeps the limit.
 TOO_LONG = {  # (words, lines)
-    "01": (1834, 400),
-    "02": (1862, 400),
     "06": (1906, 448),
     "08": (1809, 571),
 }
