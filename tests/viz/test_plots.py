@@ -54,6 +54,8 @@ def test_values_of_bars_have_no_sign_at_zero():
     ax = plt.subplots()[1]
     texts = viz.bar_values(ax, ax.bar(range(3), (-0.0004, 0.014, -0.02)), 1, times=100)
     assert [text.get_text() for text in texts] == ["0.0", "1.4", "-2.0"]
+    assert [text.get_va() for text in texts] == ["bottom", "bottom", "top"]
+    assert [text.xy[0] for text in texts] == [0, 1, 2]
 
 
 def test_curves_skip_lines_without_the_number():

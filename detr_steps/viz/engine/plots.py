@@ -153,9 +153,18 @@ def attention(
 def bar_values(
     ax: Axes, bars: BarContainer, digits: int = 2, times: float = 1.0
 ) -> list[Text]:
-    """Write each bar's value, `times` a factor, at its end; zero without a sign."""
-    texts = [f"{times * value:z.{digits}f}" for value in bars.datavalues]
-    return ax.bar_label(bars, texts, size=8, padding=1)
+    """Write the value of each upright bar, `times` a factor, beyond its end.
+
+    What rounds to zero has no sign, and stands above the axis.
+    """
+    texts = []
+    for bar, value in zip(bars, bars.datavalues):
+        words = f"{times * value:z.{digits}f}"
+        step, side = (-1, "top") if words.startswith("-") else (1, "bottom")
+        at = bar.get_x() + bar.get_width() / 2, value
+        look = {"textcoords": "offset points", "ha": "center", "va": side, "size": 8}
+        texts.append(ax.annotate(words, at, (0, step), **look))
+    return texts
 
 
 def curves(
