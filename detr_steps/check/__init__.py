@@ -57,7 +57,7 @@ def same(
     *trials: tuple,
     tolerance: float = 1e-5,
 ) -> Verdict:
-    """Prove that two functions (or tensors) agree.
+    """Check that two functions agree on trials, or that two tensors do.
 
     Each of `trials` is a tuple of arguments both functions are called with. Raises:
     AssertionError that tells where they first differ, so that a notebook stops there.

@@ -21,13 +21,13 @@ reading = exercise(__name__, "reading", """
         "(x, y): the first number goes to the right, the second one down": 10.5,
         "the row is right; columns count from 0": 22.25,
         "the column is right; rows count from 0": 31.25,
-        "the wrong way round: the nearer column has the larger share": 21.75,
+        "the wrong way round: the nearer column weighs more": 21.75,
         "that is the nearest pixel; mix it with its neighbour": 21.0,
         "that is the second nearest pixel; mix both": 22.0,
     },
     convert=float, kind="give one number",
     otherwise=lambda value, truth: (
-        "the right two pixels; their shares: 1 − distance to column 1.25"
+        "the right two pixels; their weights: 1 − distance to column 1.25"
         if 21 < value < 22 else
         "not that. First the place in pixels: column x · 7 − 0.5, row y · 5 − 0.5. "
         "Then add up the pixels around it, each times 1 − its distance"
@@ -94,8 +94,8 @@ from_torchvision = exercise(__name__, "from_torchvision", """
              lambda o: o.unflatten(1, (2, 9)).transpose(1, 2).flip(2).flatten(1, 2)},
         "the mask is missing: it multiplies what each tap read":
             {"mask": torch.ones_like},
-        "the mask is a share already: no sigmoid": {"mask": torch.sigmoid},
-        "no softmax: each tap has its own share, they need not sum to one":
+        "no sigmoid: the mask has had it already": {"mask": torch.sigmoid},
+        "no softmax: each tap has its own mask, they need not sum to one":
             {"mask": lambda mask: mask.softmax(1)},
         "half a pixel is missing: centres lie at + 0.5": {"shift": 0.0},
         "one pixel too far: with padding 1 the first tap is at −1": {"shift": 1.5},

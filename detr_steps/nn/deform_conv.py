@@ -94,9 +94,10 @@ class DeformableConv2d(nn.Module):
 
     An ordinary convolution `conv` does the mixing; a second one, `offsets`, starts at
     zero and says for each output pixel how far each tap moves and, if `modulated` (v2),
-    how much it counts: 0.5 at first. `offset_groups` groups of channels move apart.
-    It learns at a tenth of the rate: `lr_factors={"offsets": 0.1}` in a recipe.
-    Source: Dai et al. 2017, section 2.1; Zhu et al. 2019, section 3.2.
+    how much it counts: 0.5 at first, as in the paper (its authors' code doubles the
+    mask). Each of `offset_groups` groups of input channels has offsets of its own.
+    v1 trains `offsets` at the full rate, v2 at a tenth: `lr_factors={"offsets": 0.1}`
+    in a recipe. Source: Dai et al. 2017, section 2.1; Zhu et al. 2019, section 3.2.
     Built in chapters/05_deformable_conv.ipynb.
     """
 
