@@ -5,6 +5,7 @@ from .chapters.adds import block_adds
 from .chapters.clocks import clocks
 from .chapters.family import family_map
 from .chapters.overlap import two_boxes
+from .chapters.padding import padded_levels
 from .chapters.reads import reads, sectors, warp_loads
 from .chapters.roofline import floors
 from .chapters.segment_maps import segment_map
@@ -72,6 +73,7 @@ __all__ = [
     "matching_of",
     "number_maps",
     "overlaps",
+    "padded_levels",
     "picture",
     "play",
     "points_since_start",
