@@ -93,7 +93,7 @@ references = exercise(__name__, "references", """
 refinement = exercise(__name__, "refinement", """
     Check exercise 3, `mine(reference [Q, 4], delta [Q, 4])` -> box, next reference.
 
-    cxcywh, shares of the image. Source: Zhu et al. 2020, appendix A.3.""",
+    cxcywh, shares of the image. Source: Zhu et al. 2020, appendix A.4.""",
     praise="one step from the reference, and no gradient through the reference",
     cases=[tuple((0.1 + 0.8 * x).requires_grad_() for x in numbers(2, 5, 4))],
     answer=lambda r, delta: (inverse_sigmoid(r) + delta).sigmoid(),
