@@ -158,7 +158,8 @@ def assign(
     `cost [P, B, Q, N]` of all sets and images, moved to the host once; `counts [B]`
     objects of each image; `allowed`, of the cost's shape, False for pairs that must not
     be. Returns `[P, B, N]`: the query of each object, -1 where there is no object or no
-    (allowed) query left. Source: Kuhn 1955, by way of scipy.
+    (allowed) query left. Source: Kuhn 1955; by way of scipy, which solves it as Jonker
+    and Volgenant 1987 do.
     Raises: NonFiniteCost, which names those of the `predictions [P, B, Q, …]` that are
     to blame. Built in chapters/02_detr.ipynb.
     """
