@@ -25,6 +25,7 @@ def test_each_hand_points_where_its_code_says():
     assert points[:5] == [(0, 1), (1, 0), (0, -1), (-1, 0), (0, 1)]
     assert points[5] == (0, 1) and points[7] == (1, 0) and points[9] == (0, -1)
     assert len(ax.patches) == 10
+    assert other.get_xlabel() == other.get_ylabel() == "place"
     texts = {text.get_position(): text.get_text() for text in other.texts}
     assert texts[0, 0] == texts[4, 4] == "2.0" and texts[2, 0] == texts[4, 2] == "-1.0"
 

@@ -90,7 +90,8 @@ def test_weights_are_written_where_they_are():
     ax = plt.subplots()[1]
     weights = torch.zeros(5, 7)
     weights[3, 5] = 0.5
-    weights_on_map(ax, weights, "red?", 3.0)
+    weights_on_map(ax, weights, "red?", 3.0, {(3, 5): ("red", "s")})
     assert [t.get_position() for t in ax.texts] == [(5, 3)]
+    assert ax.collections[0].get_offsets().tolist() == [[5, 3]]  # x, y
     assert ax.get_xlabel() == "reads column 3"
     plt.close("all")

@@ -43,6 +43,7 @@ def clocks(codes: Tensor, products: Tensor) -> Figure:
         title="product of two codes", xticks=range(places), yticks=range(places)
     )
     axes[1].set(xticklabels=names, yticklabels=names, aspect="equal")
+    axes[1].set(xlabel="place", ylabel="place")
     return figure
 
 

@@ -146,10 +146,21 @@ def by_distance(boards: Boards, right: Tensor) -> Tensor:
     return torch.stack([right[:, far == d].float().mean(1) for d in steps], dim=1)
 
 
-def weights_on_map(ax: Axes, weights: Tensor, title: str, read: float) -> None:
-    """Write weights `[h, w]` into their cells, and a line at the column `read`."""
+def weights_on_map(
+    ax: Axes,
+    weights: Tensor,
+    title: str,
+    read: float,
+    objects: Mapping[tuple[int, int], tuple[str, str]] | None = None,
+) -> None:
+    """Write weights `[h, w]` into their cells, and a line at the column `read`.
+
+    `objects` are outlined: (row, column) -> (colour, marker), as matplotlib names them.
+    """
     shown = weights.masked_fill(weights <= 0.01, math.nan)  # lets the line through
     ax.imshow(shown.numpy(), vmin=0, vmax=1, cmap="Greys")
+    for (y, x), (colour, marker) in (objects or {}).items():
+        ax.scatter(x, y, s=380, marker=marker, facecolors="none", edgecolors=colour)
     for y, x in (weights > 0.01).nonzero().tolist():
         look = {"color": "white", "ha": "center", "va": "center", "size": 8}
         ax.text(x, y, f"{weights[y, x]:.2f}", **look)
