@@ -64,7 +64,8 @@ def _references(sizes, valid, divide=1, multiply=1, half=0.5, swap=0, columns=0)
 references = exercise(__name__, "references", """
     Check exercise 2, `mine(sizes, valid [B, L, 2])` -> references `[B, S, L, 2]`.
 
-    (x, y), shares of each padded level. Source: Zhu et al. 2020, section 4.1.""",
+    (x, y), shares of each padded level. Source: Zhu et al. 2020, section 4.1; valid
+    shares from the official code only.""",
     praise="border meets border on every level",
     cases=[(SIZES, 0.4 + 0.6 * numbers(2, len(SIZES), 2))], answer=_references,
     mistakes={
@@ -152,7 +153,8 @@ proposals = exercise(__name__, "proposals", """
     mistakes={
         "the surest comes first: do not put them back into order": {"sort": True},
         "some of these tokens are not usable": {"usable": torch.ones_like},
-        "any object is of class 0 in this stage: the other columns were never taught":
+        "any object is of class 0 in this stage: the other columns learned to say no to "
+        "everything":
             {"score": lambda logits: logits.amax(-1)},
         "take column 0, of usable tokens":
             {"usable": torch.ones_like, "score": lambda logits: logits.amax(-1)},

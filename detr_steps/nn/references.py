@@ -77,7 +77,8 @@ def token_centres(sizes: Sizes, valid: Tensor) -> Tensor:
     """Centres of all pixels of all levels: `[B, S, 2]` (x, y), shares of the image.
 
     `valid [B, L, 2]` the share of each level that is image: padding lies beyond 1.
-    Source: Zhu et al. 2020, section 4.1. Built in chapters/08_multi_scale.ipynb.
+    Source: Zhu et al. 2020, section 4.1; valid shares from the official code only.
+    Built in chapters/08_multi_scale.ipynb.
     """
     centres = []
     for level, (h, w) in enumerate(sizes):
