@@ -153,8 +153,7 @@ proposals = exercise(__name__, "proposals", """
     mistakes={
         "the surest comes first: do not put them back into order": {"sort": True},
         "some of these tokens are not usable": {"usable": torch.ones_like},
-        "any object is of class 0 in this stage: the other columns learned to say no to "
-        "everything":
+        "any object is of class 0 in this stage: the other columns learned to say no":
             {"score": lambda logits: logits.amax(-1)},
         "take column 0, of usable tokens":
             {"usable": torch.ones_like, "score": lambda logits: logits.amax(-1)},
