@@ -57,7 +57,7 @@ box_places = exercise(__name__, "box_places", """
     Check exercise 2, `mine(boxes [Q, 4], offsets [Q, M, K, 2])` -> `[Q, M, K, 2]`.
 
     Sampling points (x, y) in shares; K steps reach the side of a box, cxcywh. Source:
-    Zhu et al. 2020, appendix A.3.""",
+    Zhu et al. 2020, appendix A.4; that K steps reach it, the official code.""",
     named=True, praise="K steps reach the side of a box, however large it is.",
     cases=[(numbers(5, 4), 6 * numbers(5, 3, 4, 2) - 3)], answer=_box_places,
     mistakes={
