@@ -1,5 +1,6 @@
 """Running a reader's CUDA kernel on the emulator, and naming what is wrong with it."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,11 @@ BARRIER = (
     "between writing shared memory and reading it, all threads of the block must wait "
     "for each other: __syncthreads();"
 )
+# What a Python reader writes, by what it looks like in a text that does not compile
+# or in what the compiler says of it.
+HALF_LINE = re.compile(r"^[^/\n]*[\w\])][ \t]*//=?[ \t]*\w", re.MULTILINE)
+NO_ADDRESS = re.compile(r"no matching function for call to \W?atomic(\w+)")
+COMMENT = "`//` begins a comment in C; whole numbers divide with one stroke, /."
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,16 @@ def _compile(text: str | None, name: str) -> Callable:
     except NotCompiled as error:
         raise Fault(f"cannot be tried here: {error}") from error
     except (lab.CompileFault, ValueError) as fault:
-        raise Fault(f"it does not compile: {fault}") from fault
+        raise Fault(f"it does not compile: {fault}{_foreign(fault, text)}") from fault
+
+
+def _foreign(fault: Exception, text: str) -> str:
+    """What a reader of Python may have written that means something else in C."""
+    if found := NO_ADDRESS.search(str(fault)):
+        return f"\nLikely: atomic{found[1]} wants an address, so & before the place."
+    line = getattr(fault, "line", None)
+    lines = text.splitlines()[max(0, (line or 1) - 2) : line]
+    return f"\nLikely: {COMMENT}" if any(map(HALF_LINE.search, lines)) else ""
 
 
 def _on_emulator(text: str, kernel: Callable, launch: Launch) -> str:

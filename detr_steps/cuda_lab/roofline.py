@@ -206,7 +206,8 @@ def work(
 
     `per_sample`: warp instructions issued for one sample (instructions.py); `hits`: the
     share of its loads that the L1 cache has; `adds`: how many additions to one pixel a
-    block sums up before it adds to memory (1: none).
+    block sums up before it adds to memory (1: none). `l1` counts the rows of the value,
+    not the accesses to shared memory, which take the same way.
     """
     asked = {
         "dram": float(sum(compulsory(case, direction).values())),
@@ -228,7 +229,10 @@ def floors(card: Card, asked: dict[str, float]) -> dict[str, float]:
 # What a simulated cache holds: the share of loads found in the L1s, which forget what
 # was used longest ago (H200: 200 KB in each of 132 processors, T4: 64 KB in each of
 # 40); ENCODER in float32. "rows": a block takes four neighbouring queries with all
-# heads; "tiles": 8 x 8 queries of one head. What is missing nobody has simulated.
+# heads, as the released kernel's do (our steps without tiles have smaller blocks, and
+# are given the same); "tiles": 8 x 8 queries of one head. "trained" is an invented
+# spread, offsets of two pixels that differ by half a pixel between queries: those of
+# zoo's deformable-tiny differ less. What is missing nobody has simulated.
 HITS = {
     "H200": {
         "rows": {"uniform": 0.076, "gaussian": 0.44, "initial": 0.72, "trained": 0.56},

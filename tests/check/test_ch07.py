@@ -61,6 +61,7 @@ def test_puzzles_are_not_yet_solved(name):
 def test_text_that_is_no_cuda_is_said_to_be_so(name):
     verdict = getattr(ch07, name)(SOLVED[name].replace("int i", "itn i", 1) + "}")
     assert not verdict and "does not compile" in verdict.message
+    assert "Likely" not in verdict.message  # its comments are C's
 
 
 def test_without_a_compiler_it_says_so(monkeypatch):
@@ -126,6 +127,10 @@ BORDER = "row < 0 || row >= h || column < 0 || column >= w"
         ("one_per_channel", "* width + c]", "+ c]", "lacks * width"),
         ("one_per_channel", "sum += weight[p]", "sum = weight[p]", "not by a mistake"),
         ("one_per_channel", "result[i] = sum;", "", "nothing was written"),
+        ("one_per_channel", "i / width", "i // width", "`//` begins a comment"),
+        ("butterfly", "step /= 2", "step //= 2", "`//` begins a comment"),
+        ("count_in_block", "&mine[pixel[i]]", "mine[pixel[i]]", "wants an address"),
+        ("count_in_block", "&hits[p]", "hits[p]", "wants an address"),
         ("once_per_point", "__syncthreads();", "", "__syncthreads"),
         ("once_per_point", "* weight[n]", "", "attention weight"),
         ("once_per_point", "row * w + column : 0", "column * h + row : 0",

@@ -29,6 +29,14 @@ def test_each_step_names_its_floor():
     assert not ax.lines
 
 
+def test_titles_name_the_card_and_panels_say_that_their_scales_differ():
+    both = floors({"forward": STEPS, "backward": STEPS}, card="H200").axes
+    assert [ax.get_title() for ax in both] == ["forward, H200", "backward, H200"]
+    assert all("scale of this panel" in ax.get_xlabel() for ax in both)
+    (alone,) = floors({"forward": STEPS}).axes
+    assert alone.get_title() == "forward" and alone.get_xlabel() == "µs, at least"
+
+
 def test_resources_are_in_the_legend_once_and_only_those_there_are():
     more = {"third": {"dram": 1e-6, "reductions": 2e-6}}
     figure = floors({"forward": STEPS, "backward": more})

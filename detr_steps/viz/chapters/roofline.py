@@ -24,12 +24,14 @@ Steps = Mapping[str, Seconds]
 def floors(
     panels: Mapping[str, Steps],
     measured: Mapping[tuple[str, str], float] | None = None,
+    card: str = "",
 ) -> Figure:
     """Draw rooflines as times: what each resource needs, for each kernel of a panel.
 
     `panels` by title, kernels by name, seconds by resource; the longest is the floor
     that the kernel cannot get below, and is named. `measured` seconds by (title, name),
-    where a card has run it: a black line. Built in chapters/07_cuda_kernel.ipynb.
+    where a card has run it: a black line. `card` names it in the titles; each panel has
+    a scale of its own, and says so. Built in chapters/07_cuda_kernel.ipynb.
     """
     lengths = [len(steps) for steps in panels.values()]
     figure, axes = plt.subplots(
@@ -41,11 +43,13 @@ def floors(
     )
     used = [set(each) for steps in panels.values() for each in steps.values()]
     kinds = [kind for kind in NAMES if any(kind in some for some in used)]
+    scale = " (scale of this panel)" if len(panels) > 1 else ""
     for ax, (title, steps) in zip(axes[:, 0], panels.items()):
         for row, seconds in enumerate(steps.values()):
             _bars(ax, row, seconds, kinds)
-        ax.set(yticks=range(len(steps)), yticklabels=list(steps), title=title)
-        ax.set(ylim=(len(steps) - 0.5, -0.5), xlabel="µs, at least")
+        ax.set(yticks=range(len(steps)), yticklabels=list(steps))
+        ax.set(ylim=(len(steps) - 0.5, -0.5), xlabel=f"µs, at least{scale}")
+        ax.set_title(f"{title}, {card}" if card else title)
         ax.margins(x=0.1)
         _measured(ax, [(measured or {}).get((title, step)) for step in steps])
     handles = [plt.Rectangle((0, 0), 1, 1, color=LOOK[kind]) for kind in kinds]
