@@ -41,18 +41,24 @@ def _around_the_star(ax: Axes, offsets: Tensor, star: Tensor, wide: float) -> No
     for head, (dots, tip) in enumerate(zip(offsets.unbind(1), star[:, -1])):
         ax.plot(*dots.reshape(-1, 2).T, ".", ms=1.5, c=COLOURS[head % len(COLOURS)])
         edge = tip * 0.93 * wide / tip.abs().max()
-        ax.text(*edge, head + 1, ha="center", va="center", size=9)
+        name = {"ha": "center", "va": "center", "size": 10, "weight": "bold"}
+        ax.text(*edge, head + 1, color=COLOURS[head % len(COLOURS)], **name)
     ax.plot(*star.reshape(-1, 2).T, "kx", ms=5, mew=1.2)
     ax.set(xlim=(-wide, wide), ylim=(wide, -wide), aspect="equal")
+    ticks = range(-2 * int(wide / 2), int(wide) + 1, 2)  # whole pixels, alike
+    ax.set(xticks=ticks, yticks=ticks)
     ax.set(xlabel="dx, pixels", ylabel="dy, pixels")
 
 
 def _distances(ax: Axes, trained: Tensor, star: Tensor) -> None:
     bins = [*BINS, max(BINS[-1] + 1, float(trained.max()))]  # the rest in the last one
-    ax.hist(star, bins, density=True, alpha=0.35, color="#888", label="star")
+    grey = {"alpha": 0.4, "color": "#888", "rwidth": 0.6}  # apart, so that each is seen
+    ax.hist(star, bins, density=True, label="star", **grey)
     look = {"histtype": "step", "color": COLOURS[0], "lw": 2}
     ax.hist(trained, bins, density=True, label="trained", **look)
-    ax.set(xlabel="distance from the reference, pixels", ylabel="share per pixel")
+    ax.set(
+        xlabel="distance from the reference, pixels", ylabel="share of points per pixel"
+    )
     ax.legend(fontsize=8)
 
 
