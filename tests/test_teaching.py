@@ -8,11 +8,6 @@ from tools.notebooks import chapters, setup_cell
 from tools.teaching import count, prose_words
 
 SHARE, WORDS, CELLS, LINES = 0.60, 1800, 35, 400
-# Chapters that are too long today, with today's numbers: ceilings that only fall. Take
-# an entry out once the chapter keeps the limit.
-TOO_LONG = {  # (words, lines)
-    "06": (1906, 448),
-}
 
 
 def counted(path):
@@ -28,14 +23,9 @@ def test_the_code_of_a_chapter_teaches(path):
 @pytest.mark.parametrize("path", chapters(), ids=lambda path: path.stem)
 def test_a_chapter_is_no_longer_than_its_limits(path):
     found = counted(path)
-    words, lines = TOO_LONG.get(path.stem[:2], (WORDS, LINES))
-    assert found.words <= max(words, WORDS), "cut prose, or fold it"
-    assert found.lines <= max(lines, LINES), "cut code, or move it to the library"
+    assert found.words <= WORDS, "cut prose, or fold it"
+    assert found.lines <= LINES, "cut code, or move it to the library"
     assert found.cells <= CELLS
-
-
-def test_the_exceptions_are_exceptions():
-    assert all(w > WORDS or n > LINES for w, n in TOO_LONG.values())
 
 
 # --- what teaches ---------------------------------------------------------------
