@@ -61,10 +61,14 @@ def _note(chapter: str, name: str, verdict: object) -> None:
 def in_solution() -> bool:
     """True where the cell that runs, whatever it calls, begins as a solution's does."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_name != "<module>":
+    while (
+        frame is not None
+    ):  # a cell has no name to stop at: Colab's is "<cell line: 0>"
+        lines = linecache.getlines(frame.f_code.co_filename)
+        if lines and SOLUTION.match(lines[0]):
+            return True
         frame = frame.f_back
-    lines = linecache.getlines(frame.f_code.co_filename)
-    return bool(lines and SOLUTION.match(lines[0]))
+    return False
 
 
 def progress() -> list[Progress]:

@@ -64,7 +64,10 @@ def test_the_courses_own_solution_is_not_counted(session, tmp_path, first):
     assert (entry.exercise, entry.solved, entry.tries) == ("square", False, 0)
 
 
-def test_a_solution_that_calls_an_exercises_function_is_not_counted(session, tmp_path):
+@pytest.mark.parametrize("cell", ["<module>", "<cell line: 0>"])  # Jupyter, Colab
+def test_a_solution_that_calls_an_exercises_function_is_not_counted(
+    session, tmp_path, cell
+):
     names = {"square": session[0]}
     for name, code in {
         "exercise": "def judge(mine):\n    return square(mine)",
@@ -72,7 +75,7 @@ def test_a_solution_that_calls_an_exercises_function_is_not_counted(session, tmp
     }.items():
         file = tmp_path / f"{name}.py"
         file.write_text(code)
-        exec(compile(code, str(file), "exec"), names)
+        exec(compile(code, str(file), "exec").replace(co_name=cell), names)
     assert names["verdict"].folded
     assert progress.progress()[0].tries == 0
     assert not names["judge"](lambda x: x * x).folded  # a reader's own cell
