@@ -22,7 +22,7 @@ def freeze_points(
     half divided by K from boxes); what is None stays as trained. Built in
     chapters/06_deformable_attention.ipynb.
     Raises: TypeError for a decoder that samples no points; ValueError for shapes that
-    are not the decoder's.
+    are not the decoder's and for weights that are not above zero.
     """
     model = copy.deepcopy(model)
     readers = [layer.cross_attention for layer in model.decoder]

@@ -11,7 +11,6 @@ from torch import Tensor
 from ..engine.plots import COLOURS
 
 PADDING = "#ddd"
-# its place, by the rule, without it
 LABELS = "its place", "by the rule", "without it"
 LOOKS = (
     {"marker": "o", "ms": 13, "mfc": "none", "mec": "k"},

@@ -44,10 +44,14 @@ def _around_the_star(ax: Axes, offsets: Tensor, star: Tensor, wide: float) -> No
         name = {"ha": "center", "va": "center", "size": 10, "weight": "bold"}
         ax.text(*edge, head + 1, color=COLOURS[head % len(COLOURS)], **name)
     ax.plot(*star.reshape(-1, 2).T, "kx", ms=5, mew=1.2)
+    # whole pixels, alike on both axes
+    _offset_axes(ax, wide, range(-2 * int(wide / 2), int(wide) + 1, 2))
+
+
+def _offset_axes(ax: Axes, wide: float, ticks: range) -> None:
+    """Axes of offsets (dx, dy) from their reference in the middle; y goes down."""
     ax.set(xlim=(-wide, wide), ylim=(wide, -wide), aspect="equal")
-    ticks = range(-2 * int(wide / 2), int(wide) + 1, 2)  # whole pixels, alike
-    ax.set(xticks=ticks, yticks=ticks)
-    ax.set(xlabel="dx, pixels", ylabel="dy, pixels")
+    ax.set(xticks=ticks, yticks=ticks, xlabel="dx, pixels", ylabel="dy, pixels")
 
 
 def _distances(ax: Axes, trained: Tensor, star: Tensor) -> None:
@@ -73,10 +77,7 @@ def star_points(star: Tensor, title: str = "") -> Axes:
         ax.text(*(points[-1] * 1.17), head + 1, ha="center", va="center", size=9)
     ax.plot(0, 0, "kx", ms=8)
     wide = math.ceil(float(star.abs().max()))
-    ticks = range(-wide, wide + 1)
-    ax.set(xlim=(-1.3 * wide, 1.3 * wide), ylim=(1.3 * wide, -1.3 * wide))
-    ax.set(xticks=ticks, yticks=ticks, aspect="equal")
-    ax.set(xlabel="dx, pixels", ylabel="dy, pixels")
+    _offset_axes(ax, 1.3 * wide, range(-wide, wide + 1))
     ax.set_title(title, size=10)
     ax.grid(color="#8884")
     return ax
